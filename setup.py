@@ -1,0 +1,45 @@
+"""Metadata, dependencies and extras.
+
+TensorFlow itself is an extra: TPU hosts use another wheel, and two TensorFlow wheels in one
+environment overwrite each other's files.
+"""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "simclr_tf/__init__.py").read_text())[1]
+
+setup(
+    name="simclr_tf",
+    version=VERSION,
+    description="SimCLR with Keras 3 models trained under tf.distribute, on TPUs first",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=[*find_packages(include=["simclr_tf", "simclr_tf.*"]), "simclr_tf.gin"],
+    package_dir={"simclr_tf.gin": "gin"},
+    package_data={"simclr_tf.gin": ["*.gin"]},
+    install_requires=[
+        "absl-py>=2.0",
+        "gin-config>=0.5.0,<0.6",  # config.py reads the parsed bindings, which has no public API
+        "importlib_resources>=5.0",  # tensorflow-datasets 4.9.10 imports it without requiring it
+        "keras>=3.10",
+        "matplotlib>=3.7",
+        "numpy>=1.26",
+        "scikit-learn>=1.3",
+        "tensorboard>=2.19",  # TensorFlow 2.21 no longer brings it, and tf.summary needs it
+        "tensorflow-datasets>=4.9.7",
+    ],
+    extras_require={
+        "cpu": ["tensorflow>=2.19,<2.22"],
+        "gpu": ["tensorflow[and-cuda]>=2.19,<2.22"],
+        # libtpu 0.0.30 loads beside tensorflow-tpu 2.20, 0.0.35 aborts the process.
+        "tpu": ["tensorflow-tpu[gcs-filesystem]>=2.20,<2.21", "libtpu<0.0.31"],
+        "addons": ["tensorflow-addons==0.23.0; python_version < '3.12'"],
+        "test": ["hypothesis>=6.100", "pytest>=8.0", "ruff>=0.6", "scipy>=1.11"],
+    },
+)

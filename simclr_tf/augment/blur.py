@@ -1,0 +1,75 @@
+"""Gaussian blur with a standard deviation of each image's own."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from simclr_tf.augment import keys as keys_lib
+from simclr_tf.augment import separable
+
+
+def blur_matrices(sigmas: tf.Tensor, radius: int, extent: int) -> tf.Tensor:
+    """Banded matrices that convolve a line of pixels with a truncated Gaussian, zeros beyond it.
+
+    Args:
+        sigmas: float32 [N], in pixels, positive.
+        radius: of the kernel, in pixels; the 2 * radius + 1 weights sum to one.
+        extent: pixels of the line.
+
+    Returns:
+        float32 [N, extent, extent].
+    """
+    precisions = -0.5 / tf.square(sigmas)
+    squares = tf.square(tf.range(-radius, radius + 1, dtype=tf.float32))
+    norms = tf.reduce_sum(tf.exp(squares * precisions[:, None]), axis=1)[:, None, None]
+    pixels = tf.range(extent, dtype=tf.float32)
+    distances = tf.abs(pixels[:, None] - pixels)
+    weights = tf.exp(tf.square(distances) * precisions[:, None, None]) / norms
+    return tf.where(distances <= radius, weights, 0.0)
+
+
+def gaussian_blur(
+    images: tf.Tensor,
+    keys: tf.Tensor,
+    *,
+    op: int,
+    probability: float = 0.5,
+    strength: float = 1.0,
+    sigma_range: tuple[float, float] = (0.1, 2.0),
+) -> tf.Tensor:
+    """SimCLR's blur (paper, appendix A): sigma from U(0.1, 2.0), a kernel of a tenth of the side.
+
+    Each image has its own sigma, as in the paper; the reference code draws one for the whole
+    batch. As there, the radius is half of height // 10, so the kernel has 23 taps at 224 pixels,
+    3 at 32 and 1, which blurs nothing, below 20; and pixels outside the image count as zero, so
+    borders darken. Two products with banded matrices, which XLA compiles well for every device (a
+    depthwise convolution with filters of each image's own it does not).
+
+    Args:
+        images: float32 [N, H, W, C] in [0, 1], H and W static.
+        keys: uint32 [N, 2].
+        op: id of this op among those that use these keys.
+        probability: that an image is blurred.
+        strength: factor of both ends of `sigma_range`, positive.
+        sigma_range: of the standard deviation, in pixels.
+
+    Returns:
+        float32 [N, H, W, C] in [0, 1].
+
+    Raises:
+        ValueError: if a sigma could be zero or negative.
+    """
+    low, high = strength * sigma_range[0], strength * sigma_range[1]
+    if not 0.0 < low <= high:
+        raise ValueError(
+            "gaussian_blur's range of sigma times its strength must be positive and ordered. "
+            f"Received: sigma_range={sigma_range}, strength={strength}. "
+            "To blur nothing, take the op out of the policy."
+        )
+    height, width = images.shape[1:3]
+    radius = height // 10 // 2
+    draws = keys_lib.uniform(keys, op, 2)
+    sigmas = low + draws[:, 1] * (high - low)
+    rows, columns = (blur_matrices(sigmas, radius, extent) for extent in (height, width))
+    blurred = tf.clip_by_value(separable.apply(images, rows, columns), 0.0, 1.0)
+    return keys_lib.apply_to_drawn(draws[:, 0], probability, blurred, images)

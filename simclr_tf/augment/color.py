@@ -1,0 +1,185 @@
+"""Colour distortion: SimCLR's jitter of brightness, contrast, saturation and hue, and grayscale.
+
+Every example has its own parameters and its own order of the four, and a batch of them is a few
+dense elementwise ops. Inside the jitter images are four-dimensional with the channels first, where
+the maximum and the minimum over channels are fastest.
+
+Shapes: N images, H W image, 3 channels.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import tensorflow as tf
+
+from simclr_tf.augment import keys as keys_lib
+
+# At more than 1.25 the lower end of the range 1 ± 0.8 · strength would be negative.
+MAX_STRENGTH = 1.25
+
+_ORDERS = tuple(itertools.permutations(range(4)))
+_GRAY_WEIGHTS = (0.2989, 0.5870, 0.1140)
+
+
+def _rotate_hue(planes: tf.Tensor, deltas: tf.Tensor) -> tf.Tensor:
+    """Adds to the hue of the HSV cone; value (the maximum) and chroma stay.
+
+    Args:
+        planes: float32 [3, N, H, W].
+        deltas: float32 [N, 1, 1], in turns.
+    """
+    red, green, blue = tf.unstack(planes)
+    value = tf.reduce_max(planes, axis=0)
+    chroma = value - tf.reduce_min(planes, axis=0)
+    is_red, is_green = value == red, value == green
+    difference = tf.where(is_red, green - blue, tf.where(is_green, blue - red, red - green))
+    sector = tf.where(is_red, 0.0, tf.where(is_green, 2.0, 4.0))
+    hue = sector + tf.math.divide_no_nan(difference, chroma) + 6.0 * deltas
+    phase = tf.constant([5.0, 3.0, 1.0])[:, None, None, None] + hue
+    phase -= 6.0 * tf.floor(phase / 6.0)
+    return value - chroma * tf.clip_by_value(tf.minimum(phase, 4.0 - phase), 0.0, 1.0)
+
+
+def adjust_colors(
+    images: tf.Tensor,
+    slots: tf.Tensor,
+    *,
+    brightness_scale: tf.Tensor,
+    brightness_shift: tf.Tensor,
+    contrast: tf.Tensor,
+    saturation: tf.Tensor,
+    hue: tf.Tensor,
+) -> tf.Tensor:
+    """Brightness, contrast, saturation and hue in each example's own order, clipped after each.
+
+    With neutral values of the others (scales 1, shifts 0) each of them is what `tf.image`'s
+    function of its name computes.
+
+    Brightness, contrast and saturation all scale a pixel about an anchor: zero, the mean of the
+    image's channel, the pixel's largest channel. So a slot of an order holds any of the three at
+    the price of one, and hue, the dear one, is computed once: three slots run before it and three
+    after it, and each of the three ops acts in one of the six.
+
+    Args:
+        images: float32 [N, H, W, 3] in [0, 1].
+        slots: int32 [N, 4], the place (0 to 3) of brightness, contrast, saturation, hue.
+        brightness_scale: float32 [N]; brightness is image * scale + shift.
+        brightness_shift: float32 [N].
+        contrast: float32 [N], factor of the deviation from the mean of the channel.
+        saturation: float32 [N], factor of the saturation.
+        hue: float32 [N], added to the hue, in turns.
+
+    Returns:
+        float32 [N, H, W, 3] in [0, 1].
+    """
+
+    def per_pixel(values: tf.Tensor) -> tf.Tensor:
+        return values[:, None, None]
+
+    hue_slot = slots[:, 3]
+    before_hue = slots[:, :3] < hue_slot[:, None]
+    ranks = tf.where(before_hue, slots[:, :3], slots[:, :3] - 1)
+    scale_of_brightness, shift_of_brightness = map(per_pixel, (brightness_scale, brightness_shift))
+    scale_of_contrast, scale_of_saturation = map(per_pixel, (contrast, saturation))
+
+    def scale_about_anchor(planes: tf.Tensor, active: tf.Tensor) -> tf.Tensor:
+        is_brightness, is_contrast, is_saturation = map(per_pixel, tf.unstack(active, axis=1))
+        largest = tf.reduce_max(planes, axis=0)
+        chroma = largest - tf.reduce_min(planes, axis=0)
+        up_to_full_saturation = tf.minimum(
+            scale_of_saturation, tf.math.divide_no_nan(largest, chroma)
+        )
+        mean = tf.reduce_mean(planes, axis=(2, 3), keepdims=True)
+        anchor = tf.where(is_contrast, mean, tf.where(is_saturation, largest, 0.0))
+        scale = tf.where(is_saturation, up_to_full_saturation, 1.0)
+        scale = tf.where(is_contrast, scale_of_contrast, scale)
+        scale = tf.where(is_brightness, scale_of_brightness, scale)
+        shift = tf.where(is_brightness, shift_of_brightness, 0.0)
+        return tf.clip_by_value(anchor + (planes - anchor) * scale + shift, 0.0, 1.0)
+
+    planes = tf.transpose(images, [3, 0, 1, 2])
+    for rank in range(3):
+        planes = scale_about_anchor(planes, before_hue & (ranks == rank))
+    planes = tf.clip_by_value(_rotate_hue(planes, per_pixel(hue)), 0.0, 1.0)
+    for rank in range(3):
+        planes = scale_about_anchor(planes, ~before_hue & (ranks == rank))
+    return tf.transpose(planes, [1, 2, 3, 0])
+
+
+def color_jitter(
+    images: tf.Tensor,
+    keys: tf.Tensor,
+    *,
+    op: int,
+    probability: float = 0.8,
+    strength: float = 1.0,
+    brightness: str = "multiplicative",
+) -> tf.Tensor:
+    """SimCLR's colour jitter (paper, appendix A): four distortions in a random order.
+
+    With s the strength, contrast and saturation are scaled by U(1 - 0.8s, 1 + 0.8s) and hue moves
+    by U(-0.2s, 0.2s) turns. Strength 1 is for ImageNet and 0.5 for CIFAR; 0 leaves images as they
+    are (the reference code then skips grayscale too: take that out of the policy to do so).
+
+    Args:
+        images: float32 [N, H, W, 3] in [0, 1].
+        keys: uint32 [N, 2].
+        op: id of this op among those that use these keys.
+        probability: that an image is distorted.
+        strength: in [0, 1.25].
+        brightness: 'multiplicative', by U(1 - 0.8s, 1 + 0.8s), as SimCLRv2 and the reference's
+            default, or 'additive', by U(-0.8s, 0.8s), as SimCLRv1.
+
+    Returns:
+        float32 [N, H, W, 3] in [0, 1].
+
+    Raises:
+        ValueError: if the strength or the name of the brightness is not one of these.
+    """
+    if not 0.0 <= strength <= MAX_STRENGTH:
+        raise ValueError(
+            f"color_jitter's strength must be between 0 and {MAX_STRENGTH}. "
+            f"Received: strength={strength}. Use 1.0 (ImageNet) or 0.5 (CIFAR)."
+        )
+    if brightness not in ("multiplicative", "additive"):
+        raise ValueError(
+            "brightness must be 'multiplicative' or 'additive'. "
+            f"Received: brightness={brightness!r}. Use 'multiplicative' as SimCLRv2 does."
+        )
+    draws = keys_lib.uniform(keys, op, 6)
+    around_zero = (2.0 * draws[:, 1:5] - 1.0) * strength
+    none = tf.zeros_like(draws[:, 0])
+    brightness_change = 0.8 * around_zero[:, 0]
+    multiplies = brightness == "multiplicative"
+    jittered = adjust_colors(
+        images,
+        tf.gather(tf.constant(_ORDERS), keys_lib.integers(draws[:, 5], len(_ORDERS))),
+        brightness_scale=1.0 + (brightness_change if multiplies else none),
+        brightness_shift=none if multiplies else brightness_change,
+        contrast=1.0 + 0.8 * around_zero[:, 1],
+        saturation=1.0 + 0.8 * around_zero[:, 2],
+        hue=0.2 * around_zero[:, 3],
+    )
+    return keys_lib.apply_to_drawn(draws[:, 0], probability, jittered, images)
+
+
+def grayscale(
+    images: tf.Tensor, keys: tf.Tensor, *, op: int, probability: float = 0.2, strength: float = 1.0
+) -> tf.Tensor:
+    """Drops the colour of drawn images, keeping three channels (paper, appendix A).
+
+    Args:
+        images: float32 [N, H, W, 3].
+        keys: uint32 [N, 2].
+        op: id of this op among those that use these keys.
+        probability: that an image loses its colour.
+        strength: without meaning here; part of every policy op's signature.
+
+    Returns:
+        float32 [N, H, W, 3].
+    """
+    del strength
+    draws = keys_lib.uniform(keys, op, 1)[:, 0]
+    gray = tf.reduce_sum(images * tf.constant(_GRAY_WEIGHTS), axis=-1, keepdims=True)
+    return keys_lib.apply_to_drawn(draws, probability, gray, images)

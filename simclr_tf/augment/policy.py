@@ -1,0 +1,261 @@
+"""The augmentation policy: which ops, in which order, how likely and how strong.
+
+A policy is a list, so a gin file can change every part of it:
+
+    augmentation.policy = [
+        ('flip', 0.5),
+        ('color_jitter', 0.8, 0.5),
+        ('grayscale', 0.2),
+    ]
+
+Shapes: N images, H W C image.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gin
+import tensorflow as tf
+
+from simclr_tf.augment import addons, blur, color, crop, study
+
+# Every op: (images, keys, *, op, probability, strength) -> images.
+OPS: dict[str, Callable[..., tf.Tensor]] = {
+    "flip": crop.flip,
+    "color_jitter": color.color_jitter,
+    "color_jitter_v1": functools.partial(color.color_jitter, brightness="additive"),
+    "grayscale": color.grayscale,
+    "blur": blur.gaussian_blur,
+    "cutout": study.cutout,
+    "rotate90": study.rotate90,
+    "gaussian_noise": study.gaussian_noise,
+    "sobel": study.sobel,
+}
+
+SIMCLR_POLICY = (
+    ("flip", 0.5),
+    ("color_jitter", 0.8, 1.0),
+    ("grayscale", 0.2),
+    ("blur", 0.5),
+)
+
+_ADDONS_PREFIX = "addons:"
+_WITHOUT_STRENGTH = ("flip", "grayscale", "rotate90")
+_MAX_STRENGTH = {"color_jitter": color.MAX_STRENGTH, "color_jitter_v1": color.MAX_STRENGTH}
+# The crop draws with id 0, so the first op of a policy is 1.
+_CROP_OP = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyOp:
+    """One entry of a policy, checked: `function` is the op that `name` stands for."""
+
+    name: str
+    probability: float
+    strength: float
+    function: Callable[..., tf.Tensor] = dataclasses.field(repr=False)
+
+
+def _function_of(name: str) -> Callable[..., tf.Tensor]:
+    if name.startswith(_ADDONS_PREFIX):
+        return addons.op(name.removeprefix(_ADDONS_PREFIX))
+    if name not in OPS:
+        nearest = difflib.get_close_matches(name, OPS, n=1)
+        advice = f"Did you mean {nearest[0]!r}?" if nearest else "Use one of these names."
+        raise ValueError(
+            f"A policy op must be one of {', '.join(OPS)} or '{_ADDONS_PREFIX}NAME'. "
+            f"Received: {name!r}. {advice}"
+        )
+    return OPS[name]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _parse_entry(entry: Any) -> PolicyOp:
+    is_entry = isinstance(entry, (tuple, list)) and len(entry) in (2, 3)
+    if not is_entry or not isinstance(entry[0], str):
+        raise ValueError(
+            "A policy entry must be (name, probability) or (name, probability, strength). "
+            f"Received: {entry!r}. Write it as ('color_jitter', 0.8, 1.0)."
+        )
+    name, probability = entry[:2]
+    strength = entry[2] if len(entry) == 3 else 1.0
+    function = _function_of(name)
+    if not _is_number(probability) or not 0.0 <= probability <= 1.0:
+        raise ValueError(
+            "The probability of a policy op must be a number between 0 and 1. "
+            f"Received: probability={probability!r} in {entry!r}. Use 0.5 for every second image."
+        )
+    if name in _WITHOUT_STRENGTH and strength != 1.0:
+        raise ValueError(
+            f"{name!r} has no strength. Received: strength={strength!r} in {entry!r}. "
+            f"Write it as ({name!r}, {probability})."
+        )
+    largest = _MAX_STRENGTH.get(name, math.inf)
+    if not _is_number(strength) or not 0.0 < strength <= largest:
+        range_text = "positive" if largest == math.inf else f"above 0 and at most {largest}"
+        raise ValueError(
+            f"The strength of {name!r} must be a number {range_text}. "
+            f"Received: strength={strength!r} in {entry!r}. "
+            "Choose one in this range, or take the op out of the policy."
+        )
+    return PolicyOp(name, float(probability), float(strength), function)
+
+
+def parse_policy(entries: Sequence[Any]) -> tuple[PolicyOp, ...]:
+    """Checks the entries of a policy and looks their ops up.
+
+    Args:
+        entries: (name, probability) or (name, probability, strength) each; the names are those of
+            `OPS`, and 'addons:NAME' for an op of tensorflow-addons. Strength 1 is the default.
+
+    Returns:
+        The ops, in the order of the entries.
+
+    Raises:
+        ValueError: if an entry is malformed, or its name, probability or strength impossible.
+        ImportError: if an entry needs tensorflow-addons, and it is not installed.
+    """
+    return tuple(_parse_entry(entry) for entry in entries)
+
+
+def _check_channels(images: tf.Tensor) -> None:
+    if images.shape.rank != 4 or images.shape[-1] != 3:
+        raise ValueError(
+            "Augmentation needs a batch of images with 3 channels, [N, H, W, 3]. "
+            f"Received: shape={images.shape}. "
+            "Decode to RGB (tf.image.grayscale_to_rgb makes one channel three)."
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """A random crop and a policy of ops on its result: pure functions of images and keys.
+
+    The crop stands apart because it may run where images still differ in size.
+
+    Attributes:
+        policy: the ops, in order; an op's place in it is its id, so that no two draw alike.
+        random_crop: if False, the crop is the central square of the whole image's shorter side.
+        area_range: of the random crop, fractions of the image's area.
+        aspect_range: of the random crop, width / height.
+        min_object_covered: fraction of the image that the random crop covers at least.
+    """
+
+    policy: tuple[PolicyOp, ...]
+    random_crop: bool = True
+    area_range: tuple[float, float] = (0.08, 1.0)
+    aspect_range: tuple[float, float] = (3 / 4, 4 / 3)
+    min_object_covered: float = 0.1
+
+    def sample_boxes(self, keys: tf.Tensor, heights: tf.Tensor, widths: tf.Tensor) -> tf.Tensor:
+        """The box of each image that its crop keeps.
+
+        Args:
+            keys: uint32 [N, 2].
+            heights: int32 [N].
+            widths: int32 [N].
+
+        Returns:
+            int32 [N, 4]: y, x, height, width.
+        """
+        if not self.random_crop:
+            return tf.stack(crop.center_crop_box(heights, widths, proportion=1.0), axis=1)
+        return crop.sample_crop_boxes(
+            keys,
+            heights,
+            widths,
+            area_range=self.area_range,
+            aspect_range=self.aspect_range,
+            min_object_covered=self.min_object_covered,
+            op=_CROP_OP,
+        )
+
+    def crop(self, images: tf.Tensor, keys: tf.Tensor, size: int) -> tf.Tensor:
+        """Crops images of one size to squares.
+
+        Args:
+            images: [N, H, W, 3], uint8 or float32 in [0, 1].
+            keys: uint32 [N, 2].
+            size: side of the output.
+
+        Returns:
+            float32 [N, size, size, 3] in [0, 1].
+        """
+        _check_channels(images)
+        count, height, width, _ = tf.unstack(tf.shape(images))
+        boxes = self.sample_boxes(keys, tf.fill([count], height), tf.fill([count], width))
+        return tf.clip_by_value(crop.crop_and_resize(images, boxes, size), 0.0, 1.0)
+
+    def __call__(self, images: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
+        """Applies the policy's ops in order, and clips.
+
+        Args:
+            images: float32 [N, H, W, 3] in [0, 1].
+            keys: uint32 [N, 2].
+
+        Returns:
+            float32 [N, H, W, 3] in [0, 1].
+        """
+        _check_channels(images)
+        for op, entry in enumerate(self.policy, start=_CROP_OP + 1):
+            images = entry.function(
+                images, keys, op=op, probability=entry.probability, strength=entry.strength
+            )
+        return tf.clip_by_value(images, 0.0, 1.0)
+
+
+def _check_range(name: str, values: Sequence[float], largest: float) -> tuple[float, float]:
+    ordered = len(values) == 2 and 0.0 < values[0] <= values[1] <= largest
+    if not ordered:
+        bound = "" if largest == math.inf else f" and at most {largest}"
+        raise ValueError(
+            f"{name} must be two positive numbers, the smaller first{bound}. "
+            f"Received: {name}={values!r}. Swap or correct its ends."
+        )
+    return float(values[0]), float(values[1])
+
+
+@gin.configurable
+def augmentation(
+    policy: Sequence[Any] = SIMCLR_POLICY,
+    area_range: Sequence[float] = (0.08, 1.0),
+    aspect_range: Sequence[float] = (3 / 4, 4 / 3),
+    min_object_covered: float = 0.1,
+    random_crop: bool = True,
+) -> Augmentation:
+    """SimCLR's augmentation for ImageNet (paper, appendix A), every part of it configurable.
+
+    Args:
+        policy: entries as `parse_policy` takes them; for CIFAR, colour strength 0.5 and no blur.
+        area_range: of the random crop, fractions of the image's area.
+        aspect_range: of the random crop, width / height.
+        min_object_covered: the reference's 0.1 makes 0.10 the smallest area; 0 keeps 0.08.
+        random_crop: if False, the central square is taken instead.
+
+    Returns:
+        The augmentation.
+
+    Raises:
+        ValueError: if an argument is impossible; the message says which and what to do.
+    """
+    if not 0.0 <= min_object_covered <= 1.0:
+        raise ValueError(
+            "min_object_covered must be between 0 and 1. "
+            f"Received: min_object_covered={min_object_covered}. The reference's is 0.1."
+        )
+    return Augmentation(
+        policy=parse_policy(policy),
+        random_crop=random_crop,
+        area_range=_check_range("area_range", area_range, 1.0),
+        aspect_range=_check_range("aspect_range", aspect_range, math.inf),
+        min_object_covered=min_object_covered,
+    )

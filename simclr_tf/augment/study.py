@@ -1,0 +1,126 @@
+"""The other ops that the SimCLR paper compares (section 3, figure 4), for repeating its study.
+
+The paper's appendix A gives the parameters of crop, colour and blur alone; for these ops it names
+none, so their scale at strength 1 is a choice made here and said in each docstring.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from simclr_tf.augment import keys as keys_lib
+
+
+def cutout(
+    images: tf.Tensor, keys: tf.Tensor, *, op: int, probability: float = 0.5, strength: float = 1.0
+) -> tf.Tensor:
+    """Sets a square at a random place to zero (figure 4g; DeVries & Taylor, 2017).
+
+    The square's centre is a uniformly drawn pixel, so part of it may lie outside the image.
+
+    Args:
+        images: float32 [N, H, W, C], H and W static.
+        keys: uint32 [N, 2].
+        op: id of this op among those that use these keys.
+        probability: that an image is changed.
+        strength: the square's side as a multiple of half the shorter side of the image; at 1 it
+            is 16 pixels of 32, DeVries & Taylor's choice for CIFAR-10.
+
+    Returns:
+        float32 [N, H, W, C].
+    """
+    height, width = images.shape[1:3]
+    side = round(strength * min(height, width) / 2)
+    draws = keys_lib.uniform(keys, op, 3)
+
+    def inside(draw: tf.Tensor, extent: int) -> tf.Tensor:
+        start = keys_lib.integers(draw, extent)[:, None] - side // 2
+        pixels = tf.range(extent)
+        return (pixels >= start) & (pixels < start + side)
+
+    square = inside(draws[:, 1], height)[:, :, None] & inside(draws[:, 2], width)[:, None, :]
+    cut = tf.where(square[..., None], 0.0, images)
+    return keys_lib.apply_to_drawn(draws[:, 0], probability, cut, images)
+
+
+def rotate90(
+    images: tf.Tensor, keys: tf.Tensor, *, op: int, probability: float = 0.5, strength: float = 1.0
+) -> tf.Tensor:
+    """Turns an image counter-clockwise by 90, 180 or 270 degrees, equally likely (figure 4f).
+
+    Args:
+        images: [N, H, H, C], square, H static.
+        keys: uint32 [N, 2].
+        op: id of this op among those that use these keys.
+        probability: that an image is turned.
+        strength: without meaning here; part of every policy op's signature.
+
+    Returns:
+        [N, H, H, C].
+
+    Raises:
+        ValueError: if the images are not square.
+    """
+    del strength
+    height, width = images.shape[1:3]
+    if height != width:
+        raise ValueError(
+            "rotate90 needs square images. "
+            f"Received: height={height}, width={width}. Crop to a square before it."
+        )
+    draws = keys_lib.uniform(keys, op, 2)
+    turns = keys_lib.integers(draws[:, 1], 3)[:, None, None, None]
+    transposed = tf.transpose(images, [0, 2, 1, 3])
+    by_90, by_270 = tf.reverse(transposed, axis=[1]), tf.reverse(transposed, axis=[2])
+    by_180 = tf.reverse(images, axis=[1, 2])
+    turned = tf.where(turns == 0, by_90, tf.where(turns == 1, by_180, by_270))
+    return keys_lib.apply_to_drawn(draws[:, 0], probability, turned, images)
+
+
+def gaussian_noise(
+    images: tf.Tensor, keys: tf.Tensor, *, op: int, probability: float = 0.5, strength: float = 1.0
+) -> tf.Tensor:
+    """Adds independent Gaussian noise to every channel of every pixel, and clips (figure 4h).
+
+    Args:
+        images: float32 [N, H, W, C] in [0, 1], H, W and C static.
+        keys: uint32 [N, 2].
+        op: id of this op among those that use these keys.
+        probability: that an image is changed.
+        strength: the noise has a standard deviation of 0.1 * strength.
+
+    Returns:
+        float32 [N, H, W, C] in [0, 1].
+    """
+    height, width, channels = images.shape[1:]
+    noise = keys_lib.normal(keys, op, height * width * channels)
+    noisy = images + 0.1 * strength * tf.reshape(noise, [-1, height, width, channels])
+    draws = keys_lib.uniform(keys, op, 1)[:, 0]
+    return keys_lib.apply_to_drawn(draws, probability, tf.clip_by_value(noisy, 0.0, 1.0), images)
+
+
+def sobel(
+    images: tf.Tensor, keys: tf.Tensor, *, op: int, probability: float = 0.5, strength: float = 1.0
+) -> tf.Tensor:
+    """Replaces each channel by the length of its Sobel gradient, clipped (figure 4j).
+
+    Args:
+        images: float32 [N, H, W, C] in [0, 1].
+        keys: uint32 [N, 2].
+        op: id of this op among those that use these keys.
+        probability: that an image is changed.
+        strength: factor of the gradient's length, which is up to 4 * sqrt(2) before clipping.
+
+    Returns:
+        float32 [N, H, W, C] in [0, 1].
+    """
+    draws = keys_lib.uniform(keys, op, 1)[:, 0]
+    padded = tf.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="REFLECT")
+    above, below = padded[:, :-2], padded[:, 2:]
+    vertical = below - above
+    vertical = vertical[:, :, :-2] + 2.0 * vertical[:, :, 1:-1] + vertical[:, :, 2:]
+    smoothed = above + 2.0 * padded[:, 1:-1] + below
+    horizontal = smoothed[:, :, 2:] - smoothed[:, :, :-2]
+    length = tf.sqrt(tf.square(vertical) + tf.square(horizontal))
+    edges = tf.clip_by_value(strength * length, 0.0, 1.0)
+    return keys_lib.apply_to_drawn(draws, probability, edges, images)

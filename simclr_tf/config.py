@@ -1,0 +1,210 @@
+"""gin: where recipes are found, how they are read, and what is checked before anything runs.
+
+A recipe is a tree: the job is its root, and every `@factory` that a binding or a default of a
+reachable function names hangs below it. Whatever is bound outside that tree would be ignored
+without a word, so it is refused.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import difflib
+import importlib.util  # noqa: F401  gin's resource reader uses it without importing it
+import inspect
+import pathlib
+import types
+import typing
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import gin
+from gin import config as gin_internals
+
+from simclr_tf.errors import RequestError
+
+_PACKAGE = pathlib.Path(__file__).resolve().parent
+# A checkout keeps the recipes in gin/ beside the package; an installed wheel carries them inside.
+_RECIPE_ROOTS = (_PACKAGE.parent, _PACKAGE)
+
+
+@gin.configurable("run")
+def default_job(job: str = "pretrain") -> str:
+    """The job of a recipe when the command line names none."""
+    return job
+
+
+def load(gin_files: Sequence[str], gin_bindings: Sequence[str]) -> None:
+    """Parses recipes and bindings; later files win over earlier ones, bindings over all files.
+
+    Every configurable that they name must be registered (its module imported) before.
+
+    Raises:
+      RequestError: a file is missing, a line does not parse, or a name is not known.
+    """
+    gin.clear_config()
+    for root in (*_RECIPE_ROOTS, *(pathlib.Path(f).parent for f in gin_files)):
+        if str(root) not in gin_internals._LOCATION_PREFIXES:
+            gin.add_config_file_search_path(str(root))
+    try:
+        gin.parse_config_files_and_bindings(
+            list(gin_files), list(gin_bindings), finalize_config=False
+        )
+    except (OSError, ValueError, SyntaxError, AttributeError, ImportError) as error:
+        raise RequestError(f"The recipe does not load. {_first_lines(error)}") from error
+
+
+def check(roots: Iterable[str]) -> None:
+    """Checks what was loaded, for the jobs in `roots`, and locks it.
+
+    Raises:
+      RequestError: a value has the wrong type, a required one is missing, or a binding is not
+        reachable from any of the jobs.
+    """
+    used = _reachable({"run", *roots})
+    problems = []
+    for (scope, selector), bindings in gin_internals._CONFIG.items():
+        function = gin_internals._REGISTRY[selector].wrapped
+        name = selector.rpartition(".")[2]
+        if _is_macro(selector):
+            if (scope, selector) not in used:
+                problems.append(f"The macro {scope} is set, but nothing refers to it.")
+            elif _is_required(bindings.get("value")):
+                problems.append(f"{scope} must be chosen: add --gin_bindings='{scope} = ...'.")
+            continue
+        if (scope, selector) not in used and ("", selector) not in used:
+            problems.append(
+                f"Nothing uses {name}.{next(iter(bindings))} in this run: {name} is not part of "
+                f"{' or '.join(sorted(roots))} as configured. Remove the binding, or refer to "
+                f"@{name} where it should act."
+            )
+            continue
+        hints = typing.get_type_hints(inspect.unwrap(function))
+        for parameter, value in bindings.items():
+            value = _resolve(value)
+            if _is_required(value):
+                problems.append(f"{name}.{parameter} must be set: it has no default.")
+            elif parameter in hints and not _fits(value, hints[parameter]):
+                problems.append(
+                    f"{name}.{parameter} must be {_describe(hints[parameter])}. "
+                    f"Received: {name}.{parameter}={value!r}."
+                )
+    if problems:
+        raise RequestError("\n".join(problems))
+    gin.finalize()
+
+
+def job_name(requested: str | None, known: Sequence[str]) -> str:
+    """The job to run: the command line's, otherwise the recipe's."""
+    name = requested or default_job()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        raise RequestError(f"The job must be one of {', '.join(known)}. Received: {name!r}.{hint}")
+    return name
+
+
+def record() -> str:
+    """Everything in force so far, defaults included, as a gin file that gives the same run."""
+    return gin.operative_config_str()
+
+
+def _reachable(roots: Iterable[str]) -> set[tuple[str, str]]:
+    """The (scope, selector) keys in the trees of references under the configurables `roots`."""
+    seen: set[tuple[str, str]] = set()
+    waiting = [("", gin_internals._REGISTRY.get_match(root).selector) for root in roots]
+    while waiting:
+        key = waiting.pop()
+        if key in seen:
+            continue
+        seen.add(key)
+        scope, selector = key
+        bindings = dict(gin_internals._CONFIG.get(("", selector), {}))
+        bindings.update(gin_internals._CONFIG.get(key, {}))
+        for value in bindings.values():
+            waiting.extend(ref.config_key for ref in gin_internals.iterate_references(value))
+        function = gin_internals._REGISTRY[selector].wrapped
+        for name, parameter in inspect.signature(function).parameters.items():
+            configurable = name not in bindings and _configurable_of(parameter.default)
+            if configurable:
+                waiting.append((scope, configurable.selector))
+    return seen
+
+
+def _configurable_of(value: Any) -> Any:
+    return gin_internals._inverse_lookup(value) if inspect.isfunction(value) else None
+
+
+def _is_macro(selector: str) -> bool:
+    return selector == "gin.macro"
+
+
+def _is_required(value: Any) -> bool:
+    return value is gin.REQUIRED or "gin.REQUIRED" in repr(value)
+
+
+def _resolve(value: Any) -> Any:
+    """Macros replaced by their values, so that what is checked is what the function receives."""
+    if isinstance(value, gin_internals.ConfigurableReference) and value.evaluate:
+        scope, selector = value.config_key
+        if _is_macro(selector):
+            return _resolve(gin_internals._CONFIG.get(value.config_key, {}).get("value", value))
+    if isinstance(value, (list, tuple)):
+        return type(value)(_resolve(item) for item in value)
+    if isinstance(value, dict):
+        return {key: _resolve(item) for key, item in value.items()}
+    return value
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a gin value may be passed where `hint` is asked; an int is also a float."""
+    if isinstance(value, gin_internals.ConfigurableReference):
+        wants_function = any(_origin(h) is collections.abc.Callable for h in _alternatives(hint))
+        return value.evaluate or wants_function or hint is Any
+    return any(_fits_one(value, alternative) for alternative in _alternatives(hint))
+
+
+def _fits_one(value: Any, hint: Any) -> bool:
+    origin, arguments = _origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return True
+    if origin is typing.Literal:
+        return value in arguments
+    if origin is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if origin is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if origin in (list, tuple, collections.abc.Sequence):
+        return isinstance(value, (list, tuple)) and all(_fits(v, h) for v, h in _pair(value, hint))
+    return isinstance(value, origin)
+
+
+def _pair(value: Sequence, hint: Any) -> Iterator[tuple[Any, Any]]:
+    arguments = [a for a in typing.get_args(hint) if a is not Ellipsis]
+    if _origin(hint) is tuple and Ellipsis not in typing.get_args(hint) and arguments:
+        return zip(value, arguments, strict=False)
+    return ((item, arguments[0] if arguments else Any) for item in value)
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if _origin(hint) in (typing.Union, types.UnionType) else (hint,)
+
+
+def _origin(hint: Any) -> Any:
+    return typing.get_origin(hint) or hint
+
+
+def _describe(hint: Any) -> str:
+    names = []
+    for alternative in _alternatives(hint):
+        if _origin(alternative) is typing.Literal:
+            names.extend(repr(a) for a in typing.get_args(alternative))
+        elif alternative is type(None):
+            names.append("None")
+        else:
+            origin = _origin(alternative)
+            names.append("a @function" if origin is collections.abc.Callable else origin.__name__)
+    return " or ".join(names)
+
+
+def _first_lines(error: BaseException, limit: int = 4) -> str:
+    return "\n".join(str(error).strip().splitlines()[:limit])

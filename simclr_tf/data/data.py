@@ -1,0 +1,76 @@
+"""The recipe's data section: which source, which splits, and at what size."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import gin
+
+from simclr_tf.data import folder, tfds_source, tfrecord
+from simclr_tf.data.source import Source
+from simclr_tf.errors import RequestError
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Sources by split, opened on demand."""
+
+    spec: str
+    image_size: int
+    train_split: str
+    eval_split: str
+    shuffle_buffer: int
+    data_dir: str | None
+
+    def train(self) -> Source:
+        return open_source(self.spec, self.train_split, self.data_dir)
+
+    def evaluation(self) -> Source:
+        return open_source(self.spec, self.eval_split, self.data_dir)
+
+
+@gin.configurable
+def data(
+    source: str = "shapes",
+    image_size: int = 224,
+    train_split: str = "train",
+    eval_split: str = "test",
+    shuffle_buffer: int = 8192,
+    *,
+    data_dir: str | None,
+) -> Data:
+    """What a recipe says about data.
+
+    Args:
+      source: `shapes`, `tfds:NAME[/CONFIG]`, `folder:PATH` (`folder:` alone is `data_dir`) or
+        `tfrecord:GLOB`, in which `{split}` stands for the split.
+      image_size: side of a view in pixels.
+      train_split: split to train on.
+      eval_split: labelled split to evaluate on; pretraining never opens it.
+      shuffle_buffer: encoded images held in memory to shuffle record files.
+      data_dir: the command line's `--data_dir`.
+    """
+    if image_size < 8:
+        raise RequestError(f"data.image_size must be at least 8 pixels. Received: {image_size}.")
+    return Data(source, image_size, train_split, eval_split, shuffle_buffer, data_dir)
+
+
+def open_source(spec: str, split: str, data_dir: str | None) -> Source:
+    """Opens one split of what `spec` names.
+
+    Raises:
+      RequestError: the spec is of no known kind, or what it names is not there.
+    """
+    kind, _, rest = spec.partition(":")
+    if spec == "shapes":
+        return tfds_source.open_shapes(split, data_dir)
+    if kind == "tfds" and rest:
+        return tfds_source.open_tfds(rest, split, data_dir)
+    if kind == "folder" and (rest or data_dir):
+        return folder.open_folder(rest or data_dir, split)
+    if kind == "tfrecord" and rest:
+        return tfrecord.open_tfrecord(rest.replace("{split}", split))
+    raise RequestError(
+        "data.source must be 'shapes', 'tfds:NAME', 'folder:PATH' (or 'folder:' with --data_dir) "
+        f"or 'tfrecord:GLOB'. Received: {spec!r}."
+    )

@@ -1,0 +1,60 @@
+"""From encoded bytes to pixels: JPEG (also grayscale and CMYK), PNG, BMP and GIF, any size."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+
+def image_shape(encoded: tf.Tensor) -> tf.Tensor:
+    """Height and width of an encoded image, int32 [2]; a JPEG is not decoded for it."""
+    return tf.cond(
+        tf.io.is_jpeg(encoded),
+        lambda: tf.image.extract_jpeg_shape(encoded)[:2],
+        lambda: tf.shape(_decode_any(encoded))[:2],
+    )
+
+
+def decode_crops(encoded: tf.Tensor, boxes: tf.Tensor, size: int) -> tf.Tensor:
+    """Cuts boxes out of an encoded image and resizes each to size x size, bicubically.
+
+    A JPEG is decoded only where a box lies.
+
+    Args:
+      encoded: string scalar.
+      boxes: int32 [V, 4], rows (y, x, height, width) in pixels.
+      size: side of the result in pixels.
+
+    Returns:
+      float32 [V, size, size, 3] in [0, 1].
+    """
+    num_boxes = boxes.shape[0]
+    crops = tf.cond(
+        tf.io.is_jpeg(encoded),
+        lambda: _jpeg_crops(encoded, boxes, num_boxes, size),
+        lambda: _any_crops(encoded, boxes, num_boxes, size),
+    )
+    return tf.clip_by_value(crops, 0.0, 1.0)
+
+
+def _jpeg_crops(encoded: tf.Tensor, boxes: tf.Tensor, num_boxes: int, size: int) -> tf.Tensor:
+    crops = (tf.image.decode_and_crop_jpeg(encoded, boxes[v], channels=3) for v in range(num_boxes))
+    return tf.stack([_resize(crop, size) for crop in crops])
+
+
+def _any_crops(encoded: tf.Tensor, boxes: tf.Tensor, num_boxes: int, size: int) -> tf.Tensor:
+    image = _decode_any(encoded)
+    return tf.stack(
+        [_resize(tf.image.crop_to_bounding_box(image, *tf.unstack(boxes[v])), size)
+         for v in range(num_boxes)]
+    )  # fmt: skip
+
+
+def _decode_any(encoded: tf.Tensor) -> tf.Tensor:
+    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    return tf.ensure_shape(image, [None, None, 3])
+
+
+def _resize(crop: tf.Tensor, size: int) -> tf.Tensor:
+    """As the reference: to [0, 1] first, bicubic without antialiasing."""
+    pixels = tf.image.convert_image_dtype(crop, tf.float32)
+    return tf.image.resize(pixels, [size, size], method="bicubic")

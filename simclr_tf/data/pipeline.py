@@ -1,0 +1,259 @@
+"""From a source to batches: two augmented views of each image, or the plain images once each.
+
+Position p = 0, 1, 2, ... counts the images of a whole run over all hosts: epoch p // N holds each of
+the N images once, in an order of its own, and global batch s takes positions s*G to (s+1)*G - 1.
+What becomes of position p depends on (seed, p) alone, so a resumed run needs no saved data state,
+and the number of hosts or of parallel calls changes nothing. For files reached by number this
+holds exactly; record files are read in order, so there each host counts positions of its own shard.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from simclr_tf.augment import keys as random_keys
+from simclr_tf.augment.crop import center_crop_box
+from simclr_tf.augment.policy import Augmentation
+from simclr_tf.data import decode, records
+from simclr_tf.data.bad_images import BadImages
+from simclr_tf.data.source import ArraySource, FileSource, RecordSource, Source
+from simclr_tf.distribute.strategy import HostSlice
+
+_NUM_VIEWS = 2
+# How many other images are tried in place of one that does not decode.
+_SUBSTITUTES = 7
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ViewsPipeline:
+    """Batches of two augmented views for one host.
+
+    Attributes:
+      source: where the images come from.
+      augmentation: crop and policy.
+      image_size: side of a view in pixels.
+      seed: the run's seed.
+      bad_images: notes what does not decode.
+      shuffle_buffer: encoded images held to shuffle record files; other sources need none.
+    """
+
+    source: Source
+    augmentation: Augmentation
+    image_size: int
+    seed: int
+    bad_images: BadImages
+    shuffle_buffer: int = 8192
+
+    def dataset(self, host: HostSlice, start_step: int = 0) -> tf.data.Dataset:
+        """Endless batches, one per replica in turn, from global step `start_step` on.
+
+        Returns:
+          A dataset of {'images': float32 [2B, S, S, 3] in [0, 1], view 1 of all B images and then
+          view 2 of them; 'labels': int32 [B], -1 where unknown; 'index': int32 [B]}.
+        """
+        with tf.device("/CPU:0"):
+            if isinstance(self.source, ArraySource):
+                dataset = self._from_array(self.source, host, start_step)
+            elif isinstance(self.source, FileSource):
+                dataset = self._from_files(self.source, host, start_step)
+            else:
+                dataset = self._from_records(self.source, host, start_step)
+            options = tf.data.Options()
+            options.deterministic = True
+            options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+            return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+    def _from_array(self, source: ArraySource, host: HostSlice, start_step: int):
+        images = tf.constant(source.images)
+        labels = _labels(source)
+
+        def views(positions: tf.Tensor):
+            epoch, index = self._epoch_and_index(positions)
+            keys = _view_keys(self.seed, epoch, index)
+            batch = tf.concat([tf.gather(images, index)] * _NUM_VIEWS, axis=0)
+            crops = self.augmentation.crop(batch, keys, self.image_size)
+            return self._element(crops, keys, tf.gather(labels, index), index)
+
+        positions = _positions(host, start_step).batch(host.per_replica, drop_remainder=True)
+        return positions.map(views, tf.data.AUTOTUNE)
+
+    def _from_files(self, source: FileSource, host: HostSlice, start_step: int):
+        paths = tf.constant(source.paths)
+        labels = _labels(source)
+
+        def example(position: tf.Tensor) -> tf.data.Dataset:
+            epoch, index = self._epoch_and_index(position)
+            others = (index + tf.range(1, _SUBSTITUTES + 1, dtype=tf.int64)) % source.num_examples
+            candidates = tf.concat([index[tf.newaxis], self._shuffle(others, epoch)], axis=0)
+            return _first_that_decodes(
+                tf.data.Dataset.from_tensor_slices(candidates),
+                name_of=lambda i: paths[i],
+                load=lambda i: (
+                    self._crops(tf.io.read_file(paths[i]), epoch, i),
+                    epoch,
+                    labels[i],
+                    i,
+                ),
+                bad_images=self.bad_images,
+            )
+
+        return self._batched_views(_positions(host, start_step), example, host)
+
+    def _from_records(self, source: RecordSource, host: HostSlice, start_step: int):
+        stream = records.epochs(
+            source, self.seed, self.shuffle_buffer, host, start_step * host.per_host
+        )
+
+        def load(record: dict[str, tf.Tensor]):
+            encoded, label = source.parse(record["record"])
+            crops = self._crops(encoded, record["epoch"], record["index"])
+            return crops, record["epoch"], label, record["index"]
+
+        def example(candidates: dict[str, tf.Tensor]) -> tf.data.Dataset:
+            return _first_that_decodes(
+                tf.data.Dataset.from_tensor_slices(candidates),
+                name_of=lambda record: record["name"],
+                load=load,
+                bad_images=self.bad_images,
+            )
+
+        return self._batched_views(stream, example, host)
+
+    def _batched_views(self, examples: tf.data.Dataset, load, host: HostSlice) -> tf.data.Dataset:
+        """Loads the crops of single images in parallel, then augments them batch by batch."""
+
+        def views(crops, epoch, label, index):
+            images = tf.concat(tf.unstack(crops, num=_NUM_VIEWS, axis=1), axis=0)
+            return self._element(images, _view_keys(self.seed, epoch, index), label, index)
+
+        loaded = examples.interleave(
+            load, cycle_length=16, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        )
+        return loaded.batch(host.per_replica, drop_remainder=True).map(views, tf.data.AUTOTUNE)
+
+    def _crops(self, encoded: tf.Tensor, epoch: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+        keys = _view_keys(self.seed, epoch[tf.newaxis], index[tf.newaxis])
+        height, width = tf.unstack(decode.image_shape(encoded))
+        boxes = self.augmentation.sample_boxes(
+            keys, tf.repeat(height, _NUM_VIEWS), tf.repeat(width, _NUM_VIEWS)
+        )
+        return decode.decode_crops(encoded, tf.ensure_shape(boxes, [_NUM_VIEWS, 4]), self.image_size)
+
+    def _element(self, images, keys, labels, index) -> dict[str, tf.Tensor]:
+        return {
+            "images": self.augmentation(images, keys),
+            "labels": tf.cast(labels, tf.int32),
+            "index": tf.cast(index, tf.int32),
+        }
+
+    def _epoch_and_index(self, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The epoch that a position belongs to, and the image that has this place in its order."""
+        epoch, place = position // self.source.num_examples, position % self.source.num_examples
+        return epoch, self._shuffle(place, epoch)
+
+    def _shuffle(self, place: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
+        """What an epoch's random permutation of the N images has at `place`."""
+        seed = tf.stack([tf.fill(tf.shape(epoch), tf.cast(self.seed, tf.int64)), epoch], axis=-1)
+        seed = tf.concat([seed, tf.zeros_like(seed[..., :1])], axis=-1)
+        # tf.random.experimental.index_shuffle pads a batch of seeds along the wrong axis (TF 2.21).
+        return tf.raw_ops.RandomIndexShuffle(
+            index=place, seed=seed, max_index=tf.constant(self.source.num_examples - 1, tf.int64)
+        )
+
+
+def plain_images(
+    source: Source, image_size: int, batch_size: int, bad_images: BadImages
+) -> tf.data.Dataset:
+    """Every image once, in the source's order, centre-cropped; the last batch may be smaller.
+
+    An image of the asked size, up to 32 pixels, is taken whole. Any other is cut to its centre and
+    resized, as the reference does it.
+
+    Returns:
+      A dataset of (images float32 [b, S, S, 3] in [0, 1], labels int64 [b], -1 where unknown).
+    """
+    with tf.device("/CPU:0"):
+        if isinstance(source, ArraySource):
+            arrays = (tf.constant(source.images), _labels(source))
+            batches = tf.data.Dataset.from_tensor_slices(arrays).batch(batch_size)
+            return batches.map(
+                lambda images, labels: (_center(images, image_size), labels), tf.data.AUTOTUNE
+            ).prefetch(2)
+        if isinstance(source, FileSource):
+            files = tf.data.Dataset.from_tensor_slices((tf.constant(source.paths), _labels(source)))
+            encoded = files.map(
+                lambda path, label: (path, tf.io.read_file(path), label), tf.data.AUTOTUNE
+            )
+        else:
+            encoded = records.in_order(source)
+
+        def load(name: tf.Tensor, image: tf.Tensor, label: tf.Tensor) -> tf.data.Dataset:
+            return _first_that_decodes(
+                tf.data.Dataset.from_tensors(name),
+                name_of=lambda name: name,
+                load=lambda _: (_decode_center(image, image_size), label),
+                bad_images=bad_images,
+            )
+
+        decoded = encoded.interleave(
+            load, cycle_length=16, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        )
+        return decoded.batch(batch_size).prefetch(2)
+
+
+def _first_that_decodes(
+    candidates: tf.data.Dataset, *, name_of: Callable, load: Callable, bad_images: BadImages
+) -> tf.data.Dataset:
+    """One element: `load` of the first candidate for which it raises nothing; none if all raise.
+
+    A candidate that fails is noted: it is reached by the filter only when `load` gave nothing.
+    """
+
+    def attempt(candidate) -> tf.data.Dataset:
+        one = tf.data.Dataset.from_tensors(candidate)
+        noted = one.filter(lambda c: tf.strings.length(bad_images.add(name_of(c))) < 0)
+        return one.map(load).ignore_errors().concatenate(noted.map(load))
+
+    return candidates.flat_map(attempt).take(1)
+
+
+def _positions(host: HostSlice, start_step: int) -> tf.data.Dataset:
+    """The positions of a host's images in global batches `start_step`, `start_step + 1`, ..."""
+    per_host = tf.constant(host.per_host, tf.int64)
+    first = host.index * host.per_host
+
+    def position(n: tf.Tensor) -> tf.Tensor:
+        return n // per_host * host.global_batch + first + n % per_host
+
+    return tf.data.Dataset.range(start_step * host.per_host, tf.int64.max).map(position)
+
+
+def _view_keys(seed: int, epoch: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    """Random keys of [view 1 of all images; view 2 of all images], uint32 [2B, 2]."""
+    return tf.concat(
+        [random_keys.example_keys(seed, epoch, index, view) for view in range(_NUM_VIEWS)], axis=0
+    )
+
+
+def _labels(source: ArraySource | FileSource) -> tf.Tensor:
+    if source.labels is None:
+        return tf.fill([source.num_examples], tf.constant(-1, tf.int64))
+    return tf.constant(source.labels, tf.int64)
+
+
+def _center(images: tf.Tensor, size: int) -> tf.Tensor:
+    height, width = images.shape[1:3]
+    if height == width == size <= 32:
+        return tf.image.convert_image_dtype(images, tf.float32)
+    y, x, h, w = center_crop_box(height, width)
+    crops = tf.image.convert_image_dtype(images[:, y : y + h, x : x + w], tf.float32)
+    return tf.clip_by_value(tf.image.resize(crops, [size, size], method="bicubic"), 0.0, 1.0)
+
+
+def _decode_center(encoded: tf.Tensor, size: int) -> tf.Tensor:
+    height, width = tf.unstack(decode.image_shape(encoded))
+    box = tf.stack(center_crop_box(height, width))
+    return decode.decode_crops(encoded, box[tf.newaxis], size)[0]

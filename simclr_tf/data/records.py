@@ -1,0 +1,97 @@
+"""Record files read in order: shuffled epoch by epoch for training, or plainly for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from simclr_tf.data.source import RecordFile, RecordSource
+from simclr_tf.distribute.strategy import HostSlice
+from simclr_tf.errors import RequestError
+
+_READERS = 16
+# An example's number is file * 2^20 + record; it only keys the randomness.
+_RECORDS_PER_FILE = 2**20
+
+
+def epochs(
+    source: RecordSource, seed: int, shuffle_buffer: int, host: HostSlice, start: int
+) -> tf.data.Dataset:
+    """A host's records of epoch 0, 1, 2, ..., each in its own order, from its `start`-th on.
+
+    Files are dealt out over hosts; with fewer files than hosts, records are.
+
+    Returns:
+      An endless dataset of {'name': string [2], 'record': string [2], 'index': int64 [2],
+      'epoch': int64 [2]}: the record, and after it its predecessor in the stream as a substitute.
+    """
+    numbered = list(enumerate(source.files))
+    by_file = len(numbered) >= host.num_hosts
+    mine = numbered[host.index :: host.num_hosts] if by_file else numbered
+    total = sum(file.count for _, file in mine)
+    if not by_file:
+        total = len(range(host.index, total, host.num_hosts))
+    if not total:
+        raise RequestError(
+            f"Every host needs records. Received: none for host {host.index} of {host.num_hosts} "
+            f"from {source.name}. Repack the data into more files."
+        )
+
+    def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+        order = tf.random.experimental.stateless_shuffle(
+            tf.range(len(mine)), tf.stack([tf.cast(seed, tf.int64), epoch])
+        )
+        files = tf.data.Dataset.from_tensor_slices(order)
+        records = files.interleave(
+            _reader(mine), cycle_length=_READERS, num_parallel_calls=_READERS, deterministic=True
+        )
+        if not by_file:
+            records = records.shard(host.num_hosts, host.index)
+        records = records.shuffle(
+            shuffle_buffer, seed=tf.cast(seed, tf.int64) * 2**20 + epoch
+        ).map(lambda record: record | {"epoch": epoch})
+        return records.skip(tf.where(epoch == start // total, start % total, 0))
+
+    stream = tf.data.Dataset.range(start // total, tf.int64.max).flat_map(one_epoch)
+    return _with_predecessor(stream)
+
+
+def in_order(source: RecordSource) -> tf.data.Dataset:
+    """Every record once: (name, encoded image, label)."""
+    files = list(enumerate(source.files))
+    records = tf.data.Dataset.range(len(files)).flat_map(_reader(files))
+    return records.map(lambda record: (record["name"], *source.parse(record["record"])))
+
+
+def _reader(files: Sequence[tuple[int, RecordFile]]):
+    paths = tf.constant([file.path for _, file in files])
+    numbers = tf.constant([number for number, _ in files], tf.int64)
+    skips = tf.constant([file.skip for _, file in files], tf.int64)
+    counts = tf.constant([file.count for _, file in files], tf.int64)
+
+    def read(i: tf.Tensor) -> tf.data.Dataset:
+        records = tf.data.TFRecordDataset(paths[i]).skip(skips[i]).take(counts[i])
+        return records.enumerate(skips[i]).map(
+            lambda n, record: {
+                "name": tf.strings.join([paths[i], "#", tf.strings.as_string(n)]),
+                "record": record,
+                "index": numbers[i] * _RECORDS_PER_FILE + n,
+            }
+        )
+
+    return read
+
+
+def _with_predecessor(stream: tf.data.Dataset) -> tf.data.Dataset:
+    """Pairs each element with the one before it; the first, which has none, with itself."""
+    empty = {
+        name: tf.zeros(spec.shape, spec.dtype) for name, spec in stream.element_spec.items()
+    } | {"first": True}
+
+    def step(before, element):
+        first = before.pop("first")
+        pair = {k: tf.stack([v, tf.where(first, v, before[k])]) for k, v in element.items()}
+        return element | {"first": False}, pair
+
+    return stream.scan(empty, step)

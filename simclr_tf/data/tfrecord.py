@@ -1,0 +1,102 @@
+"""`tfrecord:GLOB`: TFRecord files of tf.train.Example, as ImageNet is commonly packed.
+
+The encoded image is the bytes feature `image/encoded` or `image`; the label, if there is one, the
+int64 feature `image/class/label` or `label`.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import tensorflow as tf
+
+from simclr_tf.data.source import RecordFile, RecordSource
+from simclr_tf.errors import RequestError
+
+_IMAGE_KEYS = ("image/encoded", "image")
+_LABEL_KEYS = ("image/class/label", "label")
+
+
+def open_tfrecord(pattern: str) -> RecordSource:
+    """The records of the files that match `pattern`.
+
+    Raises:
+      RequestError: no file matches, a file is cut short, or no image feature is found.
+    """
+    paths = sorted(tf.io.gfile.glob(pattern))
+    if not paths:
+        raise RequestError(f"No TFRecord file matches. Received: tfrecord:{pattern}.")
+    files = [RecordFile(path=p, skip=0, count=_count(p)) for p in paths]
+    num_examples = sum(f.count for f in files)
+    if not num_examples:
+        raise RequestError(f"The files hold no record. Received: tfrecord:{pattern}.")
+    features = _features([f.path for f in files if f.count][0])
+    image_key = _first_present(_IMAGE_KEYS, features)
+    label_key = _first_present(_LABEL_KEYS, features)
+    if image_key is None:
+        raise RequestError(
+            f"An encoded image must be in feature {' or '.join(_IMAGE_KEYS)}. Received features: "
+            f"{', '.join(sorted(features))}."
+        )
+    return RecordSource(
+        name=f"tfrecord:{pattern}",
+        num_examples=num_examples,
+        class_names=_class_names(files, label_key) if label_key else None,
+        files=files,
+        parse=_parser(image_key, label_key),
+    )
+
+
+def _parser(image_key: str, label_key: str | None):
+    spec = {image_key: tf.io.FixedLenFeature([], tf.string)}
+    if label_key:
+        spec[label_key] = tf.io.FixedLenFeature([], tf.int64)
+
+    def parse(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        example = tf.io.parse_single_example(record, spec)
+        label = example[label_key] if label_key else tf.constant(-1, tf.int64)
+        return example[image_key], label
+
+    return parse
+
+
+def _count(path: str) -> int:
+    """How many records a file holds, by its length headers alone.
+
+    A record is: uint64 length, uint32 checksum, `length` bytes, uint32 checksum.
+    """
+    count, position = 0, 0
+    size = tf.io.gfile.stat(path).length
+    with tf.io.gfile.GFile(path, "rb") as file:
+        while position < size:
+            file.seek(position)
+            header = file.read(12)
+            if len(header) == 12:
+                position += 12 + struct.unpack("<Q", header[:8])[0] + 4
+            if len(header) < 12 or position > size:
+                raise RequestError(
+                    f"{path} is cut short after record {count}. Copy it again, or leave it out."
+                )
+            count += 1
+    return count
+
+
+def _features(path: str) -> set[str]:
+    record = next(iter(tf.data.TFRecordDataset(path).take(1))).numpy()
+    return set(tf.train.Example.FromString(record).features.feature)
+
+
+def _first_present(keys: tuple[str, ...], features: set[str]) -> str | None:
+    return next((key for key in keys if key in features), None)
+
+
+def _class_names(files: list[RecordFile], label_key: str) -> list[str]:
+    """The labels seen, from 0 to the largest, as text: such files carry no names."""
+    spec = {label_key: tf.io.FixedLenFeature([], tf.int64)}
+    labels = (
+        tf.data.TFRecordDataset([f.path for f in files])
+        .batch(1024)
+        .map(lambda records: tf.reduce_max(tf.io.parse_example(records, spec)[label_key]))
+    )
+    largest = max(int(label) for label in labels)
+    return [str(i) for i in range(largest + 1)]

@@ -1,0 +1,75 @@
+"""Talking across replicas: the only module that asks TensorFlow for the replica context.
+
+Legend: B examples per replica, R replicas. Every function is the identity on one replica, so the
+layers and losses that use them need no second code path, and a model traced outside a strategy
+(for export) holds no collective op.
+
+Gradients follow from one convention: the objective is the *sum* over replicas of what each replica
+returns. The gradient of a sum over replicas is then a sum over replicas, and that of `all_gather`
+is the own block of that sum. Keras' optimizers sum the variables' gradients in the same way.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+
+def num_replicas() -> int:
+    """Number of replicas that run this code in step; 1 outside a replica function."""
+    context = _context()
+    return 1 if context is None else context.num_replicas_in_sync
+
+
+def replica_id() -> int | tf.Tensor:
+    """Index of this replica among `num_replicas()`: an int, or an int32 scalar on TPU."""
+    context = _context()
+    return 0 if context is None else context.replica_id_in_sync_group
+
+
+def all_reduce_sum(x: Any) -> Any:
+    """Sums a tensor, or each tensor of a structure, over the replicas. Shapes stay."""
+    context = _context()
+    return x if context is None else context.all_reduce(tf.distribute.ReduceOp.SUM, x)
+
+
+def all_reduce_mean(x: Any) -> Any:
+    """Averages a tensor, or each tensor of a structure, over the replicas. Shapes stay."""
+    context = _context()
+    return x if context is None else context.all_reduce(tf.distribute.ReduceOp.MEAN, x)
+
+
+def all_gather(x: Any, axis: int = 0) -> Any:
+    """Concatenates the replicas' tensors along `axis`, in the order of their ids.
+
+    Args:
+        x: A tensor, or a structure of tensors, of static shape, the same on every replica.
+        axis: The axis to concatenate along, not negative.
+
+    Returns:
+        Like `x`, with the length of `axis` times `num_replicas()`; its shape is static too.
+    """
+    context = _context()
+    if context is None:
+        return x
+    gathered = context.all_gather(x, axis=axis)
+    return tf.nest.map_structure(
+        lambda local, out: tf.ensure_shape(
+            out,
+            [
+                size * context.num_replicas_in_sync if i == axis else size
+                for i, size in enumerate(local.shape)
+            ],
+        ),
+        x,
+        gathered,
+    )
+
+
+def _context() -> tf.distribute.ReplicaContext | None:
+    """The context of a replica that has others beside it, else None."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return None
+    return context

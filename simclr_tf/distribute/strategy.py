@@ -1,0 +1,176 @@
+"""Which tf.distribute strategy this machine calls for, and how a global batch is dealt out."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import importlib.util
+import json
+import os
+import pathlib
+
+import gin
+import tensorflow as tf
+
+from simclr_tf.errors import RequestError
+
+
+@dataclasses.dataclass(frozen=True)
+class HostSlice:
+    """A host's part of every global batch.
+
+    Attributes:
+      index: this host's number, from 0.
+      num_hosts: how many hosts read data.
+      replicas: replicas that this host feeds.
+      per_replica: B, images per replica and step.
+    """
+
+    index: int
+    num_hosts: int
+    replicas: int
+    per_replica: int
+
+    @property
+    def per_host(self) -> int:
+        return self.replicas * self.per_replica
+
+    @property
+    def global_batch(self) -> int:
+        return self.num_hosts * self.per_host
+
+
+def host_slice(context: tf.distribute.InputContext, global_batch_size: int) -> HostSlice:
+    """The part of the global batch that the pipeline of `context` reads."""
+    num_hosts = max(context.num_input_pipelines, 1)
+    replicas = context.num_replicas_in_sync // num_hosts
+    return HostSlice(
+        index=context.input_pipeline_id,
+        num_hosts=num_hosts,
+        replicas=replicas,
+        per_replica=global_batch_size // context.num_replicas_in_sync,
+    )
+
+
+def check_global_batch(global_batch_size: int, num_replicas: int, num_examples: int) -> None:
+    """Raises RequestError unless the batch divides over the replicas and the data can fill it."""
+    if global_batch_size < 2:
+        raise RequestError(
+            "pretrain.global_batch_size must be at least 2, so that an image has a negative. "
+            f"Received: {global_batch_size}."
+        )
+    if global_batch_size % num_replicas:
+        below = global_batch_size // num_replicas * num_replicas
+        nearest = [b for b in (below, below + num_replicas) if b >= max(2, num_replicas)]
+        raise RequestError(
+            "pretrain.global_batch_size must be divisible by the number of replicas. Received: "
+            f"global_batch_size={global_batch_size}, num_replicas={num_replicas}. Nearest valid: "
+            f"{', '.join(map(str, nearest))}."
+        )
+    if global_batch_size > num_examples:
+        largest = num_examples // num_replicas * num_replicas
+        raise RequestError(
+            "pretrain.global_batch_size must not exceed the number of images, or an image would be "
+            f"its own negative. Received: global_batch_size={global_batch_size}, {num_examples} "
+            f"images. Largest valid: {largest}."
+        )
+
+
+@gin.configurable("strategy")
+def create_strategy(cpu_replicas: int = 1, *, tpu: str) -> tf.distribute.Strategy:
+    """Picks the strategy and initializes its devices. Call it before any other TensorFlow op.
+
+    In this order: the TPU that is asked for or found; the workers of TF_CONFIG; all local GPUs;
+    `cpu_replicas` replicas on this machine's CPU, to try out what several would do; one device.
+
+    Args:
+      cpu_replicas: replicas to simulate on the CPU.
+      tpu: `auto`, `local`, `none` or the name of a TPU. A TPU that is asked for and cannot be
+        had is an error: training never falls back to the CPU by itself.
+
+    Raises:
+      RequestError: the TPU or the CPU replicas cannot be had.
+    """
+    if tpu == "auto":
+        tpu = os.environ.get("TPU_NAME") or ("local" if _has_local_tpu() else "none")
+    if tpu != "none":
+        return _tpu_strategy(tpu)
+    if len(json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {}).get("worker", [])) > 1:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    gpus = tf.config.list_logical_devices("GPU") if cpu_replicas == 1 else []
+    if len(gpus) > 1:
+        return tf.distribute.MirroredStrategy()
+    if cpu_replicas > 1:
+        return _cpu_strategy(cpu_replicas)
+    return tf.distribute.get_strategy()
+
+
+def describe(strategy: tf.distribute.Strategy) -> str:
+    """The strategy in words, for the plan of a run."""
+    kind = type(strategy).__name__
+    if not tf.distribute.has_strategy() and strategy.num_replicas_in_sync == 1:
+        kind = "one device"
+    devices = sorted({d.device_type for d in tf.config.list_logical_devices()} - {"TPU_SYSTEM"})
+    return f"{kind} ({strategy.num_replicas_in_sync} on {devices[-1]})"
+
+
+def fast_precision() -> str:
+    """The Keras dtype policy that this machine's devices compute fastest in.
+
+    `mixed_bfloat16` on TPUs, on GPUs from compute capability 8.0, and on CPUs with bfloat16
+    instructions; elsewhere bfloat16 is emulated, and `float32` is faster.
+    """
+    if tf.config.list_logical_devices("TPU"):
+        return "mixed_bfloat16"
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+        fast = all(d.get("compute_capability", (0, 0)) >= (8, 0) for d in details)
+    else:
+        fast = bool({"avx512_bf16", "amx_bf16"} & _cpu_flags())
+    return "mixed_bfloat16" if fast else "float32"
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        text = pathlib.Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return set()
+    return set(next((line for line in text.splitlines() if line.startswith("flags")), "").split())
+
+
+def _has_local_tpu() -> bool:
+    return bool(glob.glob("/dev/accel[0-9]*")) and importlib.util.find_spec("libtpu") is not None
+
+
+def _tpu_strategy(name: str) -> tf.distribute.Strategy:
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
+        if name != "local":
+            tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+        return tf.distribute.TPUStrategy(resolver)
+    except (tf.errors.OpError, ValueError, RuntimeError, KeyError, ImportError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise RequestError(
+            f"The TPU must be reachable. Received: --tpu={name}; TensorFlow {tf.__version__} says: "
+            f"{reason} On a TPU VM install simclr_tf[tpu] alone (no other TensorFlow beside it) "
+            "and use --tpu=local; to train without a TPU, say --tpu=none."
+        ) from error
+
+
+def _cpu_strategy(replicas: int) -> tf.distribute.Strategy:
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    try:
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration()] * replicas
+        )
+    except RuntimeError:
+        pass  # TensorFlow has started: what was configured before stands, and is checked below.
+    found = len(tf.config.list_logical_devices("CPU"))
+    if found < replicas:
+        raise RequestError(
+            f"strategy.cpu_replicas must be set before TensorFlow starts. Received: {replicas}, "
+            f"but this process has {found}."
+        )
+    return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])

@@ -1,0 +1,33 @@
+"""What a person can ask for, one gin-configurable function a file.
+
+This module stays light: it knows the names for the command line, and imports the jobs themselves
+(and with them TensorFlow) only when one is about to run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import pathlib
+from collections.abc import Callable, Sequence
+
+NAMES = ("pretrain", "linear_eval", "export", "quickstart")
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What the command line says about this run, beside the recipe."""
+
+    model_dir: str
+    data_dir: str | None = None
+    tpu: str = "auto"
+
+
+def load() -> dict[str, Callable[[Context], object]]:
+    """Imports every job, which also registers what recipes may configure."""
+    return {n: getattr(importlib.import_module(f"simclr_tf.jobs.{n}"), n) for n in NAMES}
+
+
+def default_model_dir(gin_files: Sequence[str]) -> str:
+    """runs/<name of the last recipe>."""
+    return str(pathlib.Path("runs") / (pathlib.Path(gin_files[-1]).stem if gin_files else "run"))

@@ -1,0 +1,95 @@
+"""What several jobs do the same way: build models from a recipe, restore, write results."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+import simclr_tf
+from simclr_tf.errors import RequestError
+from simclr_tf.models.heads import linear_probe
+from simclr_tf.models.simclr import SimCLR, representation_dim
+from simclr_tf.training.checkpoints import (
+    complete_steps,
+    named_groups,
+    restore_groups,
+    write_text,
+)
+
+
+@contextlib.contextmanager
+def requests_checked() -> Iterator[None]:
+    """While a run is being put together, what its parts refuse is the request's fault."""
+    try:
+        yield
+    except (ValueError, TypeError, FileNotFoundError, PermissionError) as error:
+        raise RequestError(str(error).partition("\n  In call to configurable")[0]) from error
+
+
+def build_simclr(
+    encoder: Callable[..., keras.Model],
+    projection_head: Callable[..., keras.Model],
+    *,
+    image_size: int,
+    num_classes: int | None,
+    precision: str,
+    seed: int,
+) -> SimCLR:
+    """Builds the models, initialized by `seed` alone.
+
+    Args:
+      encoder: `image_size` -> the encoder.
+      projection_head: `input_dim` -> the projection head.
+      image_size: side of the training images in pixels.
+      num_classes: classes of the online probe, or None for no probe.
+      precision: Keras dtype policy of the encoder and head, such as `mixed_bfloat16`.
+      seed: of the initial weights.
+    """
+    keras.utils.set_random_seed(seed)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        encoder_model = encoder(image_size=image_size)
+        dim = representation_dim(encoder_model)
+        head = projection_head(input_dim=dim)
+    finally:
+        keras.config.set_dtype_policy(before)
+    probe = linear_probe(num_classes, input_dim=dim) if num_classes else None
+    return SimCLR(encoder_model, head, probe)
+
+
+def restore_encoder(model_dir: str, encoder: keras.Model) -> int:
+    """Fills an encoder from the newest complete checkpoint, and returns its step.
+
+    Raises:
+      RequestError: there is no checkpoint, or it is of another architecture.
+    """
+    steps = complete_steps(model_dir)
+    if not steps:
+        raise RequestError(
+            f"--model_dir must hold a checkpoint. Received: {model_dir}, which has none. Run the "
+            "pretrain job first."
+        )
+    restore_groups(model_dir, steps[-1], named_groups({"encoder": encoder}))
+    return steps[-1]
+
+
+def write_result(model_dir: str, job: str, **record: Any) -> dict[str, Any]:
+    """Writes `results/<job>.json`, with the versions that gave the numbers, and returns it."""
+    record["numbers"] = {n: dataclasses.asdict(r) for n, r in record["numbers"].items()}
+    record["versions"] = {
+        "simclr_tf": simclr_tf.__version__,
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+    }
+    folder = os.path.join(model_dir, "results")
+    tf.io.gfile.makedirs(folder)
+    write_text(os.path.join(folder, f"{job}.json"), json.dumps(record, indent=2) + "\n")
+    return record

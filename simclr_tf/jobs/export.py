@@ -1,0 +1,43 @@
+"""`export`: the newest checkpoint's encoder as a SavedModel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import gin
+import keras
+
+from simclr_tf import config
+from simclr_tf.data.data import Data, data
+from simclr_tf.export.saved_model import export_encoder
+from simclr_tf.jobs import Context
+from simclr_tf.jobs.building import requests_checked, restore_encoder
+from simclr_tf.models.resnet import resnet
+
+
+@gin.configurable
+def export(
+    context: Context,
+    *,
+    data: Callable[..., Data] = data,
+    encoder: Callable[..., keras.Model] = resnet,
+) -> str:
+    """Exports the encoder of the newest complete checkpoint in the model_dir.
+
+    Args:
+      context: what the command line says.
+      data: gives the image size, as in pretraining; no image is read.
+      encoder: builds the network, as in pretraining.
+
+    Returns:
+      The folder of the SavedModel.
+    """
+    with requests_checked():
+        size = data(data_dir=context.data_dir).image_size
+        model = encoder(image_size=size)
+        step = restore_encoder(context.model_dir, model)
+    folder = export_encoder(
+        context.model_dir, step, model, lambda: encoder(image_size=size), recipe=config.record()
+    )
+    print(f"encoder: {folder}", flush=True)
+    return folder

@@ -1,0 +1,92 @@
+"""What stands on the encoder: the projection head g(.) and the online linear probe."""
+
+from __future__ import annotations
+
+import gin
+import keras
+
+from simclr_tf.distribute.batch_norm import SyncBatchNormalization
+
+KINDS = ("none", "linear", "nonlinear")
+
+
+@gin.configurable
+def projection_head(
+    kind: str = "nonlinear",
+    num_layers: int = 2,
+    output_dim: int = 128,
+    *,
+    input_dim: int,
+) -> keras.Model:
+    """Builds the projection head (SimCLR section 4.2; SimCLRv2 section 2 for three layers).
+
+    A hidden layer is Dense without bias, normalization, ReLU, and keeps the width; the last layer
+    is Dense without bias and a normalization with scale only. "none" projects nothing and "linear"
+    is the last layer alone, whatever `num_layers`.
+
+    Args:
+        kind: "none", "linear" or "nonlinear".
+        num_layers: Layers of the nonlinear head, the last one included: 2 in SimCLR, 3 in v2.
+        output_dim: P, the dimension of the projection.
+        input_dim: D, the dimension of the representation.
+
+    Returns:
+        A functional model named "projection_head" from representations [N, D] to a dict of
+        "projection_0" (the input) to "projection_n" (z, [N, P] float32); between them the hidden
+        layers after their ReLU, in the compute dtype.
+
+    Raises:
+        ValueError: For an unknown kind or sizes that are not positive.
+    """
+    if kind not in KINDS:
+        raise ValueError(
+            f"kind must be one of the known heads. Received: kind={kind!r}. "
+            f"Valid: {', '.join(KINDS)}."
+        )
+    if num_layers < 1 or output_dim < 1 or input_dim < 1:
+        raise ValueError(
+            "num_layers, output_dim and input_dim must be at least 1. Received: "
+            f"num_layers={num_layers}, output_dim={output_dim}, input_dim={input_dim}."
+        )
+    last = {"none": 0, "linear": 1, "nonlinear": num_layers}[kind]
+    x = keras.Input((input_dim,), name="representation")
+    inputs, outputs = x, {"projection_0": x}
+    for layer in range(1, last + 1):
+        name = f"projection_{layer}"
+        x = _dense(output_dim if layer == last else input_dim, f"{name}_dense", use_bias=False)(x)
+        if layer < last:
+            x = SyncBatchNormalization(name=f"{name}_bn")(x)
+            x = keras.layers.ReLU(name=f"{name}_relu")(x)
+        else:
+            x = SyncBatchNormalization(center=False, dtype="float32", name=f"{name}_bn")(x)
+        outputs[name] = x
+    return keras.Model(inputs, outputs, name="projection_head")
+
+
+def linear_probe(num_classes: int, *, input_dim: int) -> keras.Model:
+    """Builds the linear classifier that watches the representation while it is learned.
+
+    Args:
+        num_classes: Number of classes, at least 2.
+        input_dim: D, the dimension of the representation.
+
+    Returns:
+        A functional model named "probe" from representations [N, D] to logits
+        [N, num_classes], computed in float32.
+
+    Raises:
+        ValueError: For sizes that make no classifier.
+    """
+    if num_classes < 2 or input_dim < 1:
+        raise ValueError(
+            "num_classes must be at least 2 and input_dim at least 1. Received: "
+            f"num_classes={num_classes}, input_dim={input_dim}."
+        )
+    inputs = keras.Input((input_dim,), name="representation")
+    logits = _dense(num_classes, "probe_dense", dtype="float32")(inputs)
+    return keras.Model(inputs, logits, name="probe")
+
+
+def _dense(units: int, name: str, **kwargs) -> keras.layers.Dense:
+    initializer = keras.initializers.RandomNormal(stddev=0.01)
+    return keras.layers.Dense(units, kernel_initializer=initializer, name=name, **kwargs)

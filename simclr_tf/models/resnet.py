@@ -1,0 +1,149 @@
+"""ResNet encoders as in the SimCLR code: post-activation, with the stride on the 3x3 convolution.
+
+He et al., "Deep residual learning" (https://arxiv.org/abs/1512.03385), with three changes of
+google-research/simclr: a projection shortcut in the first block of every group (in the first group
+of ResNet-18 and -34 too), gamma of the last normalization in a branch initialized to zero, and
+symmetric padding, known before the input size is, wherever a convolution strides.
+"""
+
+from __future__ import annotations
+
+import gin
+import keras
+from absl import logging
+
+from simclr_tf.distribute.batch_norm import SyncBatchNormalization
+
+DEPTHS = {
+    18: ("basic", (2, 2, 2, 2)),
+    34: ("basic", (3, 4, 6, 3)),
+    50: ("bottleneck", (3, 4, 6, 3)),
+    101: ("bottleneck", (3, 4, 23, 3)),
+    152: ("bottleneck", (3, 8, 36, 3)),
+    200: ("bottleneck", (3, 24, 36, 3)),
+}
+STEMS = ("auto", "cifar", "imagenet")
+CIFAR_STEM_MAX_SIZE = 64
+
+
+@gin.configurable
+def resnet(
+    depth: int = 50,
+    width_multiplier: float = 1.0,
+    stem: str = "auto",
+    *,
+    image_size: int,
+) -> keras.Model:
+    """Builds a ResNet encoder, the f(.) of SimCLR.
+
+    Channel counts are 64, 128, 256, 512 times `width_multiplier`, rounded to a multiple of 8 and
+    at least 8; a bottleneck's output has four times as many. The compute dtype is that of Keras'
+    global dtype policy at the time of the call. Names of layers, and with them the paths of
+    variables, are fixed: `block_group2_block1_conv2/kernel`, `..._bn2/gamma`,
+    `block_group2_block1_shortcut_conv/kernel`, `stem_conv/kernel`, `stem_bn/beta`.
+
+    Args:
+        depth: 18, 34, 50, 101, 152 or 200.
+        width_multiplier: Factor on every channel count; 1, 2 and 4 in the paper.
+        stem: "imagenet" (7x7/2 convolution and 3x3/2 max-pool), "cifar" (3x3/1 convolution, no
+            pool; paper, appendix B.9) or "auto" (cifar for images of at most 64 pixels).
+        image_size: Side of the images in pixels; it decides only what "auto" means.
+
+    Returns:
+        A functional model named "encoder" from images [N, H, W, 3] in [0, 1] to a dict of
+        "initial_conv" (the first convolution, before its normalization), "block_group1" to
+        "block_group4", each [N, h, w, c] in the compute dtype, and "final_avg_pool" [N, D] float32.
+
+    Raises:
+        ValueError: For a depth, width or stem that does not exist.
+    """
+    if depth not in DEPTHS:
+        raise ValueError(
+            f"depth must be one of the ResNets of the paper. Received: depth={depth}. "
+            f"Valid: {', '.join(map(str, DEPTHS))}."
+        )
+    if width_multiplier <= 0:
+        raise ValueError(
+            f"width_multiplier must be positive. Received: width_multiplier={width_multiplier}."
+        )
+    stem = _choose_stem(stem, image_size)
+    kind, blocks_per_group = DEPTHS[depth]
+    branch = _basic_branch if kind == "basic" else _bottleneck_branch
+
+    outputs = {}
+    images = keras.Input((None, None, 3), name="images")
+    x = _conv(images, _channels(64, width_multiplier), *_STEM_CONV[stem], name="stem_conv")
+    outputs["initial_conv"] = x
+    x = _norm_relu(x, "stem_bn")
+    if stem == "imagenet":
+        x = keras.layers.MaxPooling2D(3, 2, padding="same", name="stem_pool")(x)
+    for group, blocks in enumerate(blocks_per_group, start=1):
+        filters = _channels(64 * 2 ** (group - 1), width_multiplier)
+        for block in range(1, blocks + 1):
+            stride = 2 if group > 1 and block == 1 else 1
+            name = f"block_group{group}_block{block}"
+            shortcut = x
+            x = branch(x, filters, stride, name)
+            if block == 1:
+                shortcut = _conv(shortcut, x.shape[-1], 1, stride, f"{name}_shortcut_conv")
+                shortcut = SyncBatchNormalization(name=f"{name}_shortcut_bn")(shortcut)
+            x = keras.layers.Add(name=f"{name}_add")([x, shortcut])
+            x = keras.layers.ReLU(name=f"{name}_relu")(x)
+        outputs[f"block_group{group}"] = x
+    outputs["final_avg_pool"] = keras.layers.GlobalAveragePooling2D(
+        dtype="float32", name="final_avg_pool"
+    )(x)
+    return keras.Model(images, outputs, name="encoder")
+
+
+_STEM_CONV = {"imagenet": (7, 2), "cifar": (3, 1)}  # kernel size, stride
+
+
+def _choose_stem(stem: str, image_size: int) -> str:
+    if stem not in STEMS:
+        raise ValueError(
+            f"stem must be one of the known stems. Received: stem={stem!r}. "
+            f"Valid: {', '.join(STEMS)}."
+        )
+    if stem == "auto":
+        stem = "cifar" if image_size <= CIFAR_STEM_MAX_SIZE else "imagenet"
+        logging.info("resnet: stem 'auto' is '%s' for images of %d px.", stem, image_size)
+    return stem
+
+
+def _channels(base: int, width_multiplier: float) -> int:
+    return max(8, 8 * round(base * width_multiplier / 8))
+
+
+def _basic_branch(x, filters: int, stride: int, name: str):
+    x = _norm_relu(_conv(x, filters, 3, stride, f"{name}_conv1"), f"{name}_bn1")
+    x = _conv(x, filters, 3, 1, f"{name}_conv2")
+    return SyncBatchNormalization(gamma_initializer="zeros", name=f"{name}_bn2")(x)
+
+
+def _bottleneck_branch(x, filters: int, stride: int, name: str):
+    x = _norm_relu(_conv(x, filters, 1, 1, f"{name}_conv1"), f"{name}_bn1")
+    x = _norm_relu(_conv(x, filters, 3, stride, f"{name}_conv2"), f"{name}_bn2")
+    x = _conv(x, 4 * filters, 1, 1, f"{name}_conv3")
+    return SyncBatchNormalization(gamma_initializer="zeros", name=f"{name}_bn3")(x)
+
+
+def _norm_relu(x, name: str):
+    x = SyncBatchNormalization(name=name)(x)
+    return keras.layers.ReLU(name=f"{name}_relu")(x)
+
+
+def _conv(x, filters: int, kernel_size: int, stride: int, name: str):
+    if stride > 1 and kernel_size > 1:
+        before = (kernel_size - 1) // 2
+        after = kernel_size - 1 - before
+        x = keras.layers.ZeroPadding2D(((before, after), (before, after)), name=f"{name}_pad")(x)
+    return keras.layers.Conv2D(
+        filters,
+        kernel_size,
+        stride,
+        padding="valid" if stride > 1 else "same",
+        use_bias=False,
+        kernel_initializer=keras.initializers.VarianceScaling(),
+        name=name,
+    )(x)

@@ -1,0 +1,123 @@
+"""NT-Xent, the contrastive loss of SimCLR (eq. 1), over the global batch.
+
+Legend: B examples per replica, R replicas, G = B*R, P projection.
+"""
+
+from __future__ import annotations
+
+import math
+
+import gin
+import tensorflow as tf
+
+from simclr_tf.distribute import collectives
+
+REDUCTIONS = ("paper", "reference")
+_MASKED = 1e9
+
+
+@gin.configurable
+def nt_xent(
+    z: tf.Tensor, temperature: float = 0.1, reduction: str = "paper"
+) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    """Normalized temperature-scaled cross entropy of this replica's anchors against everyone.
+
+    Each of the 2B local anchors picks its other view among the 2G - 1 embeddings of all replicas
+    that are not itself. The loss returned is this replica's *share*: the sum over its anchors
+    divided by 2G. Shares sum over replicas to the mean over all 2G anchors, and the gradients of
+    shares, which Keras' optimizers sum over replicas, to the gradient of that mean: multiply by
+    nothing and divide by nothing.
+
+    Args:
+        z: [2B, P] projections of any float dtype, view 1 of all local examples, then view 2. The
+            shape must be static and the same on all replicas. Lengths are divided out here.
+        temperature: tau; 0.1 for ImageNet and 0.5 for CIFAR-10 in the paper.
+        reduction: "paper" for the mean over anchors of eq. 1, "reference" for what
+            google-research/simclr minimizes, which is exactly twice that.
+
+    Returns:
+        The share of the loss, float32 scalar, and float32 scalars to watch. These are shares too:
+        the sum over replicas is the global value.
+        "contrastive_top1", "contrastive_top5": how often the positive is the most similar, or
+        among the five most similar, of the 2G - 1; ties count against it.
+        "positive_cosine", "negative_cosine": mean similarity of the 2G positive pairs and of all
+        negative pairs.
+        "embedding_std": standard deviation per dimension of the normalized projections over the
+        global batch, times sqrt(P); 1 when spread over the sphere, 0 when collapsed to a point.
+
+    Raises:
+        ValueError: For a temperature that is not positive, an unknown reduction, a shape that
+            is not [2B, P] or a global batch of one.
+    """
+    z = tf.cast(z, tf.float32)
+    _validate(z, temperature, reduction)
+    batch = z.shape[0] // 2
+    replicas = collectives.num_replicas()
+    global_batch = batch * replicas
+
+    z = tf.math.l2_normalize(z, axis=-1, epsilon=1e-12)
+    everyone = collectives.all_gather(tf.reshape(z, [2, batch, -1]), axis=1)
+    everyone = tf.reshape(everyone, [2 * global_batch, z.shape[1]])
+
+    # Columns of `everyone` that hold the local view 1 and view 2.
+    view_1 = tf.range(batch) + collectives.replica_id() * batch
+    view_2 = view_1 + global_batch
+    self_column = tf.concat([view_1, view_2], axis=0)
+    positive_column = tf.concat([view_2, view_1], axis=0)
+
+    logits = tf.matmul(z, everyone, transpose_b=True) / temperature
+    logits -= _MASKED * tf.one_hot(self_column, 2 * global_batch)
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=positive_column, logits=logits)
+    loss = tf.reduce_sum(losses) / (2 * global_batch)
+    if reduction == "reference":
+        loss *= 2.0
+    metrics = _metrics(
+        tf.stop_gradient(z), tf.stop_gradient(everyone), tf.stop_gradient(logits), positive_column
+    )
+    return loss, metrics
+
+
+def loss_chance(global_batch: int) -> float:
+    """The loss of embeddings that are all alike: log(2G - 1), for reduction "paper"."""
+    return math.log(2 * global_batch - 1)
+
+
+def _metrics(z, everyone, logits, positive_column) -> dict[str, tf.Tensor]:
+    """This replica's shares, from normalized z [2B, P], everyone [2G, P], logits [2B, 2G]."""
+    anchors, dim = everyone.shape
+    batch = z.shape[0] // 2
+    positive_logit = tf.gather(logits, positive_column, axis=1, batch_dims=1)
+    # The positive is never ahead of itself, hence the 1: rank 0 is the most similar.
+    rank = tf.math.count_nonzero(logits >= positive_logit[:, None], axis=1, dtype=tf.int32) - 1
+    positives = 2.0 * tf.reduce_sum(z[:batch] * z[batch:])
+    # All pairs at once: the sum over rows and columns of z everyone^T needs no matrix.
+    all_pairs = tf.reduce_sum(tf.reduce_sum(z, axis=0) * tf.reduce_sum(everyone, axis=0))
+    negatives = all_pairs - tf.reduce_sum(tf.square(z)) - positives
+    spread = tf.reduce_mean(tf.math.reduce_std(everyone, axis=0)) * math.sqrt(dim)
+    return {
+        "contrastive_top1": tf.reduce_sum(tf.cast(rank < 1, tf.float32)) / anchors,
+        "contrastive_top5": tf.reduce_sum(tf.cast(rank < 5, tf.float32)) / anchors,
+        "positive_cosine": positives / anchors,
+        "negative_cosine": negatives / (anchors * (anchors - 2)),
+        "embedding_std": spread * (z.shape[0] / anchors),
+    }
+
+
+def _validate(z: tf.Tensor, temperature: float, reduction: str) -> None:
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive. Received: temperature={temperature}.")
+    if reduction not in REDUCTIONS:
+        raise ValueError(
+            f"reduction must be a known one. Received: reduction={reduction!r}. "
+            f"Valid: {', '.join(REDUCTIONS)}."
+        )
+    if z.shape.rank != 2 or None in z.shape or z.shape[0] % 2:
+        raise ValueError(
+            "z must be [2B, P] with a static shape: view 1 of all examples, then view 2. "
+            f"Received: shape={tuple(z.shape)}."
+        )
+    if z.shape[0] * collectives.num_replicas() < 4:
+        raise ValueError(
+            "A contrastive loss needs a global batch of at least 2 examples, or there are no "
+            f"negatives. Received: shape={tuple(z.shape)}, replicas={collectives.num_replicas()}."
+        )

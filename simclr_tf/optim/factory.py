@@ -1,0 +1,123 @@
+"""Optimizers for a SimCLR, with what is not decayed decided by the variables' roles.
+
+Each factory returns an optimizer that is not built; build it inside the strategy's scope with
+`optimizer.build(simclr.trainable_variables)`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import gin
+import keras
+
+from simclr_tf.models.simclr import ROLES, SimCLR, variable_roles
+from simclr_tf.optim.lars import LARS
+
+Schedule = keras.optimizers.schedules.LearningRateSchedule
+
+EXCLUDED_ROLES = ("bias", "batch_norm", "probe")
+
+
+@gin.configurable
+def lars(
+    momentum: float = 0.9,
+    weight_decay: float = 1e-6,
+    eta: float = 0.001,
+    *,
+    learning_rate: Schedule,
+    simclr: SimCLR,
+) -> LARS:
+    """LARS, SimCLR's own (section 2.2): kernels decayed and adapted, everything else neither."""
+    optimizer = LARS(learning_rate, momentum=momentum, weight_decay=weight_decay, eta=eta)
+    optimizer.exclude(excluded_variables(simclr))
+    return optimizer
+
+
+@gin.configurable
+def momentum(
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    nesterov: bool = True,
+    *,
+    learning_rate: Schedule,
+    simclr: SimCLR,
+) -> keras.optimizers.Optimizer:
+    """SGD with (Nesterov) momentum; decoupled decay of kernels only."""
+    optimizer = keras.optimizers.SGD(
+        learning_rate, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay or None
+    )
+    return _decay_kernels_only(optimizer, simclr)
+
+
+@gin.configurable
+def adam(
+    beta_1: float = 0.9,
+    beta_2: float = 0.999,
+    epsilon: float = 1e-8,
+    weight_decay: float = 0.0,
+    *,
+    learning_rate: Schedule,
+    simclr: SimCLR,
+) -> keras.optimizers.Optimizer:
+    """Adam; with `weight_decay`, AdamW with decoupled decay of kernels only."""
+    optimizer = keras.optimizers.Adam(
+        learning_rate, beta_1, beta_2, epsilon, weight_decay=weight_decay or None
+    )
+    return _decay_kernels_only(optimizer, simclr)
+
+
+@gin.configurable
+def lamb(
+    beta_1: float = 0.9,
+    beta_2: float = 0.999,
+    epsilon: float = 1e-6,
+    weight_decay: float = 0.0,
+    *,
+    learning_rate: Schedule,
+    simclr: SimCLR,
+) -> keras.optimizers.Optimizer:
+    """LAMB as in Keras: every variable adapted, decoupled decay of kernels only."""
+    optimizer = keras.optimizers.Lamb(
+        learning_rate, beta_1, beta_2, epsilon, weight_decay=weight_decay or None
+    )
+    return _decay_kernels_only(optimizer, simclr)
+
+
+@dataclasses.dataclass(frozen=True)
+class RoleCount:
+    """How much of one role there is to train, and whether it is decayed (LARS: and adapted)."""
+
+    role: str
+    adapted: bool
+    variables: int
+    parameters: int
+
+    def __str__(self) -> str:
+        state = "adapted" if self.adapted else "excluded"
+        return f"{self.role}: {self.variables} variables, {self.parameters:,} parameters, {state}"
+
+
+def exclusion_summary(simclr: SimCLR) -> list[RoleCount]:
+    """Counts what is adapted and what is excluded, a line for each role that occurs."""
+    roles = variable_roles(simclr)
+    summary = []
+    for role in ROLES:
+        sizes = [math.prod(v.shape) for v in simclr.trainable_variables if roles[v.path] == role]
+        if sizes:
+            summary.append(RoleCount(role, role not in EXCLUDED_ROLES, len(sizes), sum(sizes)))
+    return summary
+
+
+def excluded_variables(simclr: SimCLR) -> list[keras.Variable]:
+    """The trainable variables that are neither decayed nor, by LARS, adapted."""
+    roles = variable_roles(simclr)
+    return [v for v in simclr.trainable_variables if roles[v.path] in EXCLUDED_ROLES]
+
+
+def _decay_kernels_only(
+    optimizer: keras.optimizers.Optimizer, simclr: SimCLR
+) -> keras.optimizers.Optimizer:
+    optimizer.exclude_from_weight_decay(var_list=excluded_variables(simclr))
+    return optimizer

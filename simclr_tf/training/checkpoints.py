@@ -1,0 +1,237 @@
+"""Checkpoints: named groups of variables, complete only with their manifest, strict on restore.
+
+A checkpoint is a folder `step_00000100/` with TensorFlow's files and, written last, `manifest.json`,
+which lists every variable (group, path, shape, dtype) and the settings that fix the course of the
+run. A folder without a manifest is what an interrupted save left behind, and counts for nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+from absl import logging
+
+from simclr_tf.errors import RequestError
+
+_FOLDER = re.compile(r"step_(\d{8})/?$")
+Groups = Mapping[str, Mapping[str, keras.Variable]]
+
+
+class Checkpoints:
+    """The checkpoints of one model_dir.
+
+    Args:
+      model_dir: the run's folder.
+      groups: what is saved: group -> path -> variable, see `named_groups`.
+      settings: what must be equal in the run that goes on, such as the number of steps.
+      keep: how many of the newest are kept.
+      is_chief: whether this process writes; the others take part in reading only.
+    """
+
+    def __init__(
+        self,
+        model_dir: str,
+        groups: Groups,
+        settings: Mapping[str, Any],
+        *,
+        keep: int = 3,
+        is_chief: bool = True,
+    ):
+        self._model_dir = model_dir
+        self._folder = os.path.join(model_dir, "checkpoints")
+        self._groups = groups
+        self._settings = dict(settings)
+        self._keep = keep
+        self._is_chief = is_chief
+
+    def save(self, step: int) -> None:
+        """Writes the checkpoint of `step`, then lets go of the oldest."""
+        if not self._is_chief:
+            return
+        folder = _step_folder(self._folder, step)
+        if tf.io.gfile.exists(folder):
+            tf.io.gfile.rmtree(folder)
+        tf.io.gfile.makedirs(folder)
+        _trackable(self._groups).write(os.path.join(folder, "variables"))
+        files = {f: tf.io.gfile.stat(os.path.join(folder, f)).length for f in _files(folder)}
+        manifest = {
+            "step": step,
+            "settings": self._settings,
+            "variables": _describe(self._groups),
+            "files": files,
+        }
+        write_text(os.path.join(folder, "manifest.json"), json.dumps(manifest, indent=1))
+        for old in complete_steps(self._model_dir)[: -self._keep]:
+            tf.io.gfile.rmtree(_step_folder(self._folder, old))
+
+    def restore(self) -> int | None:
+        """Restores the newest complete checkpoint, and returns its step; None in a new model_dir.
+
+        Raises:
+          RequestError: there are files but no readable checkpoint, or it belongs to another
+            architecture or another course of training.
+        """
+        for step in reversed(complete_steps(self._model_dir)):
+            manifest = read_manifest(self._model_dir, step)
+            self._compare(manifest)
+            try:
+                restore_groups(self._model_dir, step, self._groups)
+                return step
+            except (tf.errors.OpError, ValueError) as error:
+                logging.error(
+                    "checkpoint of step %d is damaged and passed over: %s",
+                    step,
+                    str(error).splitlines()[0],
+                )
+        self._refuse_foreign_files()
+        return None
+
+    def _compare(self, manifest: dict[str, Any]) -> None:
+        compare_variables(manifest, self._groups, self._model_dir)
+        changed = [
+            f"  {name}: {manifest['settings'].get(name)!r} in the checkpoint, {value!r} now"
+            for name, value in self._settings.items()
+            if manifest["settings"].get(name) != value
+        ]
+        if changed:
+            raise RequestError(
+                f"The run in {self._model_dir} was started with other settings, so going on would "
+                "give neither run:\n" + "\n".join(changed) + "\nUse the same settings, or another "
+                "--model_dir."
+            )
+
+    def _refuse_foreign_files(self) -> None:
+        """A folder with anything in it but an interrupted first save is not a place to start."""
+        if not tf.io.gfile.isdir(self._model_dir):
+            return
+        found = sorted(f.rstrip("/") for f in tf.io.gfile.listdir(self._model_dir))
+        started = found == ["checkpoints"] and not complete_steps(self._model_dir, intact=False)
+        if found and not started:
+            raise RequestError(
+                f"--model_dir must be new, or hold a readable checkpoint. Received: "
+                f"{self._model_dir}, which has none but holds {', '.join(found[:5])}. Choose "
+                "another folder; nothing was changed."
+            )
+
+
+def named_groups(
+    models: Mapping[str, keras.Model], optimizer: keras.optimizers.Optimizer | None = None
+) -> Groups:
+    """The variables of models, and of a built optimizer, under names that do not change.
+
+    Keras numbers optimizers by how many were built before, so that part of a path is left out.
+    """
+    groups = {name: {v.path: v for v in model.variables} for name, model in models.items()}
+    if optimizer is not None:
+        groups["optimizer"] = {v.path.partition("/")[2]: v for v in optimizer.variables}
+    return groups
+
+
+def complete_steps(model_dir: str, *, intact: bool = True) -> list[int]:
+    """The steps of the complete checkpoints in `model_dir`, oldest first.
+
+    Args:
+      model_dir: the run's folder.
+      intact: only those whose files are there with the length that the manifest says.
+    """
+    folder = os.path.join(model_dir, "checkpoints")
+    if not tf.io.gfile.isdir(folder):
+        return []
+    steps = [int(m[1]) for m in map(_FOLDER.match, tf.io.gfile.listdir(folder)) if m]
+    return sorted(s for s in steps if _is_complete(_step_folder(folder, s), intact))
+
+
+def read_manifest(model_dir: str, step: int) -> dict[str, Any]:
+    """The manifest of a complete checkpoint."""
+    path = os.path.join(_step_folder(os.path.join(model_dir, "checkpoints"), step), "manifest.json")
+    with tf.io.gfile.GFile(path) as file:
+        return json.load(file)
+
+
+def restore_groups(model_dir: str, step: int, groups: Groups) -> None:
+    """Restores exactly `groups`, whatever else the checkpoint holds.
+
+    Raises:
+      RequestError: a group differs from the checkpoint's in names or shapes.
+    """
+    compare_variables(read_manifest(model_dir, step), groups, model_dir)
+    folder = _step_folder(os.path.join(model_dir, "checkpoints"), step)
+    status = _trackable(groups).read(os.path.join(folder, "variables"))
+    status.assert_existing_objects_matched()
+    status.expect_partial()  # other groups are left where they are
+
+
+def compare_variables(manifest: dict[str, Any], groups: Groups, where: str) -> None:
+    """Raises RequestError, naming what differs, unless the checkpoint has exactly these groups."""
+    saved, wanted = manifest["variables"], _describe(groups)
+    lines = []
+    for group, variables in wanted.items():
+        there = saved.get(group, {})
+        lines += [f"  {group}: no {p} in the checkpoint" for p in variables if p not in there]
+        lines += [f"  {group}: {p} only in the checkpoint" for p in there if p not in variables]
+        lines += [
+            f"  {group}: {p} is {there[p][0]} in the checkpoint, {variables[p][0]} here"
+            for p in variables
+            if p in there and there[p] != variables[p]
+        ]
+    if lines:
+        shown = "\n".join(lines[:8]) + (f"\n  and {len(lines) - 8} more" if len(lines) > 8 else "")
+        raise RequestError(
+            f"The checkpoint in {where} must be of the same architecture. It differs from this "
+            f"recipe's:\n{shown}\nUse the recipe that wrote it, or another --model_dir."
+        )
+
+
+def write_text(path: str, text: str) -> None:
+    """Writes a small file so that a reader sees all of it or none."""
+    partial = f"{path}.partial"
+    with tf.io.gfile.GFile(partial, "w") as file:
+        file.write(text)
+    tf.io.gfile.rename(partial, path, overwrite=True)
+
+
+def _is_complete(folder: str, intact: bool) -> bool:
+    manifest = os.path.join(folder, "manifest.json")
+    if not tf.io.gfile.exists(manifest):
+        return False
+    if not intact:
+        return True
+    try:
+        with tf.io.gfile.GFile(manifest) as file:
+            files = json.load(file)["files"]
+        sizes = {f: tf.io.gfile.stat(os.path.join(folder, f)).length for f in files}
+    except (ValueError, KeyError, TypeError, tf.errors.OpError):
+        sizes, files = {}, None
+    if sizes != files:
+        logging.error("checkpoint %s is damaged and passed over", folder)
+    return sizes == files
+
+
+def _trackable(groups: Groups) -> tf.train.Checkpoint:
+    return tf.train.Checkpoint(
+        **{name: {p: v.value for p, v in group.items()} for name, group in groups.items()}
+    )
+
+
+def _describe(groups: Groups) -> dict[str, dict[str, list[Any]]]:
+    return {
+        name: {
+            path: [list(v.shape), keras.backend.standardize_dtype(v.dtype)]
+            for path, v in group.items()
+        }
+        for name, group in groups.items()
+    }
+
+
+def _files(folder: str) -> list[str]:
+    return sorted(f for f in tf.io.gfile.listdir(folder) if f.startswith("variables"))
+
+
+def _step_folder(folder: str, step: int) -> str:
+    return os.path.join(folder, f"step_{step:08d}")

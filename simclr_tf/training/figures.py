@@ -1,0 +1,93 @@
+"""Pictures of a run: the augmented pairs it learns from, and its curves."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from simclr_tf.data.pipeline import ViewsPipeline
+from simclr_tf.distribute.strategy import HostSlice
+from simclr_tf.errors import RequestError
+from simclr_tf.training.reporting import read_metrics
+
+_CURVES = (
+    ("contrastive_loss", "contrastive loss"),
+    ("contrastive_top1", "contrastive top-1"),
+    ("probe_accuracy", "online probe, train top-1"),
+    ("embedding_std", "embedding spread (1: whole sphere)"),
+    ("learning_rate", "learning rate"),
+    ("examples_per_second", "images a second"),
+)
+
+
+def views(model_dir: str, pipeline: ViewsPipeline, count: int = 16) -> str:
+    """Writes `figures/views.png`: pairs of views, side by side, as the run will see them.
+
+    Raises:
+      RequestError: the views are not what a run could learn from.
+    """
+    count = min(count, pipeline.source.num_examples)
+    host = HostSlice(index=0, num_hosts=1, replicas=1, per_replica=count)
+    images = next(iter(pipeline.dataset(host)))["images"].numpy()
+    pipeline.bad_images.check()
+    _check_views(images, count)
+    pairs = np.stack([images[:count], images[count:]], axis=1)  # [count, 2, S, S, C]
+    figure, axes = _subplots(rows=(count + 3) // 4, columns=8, cell=1.2)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, image in zip(axes.flat, pairs.reshape(-1, *images.shape[1:]), strict=False):
+        axis.imshow(image)
+    figure.suptitle("Pairs of views: columns 1-2, 3-4, 5-6, 7-8")
+    return _save(figure, model_dir, "views.png")
+
+
+def curves(model_dir: str) -> str:
+    """Writes `figures/curves.png` from the run's `metrics.jsonl`."""
+    reports = read_metrics(model_dir)
+    shown = [(name, title) for name, title in _CURVES if any(name in r for r in reports)]
+    figure, axes = _subplots(rows=2, columns=3, cell=3.5)
+    for axis in axes.flat[len(shown) :]:
+        axis.axis("off")
+    for axis, (name, title) in zip(axes.flat, shown, strict=False):
+        points = [(r["step"], r[name]) for r in reports if name in r]
+        axis.plot(*zip(*points, strict=True), color="tab:blue")
+        axis.set_title(title, fontsize=10)
+        axis.grid(alpha=0.3)
+        if name == "contrastive_loss":
+            chance = reports[-1]["loss_chance"]
+            axis.axhline(chance, color="tab:gray", linestyle="--")
+            axis.text(points[0][0], chance, "chance", va="bottom", fontsize=8, color="tab:gray")
+    for axis in axes[-1]:
+        axis.set_xlabel("step")
+    return _save(figure, model_dir, "curves.png")
+
+
+def _check_views(images: np.ndarray, count: int) -> None:
+    low, high = images.min(), images.max()
+    if not (np.isfinite(images).all() and low >= 0 and high <= 1):
+        raise RequestError(f"Views must lie in [0, 1]. Received: from {low} to {high}.")
+    if np.array_equal(images[:count], images[count:]):
+        raise RequestError(
+            "The two views of an image must differ. Received: identical pairs, so there is nothing "
+            "to learn. Turn augmentation.random_crop on, or give augmentation.policy some ops."
+        )
+
+
+def _subplots(rows: int, columns: int, cell: float):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(columns * cell, rows * cell), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def _save(figure, model_dir: str, name: str) -> str:
+    folder = os.path.join(model_dir, "figures")
+    tf.io.gfile.makedirs(folder)
+    path = os.path.join(folder, name)
+    with tf.io.gfile.GFile(path, "wb") as file:
+        figure.savefig(file, format="png", dpi=120)
+    return path

@@ -1,0 +1,59 @@
+"""What a run is about to do, in numbers that its owner can check before it starts."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from simclr_tf.data.source import Source
+from simclr_tf.models.simclr import SimCLR, count_parameters
+from simclr_tf.optim.factory import exclusion_summary
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The numbers of a pretraining run."""
+
+    source: Source
+    image_size: int
+    strategy: str
+    num_replicas: int
+    global_batch_size: int
+    epochs: float
+    total_steps: int
+    warmup_steps: int
+    peak_learning_rate: float
+    optimizer: str
+    precision: str
+
+    def text(self, simclr: SimCLR) -> str:
+        """The plan as printed, one line a subject."""
+        classes = self.source.num_classes
+        batch = self.global_batch_size
+        lines = {
+            "data": f"{self.source.name}, {self.source.num_examples:,} images, "
+            + (f"{classes} classes (online probe)" if classes else "no labels (no probe)"),
+            "views": f"2 of {self.image_size} x {self.image_size} pixels an image",
+            "model": ", ".join(
+                f"{name} {count_parameters(model) / 1e6:.3g} M parameters"
+                for name, model in simclr.groups().items()
+            )
+            + f", {self.precision}",
+            "replicas": self.strategy,
+            "batch": f"{batch} images globally, {batch // self.num_replicas} a replica, "
+            f"{2 * (batch - 1)} negatives per anchor",
+            "steps": f"{self.total_steps:,} ({self.epochs:g} epochs), warm-up {self.warmup_steps:,}",
+            "optimizer": f"{self.optimizer}, peak learning rate {self.peak_learning_rate:.4g}, "
+            "warm-up then cosine to 0",
+        }
+        lines |= {
+            f"  {count.role}": f"{count.variables} variables, {count.parameters:,} parameters, "
+            + ("decayed" if count.adapted else "not decayed")
+            + (_lars_words(count.adapted) if self.optimizer == "LARS" else "")
+            for count in exclusion_summary(simclr)
+        }
+        width = max(map(len, lines))
+        return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items())
+
+
+def _lars_words(adapted: bool) -> str:
+    return " and adapted by LARS" if adapted else " nor adapted by LARS"

@@ -1,0 +1,230 @@
+"""SyncBatchNormalization against float64 NumPy, against Keras, and against itself on R replicas."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from simclr_tf.distribute.batch_norm import SyncBatchNormalization
+
+MOMENTUM, EPSILON, CHANNELS = 0.9, 1e-5, 3
+
+
+def mirrored(replicas: int) -> tf.distribute.Strategy:
+    """Replicas on logical CPUs, without collective ops: a process has those for one strategy only."""
+    return tf.distribute.MirroredStrategy(
+        [f"CPU:{i}" for i in range(replicas)],
+        cross_device_ops=tf.distribute.ReductionToOneDevice(),
+    )
+
+
+def inputs(shape=(16, 5, 5, CHANNELS), offset=0.0, scale=1.0) -> np.ndarray:
+    return np.random.default_rng(0).normal(offset, scale, shape).astype(np.float32)
+
+
+def oracle(x, gamma, beta, dy):
+    """Training-mode batch normalization and its gradients, from the textbook, in float64."""
+    x, dy = x.astype(np.float64), dy.astype(np.float64)
+    axes = tuple(range(x.ndim - 1))
+    mean, variance = x.mean(axes), x.var(axes)
+    deviation = 1 / np.sqrt(variance + EPSILON)
+    x_hat = (x - mean) * deviation
+    d_hat = dy * gamma
+    dx = deviation * (d_hat - d_hat.mean(axes) - x_hat * (d_hat * x_hat).mean(axes))
+    return {
+        "y": x_hat * gamma + beta,
+        "dx": dx,
+        "dgamma": (dy * x_hat).sum(axes),
+        "dbeta": dy.sum(axes),
+        "moving_mean": (1 - MOMENTUM) * mean,
+        "moving_variance": MOMENTUM + (1 - MOMENTUM) * variance,
+    }
+
+
+GAMMA = np.linspace(0.5, 1.5, CHANNELS).astype(np.float32)
+BETA = np.linspace(-1, 1, CHANNELS).astype(np.float32)
+
+
+def train_once(replicas: int, x: np.ndarray, dy: np.ndarray, layer=None) -> dict[str, np.ndarray]:
+    """One training-mode call and its gradients, with x and dy split over the replicas."""
+    strategy = mirrored(replicas)
+    with strategy.scope():
+        layer = layer or SyncBatchNormalization()
+        layer.build(x.shape)
+    layer.gamma.assign(GAMMA)
+    layer.beta.assign(BETA)
+
+    def split(array):
+        parts = np.split(array, replicas)
+        return strategy.experimental_distribute_values_from_function(
+            lambda context: tf.constant(parts[context.replica_id_in_sync_group])
+        )
+
+    def step(x, dy):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=True)
+            share = tf.reduce_sum(y * dy)
+        dx, dgamma, dbeta = tape.gradient(share, [x, layer.gamma.value, layer.beta.value])
+        return {"y": y, "dx": dx, "dgamma": dgamma, "dbeta": dbeta}
+
+    results = tf.function(lambda *a: strategy.run(step, a))(split(x), split(dy))
+    per_replica = {
+        name: np.stack(strategy.experimental_local_results(value))
+        for name, value in results.items()
+    }
+    moving = {}
+    for name in ("moving_mean", "moving_variance"):
+        copies = strategy.experimental_local_results(getattr(layer, name).value)
+        assert all(np.array_equal(copies[0], copy) for copy in copies)
+        moving[name] = copies[0].numpy()
+    return {
+        "y": np.concatenate(per_replica["y"]),
+        "dx": np.concatenate(per_replica["dx"]),
+        "dgamma": per_replica["dgamma"].sum(0),
+        "dbeta": per_replica["dbeta"].sum(0),
+        **moving,
+    }
+
+
+def assert_equal(actual: dict, expected: dict, tolerance: float = 1e-5) -> None:
+    for name, value in expected.items():
+        scale = max(np.abs(value).max(), 1e-3)
+        np.testing.assert_allclose(
+            actual[name], value, rtol=0, atol=tolerance * scale, err_msg=name
+        )
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 4])
+@pytest.mark.parametrize("shape", [(16, 5, 5, CHANNELS), (16, CHANNELS), (8, 6, CHANNELS)])
+def test_training_equals_numpy(replicas, shape):
+    x = inputs(shape, offset=3.0, scale=2.0)
+    dy = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    assert_equal(train_once(replicas, x, dy), oracle(x, GAMMA, BETA, dy))
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_large_offset(replicas):
+    """Mean 1000, standard deviation 0.1: float32 holds it, E[x^2] - E[x]^2 does not."""
+    x = inputs(offset=1000.0, scale=0.1)
+    dy = np.ones_like(x)
+    actual, expected = train_once(replicas, x, dy), oracle(x, GAMMA, BETA, dy)
+    np.testing.assert_allclose(actual["y"], expected["y"], atol=0.02)
+    np.testing.assert_allclose(actual["moving_variance"], expected["moving_variance"], rtol=1e-5)
+
+
+def test_large_offset_under_xla():
+    x = inputs(offset=1000.0, scale=0.1)
+    layer = SyncBatchNormalization()
+    layer.build(x.shape)
+    y = tf.function(lambda x: layer(x, training=True), jit_compile=True)(x)
+    np.testing.assert_allclose(y, oracle(x, 1.0, 0.0, x)["y"], atol=0.02)
+
+
+def test_equals_keras_over_several_steps():
+    ours = SyncBatchNormalization(momentum=MOMENTUM, epsilon=EPSILON)
+    theirs = keras.layers.BatchNormalization(momentum=MOMENTUM, epsilon=EPSILON)
+    for seed in range(3):
+        x = np.random.default_rng(seed).normal(seed, 1, (8, 4, 4, 5)).astype(np.float32)
+        np.testing.assert_allclose(
+            ours(x, training=True), theirs(x, training=True), rtol=1e-4, atol=1e-5
+        )
+    for name in ("moving_mean", "moving_variance"):
+        np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), rtol=1e-5)
+    np.testing.assert_allclose(ours(x), theirs(x), rtol=1e-4, atol=1e-5)
+
+
+def test_inference_uses_and_keeps_the_moving_statistics():
+    layer = SyncBatchNormalization()
+    x = inputs()
+    layer.build(x.shape)
+    layer.moving_mean.assign(BETA)
+    layer.moving_variance.assign(GAMMA)
+    np.testing.assert_allclose(
+        layer(x), (x - BETA) / np.sqrt(GAMMA + EPSILON), rtol=1e-4, atol=1e-5
+    )
+    np.testing.assert_array_equal(layer.moving_mean, BETA)
+    np.testing.assert_array_equal(layer.moving_variance, GAMMA)
+
+
+def test_frozen_does_not_move_even_in_training():
+    layer = SyncBatchNormalization(trainable=False)
+    x = inputs(offset=5.0)
+    np.testing.assert_allclose(layer(x, training=True), x / np.sqrt(1 + EPSILON), rtol=1e-5)
+    np.testing.assert_array_equal(layer.moving_mean, np.zeros(CHANNELS))
+    np.testing.assert_array_equal(layer.moving_variance, np.ones(CHANNELS))
+    assert not layer.trainable_variables
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_bfloat16_compute_keeps_float32_statistics(replicas):
+    layer_dtype = keras.DTypePolicy("mixed_bfloat16")
+    strategy = mirrored(replicas)
+    with strategy.scope():
+        layer = SyncBatchNormalization(dtype=layer_dtype)
+        layer.build((None, CHANNELS))
+    x = inputs((64, CHANNELS), offset=2.0)
+    parts = np.split(x, replicas)
+    value = strategy.experimental_distribute_values_from_function(
+        lambda context: tf.constant(parts[context.replica_id_in_sync_group])
+    )
+    out = tf.function(lambda x: strategy.run(layer, (x,), {"training": True}))(value)
+    y = np.concatenate([t.numpy() for t in strategy.experimental_local_results(out)])
+
+    assert y.dtype == tf.bfloat16.as_numpy_dtype
+    assert all(v.dtype == "float32" for v in layer.variables)
+    rounded = x.astype(tf.bfloat16.as_numpy_dtype).astype(np.float64)
+    expected = oracle(rounded, 1.0, 0.0, rounded)
+    np.testing.assert_allclose(y.astype(np.float64), expected["y"], atol=0.02)
+    # Far closer than the 8 bits of bfloat16 would allow.
+    np.testing.assert_allclose(layer.moving_mean, expected["moving_mean"], rtol=1e-5)
+    np.testing.assert_allclose(layer.moving_variance, expected["moving_variance"], rtol=1e-5)
+
+
+def test_options_and_config_round_trip():
+    layer = SyncBatchNormalization(0.5, 1e-3, center=False, scale=False, gamma_initializer="zeros")
+    copy = SyncBatchNormalization.from_config(layer.get_config())
+    assert copy.get_config() == layer.get_config()
+    x = inputs((4, 2))
+    copy(x)
+    assert [v.name for v in copy.variables] == ["moving_mean", "moving_variance"]
+    zero = SyncBatchNormalization(gamma_initializer="zeros")
+    np.testing.assert_array_equal(zero(x, training=True), np.zeros_like(x))
+    assert [v.name for v in zero.variables] == [
+        "gamma",
+        "beta",
+        "moving_mean",
+        "moving_variance",
+    ]
+
+
+def test_in_a_functional_model_saved_and_loaded(tmp_path):
+    images = keras.Input((None, None, CHANNELS))
+    model = keras.Model(images, SyncBatchNormalization(name="bn")(images))
+    x = inputs()
+    model(x, training=True)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(x), model(x))
+    assert [v.path for v in model.variables] == [
+        "bn/gamma",
+        "bn/beta",
+        "bn/moving_mean",
+        "bn/moving_variance",
+    ]
+
+
+def test_model_made_under_a_strategy_is_traced_without_collectives():
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        images = keras.Input((None, None, CHANNELS))
+        model = keras.Model(images, SyncBatchNormalization()(images))
+    function = tf.function(lambda x: model(x, training=True))
+    graph = function.get_concrete_function(tf.TensorSpec([None, 4, 4, CHANNELS])).graph
+    operations = {operation.type for operation in graph.get_operations()}
+    assert not {name for name in operations if "Collective" in name or "Nccl" in name}
+    assert "FusedBatchNormV3" in operations
+
+
+def test_rejects_unknown_channels():
+    with pytest.raises(ValueError, match=r"known last axis. Received: input_shape=\(None, None\)"):
+        SyncBatchNormalization().build((None, None))

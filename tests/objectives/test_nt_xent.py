@@ -1,0 +1,356 @@
+"""NT-Xent against eq. 1 of the paper, the reference's numbers, and itself on R replicas."""
+
+import json
+import math
+import subprocess
+import sys
+
+import gin
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from simclr_tf.distribute.batch_norm import SyncBatchNormalization
+from simclr_tf.models.heads import projection_head
+from simclr_tf.objectives.nt_xent import loss_chance, nt_xent
+
+METRICS = {
+    "contrastive_top1",
+    "contrastive_top5",
+    "positive_cosine",
+    "negative_cosine",
+    "embedding_std",
+}
+
+
+def oracle(z: np.ndarray, temperature: float) -> dict[str, float]:
+    """Eq. 1 in loops and float64: z [2G, P], view 1 of all examples and then view 2."""
+    z = z.astype(np.float64)
+    count, half = len(z), len(z) // 2
+    norms = np.sqrt((z**2).sum(1))
+
+    def sim(i, k):
+        return z[i] @ z[k] / (norms[i] * norms[k])
+
+    losses, top1, top5, positives, negatives = [], [], [], [], []
+    for i in range(count):
+        j = (i + half) % count
+        others = [k for k in range(count) if k != i]
+        losses.append(
+            -math.log(
+                math.exp(sim(i, j) / temperature)
+                / sum(math.exp(sim(i, k) / temperature) for k in others)
+            )
+        )
+        better = sum(sim(i, k) >= sim(i, j) for k in others if k != j)
+        top1.append(better < 1)
+        top5.append(better < 5)
+        positives.append(sim(i, j))
+        negatives += [sim(i, k) for k in others if k != j]
+    unit = z / norms[:, None]
+    return {
+        "loss": np.mean(losses),
+        "contrastive_top1": np.mean(top1),
+        "contrastive_top5": np.mean(top5),
+        "positive_cosine": np.mean(positives),
+        "negative_cosine": np.mean(negatives),
+        "embedding_std": unit.std(0).mean() * math.sqrt(z.shape[1]),
+    }
+
+
+def numerical_gradient(z: np.ndarray, temperature: float) -> np.ndarray:
+    """Central differences of the oracle in float64."""
+    gradient, step = np.zeros(z.shape), 1e-5
+    for index in np.ndindex(*z.shape):
+        shift = np.zeros(z.shape)
+        shift[index] = step
+        above, below = oracle(z + shift, temperature), oracle(z - shift, temperature)
+        gradient[index] = (above["loss"] - below["loss"]) / (2 * step)
+    return gradient
+
+
+def embeddings(global_batch: int, dim: int = 16, seed: int = 0) -> np.ndarray:
+    """Two noisy views, [2G, P]."""
+    rng = np.random.default_rng(seed)
+    base = rng.normal(size=(global_batch, dim))
+    views = base + rng.normal(size=(2, global_batch, dim))
+    return views.reshape(2 * global_batch, dim).astype(np.float32)
+
+
+def value_and_gradient(z, temperature=0.1, **kwargs):
+    z = tf.convert_to_tensor(z)
+    with tf.GradientTape() as tape:
+        tape.watch(z)
+        loss, metrics = nt_xent(z, temperature, **kwargs)
+    return loss, tape.gradient(loss, z), metrics
+
+
+def mirrored(replicas: int) -> tf.distribute.Strategy:
+    """Replicas on logical CPUs, without collective ops: a process has those for one strategy only."""
+    return tf.distribute.MirroredStrategy(
+        [f"CPU:{i}" for i in range(replicas)],
+        cross_device_ops=tf.distribute.ReductionToOneDevice(),
+    )
+
+
+def by_replica(array: np.ndarray, replicas: int) -> np.ndarray:
+    """[2G, ...] to [R, 2B, ...], each replica with both views of its own examples."""
+    views = array.reshape(2, replicas, -1, *array.shape[1:])
+    return np.swapaxes(views, 0, 1).reshape(replicas, -1, *array.shape[1:])
+
+
+def whole(parts: list, replicas: int) -> np.ndarray:
+    """The inverse of `by_replica`."""
+    parts = np.stack(parts).reshape(replicas, 2, -1, *parts[0].shape[1:])
+    return np.swapaxes(parts, 0, 1).reshape(-1, *parts.shape[3:])
+
+
+def distribute(strategy: tf.distribute.Strategy, array: np.ndarray):
+    parts = by_replica(array, strategy.num_replicas_in_sync)
+    return strategy.experimental_distribute_values_from_function(
+        lambda context: tf.constant(parts[context.replica_id_in_sync_group])
+    )
+
+
+@pytest.mark.parametrize("global_batch", [2, 3, 8])
+@pytest.mark.parametrize("dim", [2, 16])
+@pytest.mark.parametrize("temperature", [0.05, 0.1, 0.5, 1.0])
+def test_equals_equation_1(global_batch, dim, temperature):
+    z = embeddings(global_batch, dim)
+    expected = oracle(z, temperature)
+    loss, metrics = nt_xent(z, temperature)
+    assert set(metrics) == METRICS
+    for name, value in {"loss": loss, **metrics}.items():
+        assert value.dtype == tf.float32 and value.shape == ()
+        np.testing.assert_allclose(value, expected[name], rtol=2e-5, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.5])
+def test_gradient_equals_finite_differences(temperature):
+    z = embeddings(4, 5)
+    _, gradient, _ = value_and_gradient(z, temperature)
+    expected = numerical_gradient(z, temperature)
+    np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_equals_the_reference(goldens):
+    """Losses and gradients of google-research/simclr, which are twice the paper's."""
+    for case in json.loads((goldens / "loss_lars_schedule.json").read_text())["nt_xent"]:
+        count, dim = case["images"], case["dim"]
+        i = np.arange(2 * count * dim)
+        z = np.sin(0.71 * i + 0.3 * (i // dim)).astype(np.float32).reshape(2 * count, dim)
+        loss, gradient, _ = value_and_gradient(z, case["temperature"], reduction="reference")
+        np.testing.assert_allclose(loss, case["loss_sum_of_both_directions"], rtol=1e-5)
+        np.testing.assert_allclose(tf.norm(gradient), case["gradient_norm"], rtol=1e-5)
+        for row, name in ((0, "gradient_row0"), (-1, "gradient_last_row")):
+            atol = 1e-5 * np.abs(case[name]).max()
+            np.testing.assert_allclose(gradient[row], case[name], rtol=0, atol=atol)
+        paper, _ = nt_xent(z, case["temperature"])
+        np.testing.assert_allclose(2 * paper, loss, rtol=1e-6)
+
+
+def test_does_not_depend_on_order_or_length():
+    z = embeddings(8)
+    loss, _ = nt_xent(z)
+    swapped = np.concatenate([z[8:], z[:8]])
+    np.testing.assert_allclose(nt_xent(swapped)[0], loss, rtol=1e-6)
+    order = np.random.default_rng(1).permutation(8)
+    permuted = np.concatenate([z[:8][order], z[8:][order]])
+    np.testing.assert_allclose(nt_xent(permuted)[0], loss, rtol=1e-6)
+    lengths = np.random.default_rng(2).uniform(0.01, 100, (16, 1)).astype(np.float32)
+    np.testing.assert_allclose(nt_xent(z * lengths)[0], loss, rtol=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.01, 0.1, 1.0])
+def test_collapsed_embeddings_are_at_chance_and_look_it(temperature):
+    z = np.ones((32, 8), np.float32)
+    loss, metrics = nt_xent(z, temperature)
+    np.testing.assert_allclose(loss, loss_chance(16), rtol=1e-6)
+    np.testing.assert_allclose(loss_chance(16), math.log(31))
+    assert metrics["contrastive_top1"] == 0 and metrics["contrastive_top5"] == 0
+    np.testing.assert_allclose(metrics["embedding_std"], 0, atol=1e-6)
+    np.testing.assert_allclose(metrics["negative_cosine"], 1, rtol=1e-5)
+
+
+def test_perfect_embeddings():
+    z = np.tile(np.eye(16, dtype=np.float32), (2, 1))
+    loss, metrics = nt_xent(z, temperature=0.05)
+    np.testing.assert_allclose(loss, math.log1p(30 * math.exp(-20)), atol=1e-6)
+    assert metrics["contrastive_top1"] == 1
+    np.testing.assert_allclose(metrics["positive_cosine"], 1, rtol=1e-6)
+    np.testing.assert_allclose(metrics["negative_cosine"], 0, atol=1e-6)
+
+
+def test_embedding_std_of_a_uniform_sphere_is_one():
+    z = np.random.default_rng(0).normal(size=(2048, 32)).astype(np.float32)
+    np.testing.assert_allclose(nt_xent(z)[1]["embedding_std"], 1, atol=0.01)
+
+
+def test_zero_embedding_has_a_finite_gradient():
+    z = embeddings(4)
+    z[0] = 0
+    loss, gradient, metrics = value_and_gradient(z)
+    assert np.isfinite(loss) and np.isfinite(gradient).all()
+    assert all(np.isfinite(value) for value in metrics.values())
+
+
+def test_bfloat16_embeddings_are_compared_in_float32():
+    z = embeddings(256, 128)
+    expected, _ = nt_xent(z)
+    loss, gradient, _ = value_and_gradient(tf.cast(z, tf.bfloat16))
+    assert loss.dtype == tf.float32 and gradient.dtype == tf.bfloat16
+    np.testing.assert_allclose(loss, expected, rtol=1e-3)
+
+
+def test_compiles_with_xla():
+    z = embeddings(8)
+    loss, gradient, metrics = tf.function(value_and_gradient, jit_compile=True)(z)
+    expected_loss, expected_gradient, expected_metrics = value_and_gradient(z)
+    np.testing.assert_allclose(loss, expected_loss, rtol=1e-5)
+    np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-4, atol=1e-6)
+    for name, value in metrics.items():
+        np.testing.assert_allclose(value, expected_metrics[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 4])
+@pytest.mark.parametrize("reduction", ["paper", "reference"])
+def test_shares_sum_to_the_single_replica(replicas, reduction):
+    """Loss, metrics and gradient of a global batch do not depend on how it is dealt out."""
+    z = embeddings(8)
+    expected_loss, expected_gradient, expected_metrics = value_and_gradient(z, reduction=reduction)
+    strategy = mirrored(replicas)
+
+    def share(z):
+        return value_and_gradient(z, reduction=reduction)
+
+    run = tf.function(lambda z: strategy.run(share, (z,)))
+    loss, gradient, metrics = run(distribute(strategy, z))
+    metrics = {name: strategy.reduce("SUM", value, axis=None) for name, value in metrics.items()}
+    gradient = whole(strategy.experimental_local_results(gradient), replicas)
+
+    np.testing.assert_allclose(strategy.reduce("SUM", loss, axis=None), expected_loss, rtol=1e-5)
+    for name, value in metrics.items():
+        np.testing.assert_allclose(value, expected_metrics[name], rtol=1e-5, err_msg=name)
+    atol = 1e-5 * np.abs(expected_gradient).max()
+    np.testing.assert_allclose(gradient, expected_gradient, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("devices", [["CPU:0", "CPU:1", "CPU:2"], ["CPU:2", "CPU:0", "CPU:1"]])
+def test_own_column_follows_the_replica_not_the_device(devices):
+    z = embeddings(6)
+    strategy = tf.distribute.MirroredStrategy(devices, tf.distribute.ReductionToOneDevice())
+    run = tf.function(lambda z: strategy.run(lambda z: nt_xent(z)[0], (z,)))
+    loss = strategy.reduce("SUM", run(distribute(strategy, z)), axis=None)
+    np.testing.assert_allclose(loss, oracle(z, 0.1)["loss"], rtol=1e-5)
+
+
+def small_model() -> keras.Model:
+    """Convolution, SyncBN and the projection head."""
+    images = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(6, 3, use_bias=False, name="conv")(images)
+    x = keras.layers.ReLU()(SyncBatchNormalization(name="bn")(x))
+    h = keras.layers.GlobalAveragePooling2D()(x)
+    z = projection_head(output_dim=4, input_dim=6)(h)["projection_2"]
+    return keras.Model(images, z)
+
+
+def weight_gradients(strategy: tf.distribute.Strategy, images: np.ndarray) -> dict:
+    """Gradients of all weights, summed over the replicas, from the same start every time."""
+    with strategy.scope():
+        model = small_model()
+    rng = np.random.default_rng(3)
+    for variable in model.trainable_variables:
+        variable.assign(rng.normal(0.5, 0.5, variable.shape))
+
+    def share(images):
+        with tf.GradientTape() as tape:
+            loss, _ = nt_xent(model(images, training=True))
+        return tape.gradient(loss, [v.value for v in model.trainable_variables])
+
+    gradients = tf.function(lambda x: strategy.run(share, (x,)))(distribute(strategy, images))
+    return {
+        variable.path: strategy.reduce("SUM", gradient, axis=None).numpy()
+        for variable, gradient in zip(model.trainable_variables, gradients, strict=True)
+    }
+
+
+@pytest.mark.parametrize("replicas", [2, 4])
+def test_gradient_of_weights_does_not_depend_on_replicas(replicas):
+    images = np.random.default_rng(0).uniform(size=(16, 8, 8, 3)).astype(np.float32)
+    expected = weight_gradients(mirrored(1), images)
+    actual = weight_gradients(mirrored(replicas), images)
+    assert len(actual) == 8
+    for path, gradient in expected.items():
+        atol = 1e-5 * max(np.abs(g).max() for g in expected.values())
+        np.testing.assert_allclose(actual[path], gradient, rtol=1e-4, atol=atol, err_msg=path)
+
+
+COLLECTIVE_SCRIPT = """
+import sys
+import tensorflow as tf
+from simclr_tf.objectives.nt_xent import nt_xent
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+def share():
+    r = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.float32)
+    z = tf.sin(1.7 * tf.reshape(tf.range(24.0), [6, 4]) + r)
+    with tf.GradientTape() as tape:
+        tape.watch(z)
+        loss, _ = nt_xent(z)
+    return z, loss, tape.gradient(loss, z)
+
+@tf.function
+def step():
+    return strategy.run(share)
+
+types = {op.type for op in step.get_concrete_function().graph.get_operations()}
+assert {"CollectiveGatherV2", "CollectiveReduceV2"} <= types, types
+zs, losses, gradients = map(strategy.experimental_local_results, step())
+z = tf.reshape(tf.stack([tf.reshape(z, [2, 3, 4]) for z in zs], axis=1), [12, 4])
+with tf.GradientTape() as tape:
+    tape.watch(z)
+    loss, _ = nt_xent(z)
+expected = tf.reshape(tape.gradient(loss, z), [2, 2, 3, 4])
+tf.debugging.assert_near(tf.add_n(losses), loss, rtol=1e-5)
+for r in range(2):
+    tf.debugging.assert_near(gradients[r], tf.reshape(expected[:, r], [6, 4]), atol=1e-6)
+print("equal")
+"""
+
+
+def test_collective_ops_give_the_same():
+    """The ops of real training (CollectiveGather, CollectiveReduce), in a process of their own."""
+    result = subprocess.run(
+        [sys.executable, "-c", COLLECTIVE_SCRIPT],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.stdout.strip() == "equal", result.stderr
+
+
+def test_gin_sets_the_temperature():
+    z = embeddings(4)
+    gin.parse_config("nt_xent.temperature = 0.5")
+    np.testing.assert_allclose(nt_xent(z)[0], oracle(z, 0.5)["loss"], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kwargs", "message"),
+    [
+        ((4, 2), {"temperature": 0.0}, "temperature must be positive. Received: temperature=0.0"),
+        ((4, 2), {"temperature": -1.0}, "temperature must be positive"),
+        ((4, 2), {"reduction": "mean"}, "Received: reduction='mean'. Valid: paper, reference"),
+        ((5, 2), {}, r"z must be \[2B, P\].*Received: shape=\(5, 2\)"),
+        ((4, 2, 1), {}, r"z must be \[2B, P\]"),
+        ((2, 2), {}, "at least 2 examples"),
+    ],
+)
+def test_rejects(shape, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        nt_xent(tf.ones(shape), **kwargs)

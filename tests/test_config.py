@@ -1,0 +1,100 @@
+"""If this breaks, a mistyped recipe trains something else than its owner asked for."""
+
+import gin
+import pytest
+
+from simclr_tf import config, jobs
+from simclr_tf.errors import RequestError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered():
+    jobs.load()
+
+
+def load_and_check(*bindings, files=("gin/base.gin",), roots=("pretrain",)):
+    config.load(files, bindings)
+    config.check(set(roots))
+
+
+def test_base_recipe_passes():
+    load_and_check()
+    assert gin.query_parameter("nt_xent.temperature") == 0.1
+
+
+@pytest.mark.parametrize(
+    ("binding", "message"),
+    [
+        ("resnet.dept = 18", "dept"),
+        ("resnett.depth = 18", "resnett"),
+        ("resnet.depth = ", "recipe does not load"),
+        ("resnet.depth = '18'", "resnet.depth must be int. Received: resnet.depth='18'"),
+        ("resnet.depth = 18.0", "resnet.depth must be int"),
+        ("resnet.depth = True", "resnet.depth must be int"),
+        ("pretrain.epochs = 'many'", "pretrain.epochs must be float or a @function"),
+        ("pretrain.precision = 'float16'", "pretrain.precision must be 'float32' or"),
+        ("pretrain.encoder = 50", "pretrain.encoder must be a @function"),
+        ("augmentation.area_range = (0.1, 'x')", "augmentation.area_range must be tuple"),
+        ("adam.beta_1 = 0.5", "Nothing uses adam.beta_1"),
+        ("linear_eval.seed = 3", "Nothing uses linear_eval.seed"),
+        ("UNUSED = 3", "macro UNUSED is set, but nothing refers to it"),
+        ("resnet.depth = %gin.REQUIRED", "resnet.depth must be set"),
+        ("resnet.depth = @lars()", None),
+    ],
+)
+def test_mistakes_are_named(binding, message):
+    if message is None:  # an evaluated reference can only be checked when it is evaluated
+        load_and_check(binding)
+        return
+    with pytest.raises(RequestError, match=message.replace(".", r"\.").replace("(", r"\(")):
+        load_and_check(binding)
+
+
+def test_types_are_checked_through_macros():
+    with pytest.raises(RequestError, match=r"resnet\.depth must be int"):
+        load_and_check("DEPTH = 'deep'", "resnet.depth = %DEPTH")
+
+
+def test_an_integer_is_a_float():
+    load_and_check("pretrain.epochs = 3")
+
+
+def test_a_binding_of_the_chosen_optimizer_is_used():
+    load_and_check("pretrain.optimizer = @adam", "adam.beta_1 = 0.5", files=())
+
+
+def test_a_replaced_default_is_no_longer_used():
+    with pytest.raises(RequestError, match="Nothing uses lars"):
+        load_and_check("pretrain.optimizer = @adam", "lars.eta = 0.5", files=())
+
+
+def test_the_recipe_of_one_job_serves_another():
+    load_and_check("linear_eval.seed = 3", roots=("pretrain", "linear_eval"))
+
+
+def test_bindings_win_over_files_and_later_files_over_earlier(tmp_path):
+    first, second = tmp_path / "a.gin", tmp_path / "b.gin"
+    first.write_text("include 'gin/base.gin'\nresnet.depth = 18\n")
+    second.write_text("resnet.depth = 34\nnt_xent.temperature = 0.2\n")
+    load_and_check("nt_xent.temperature = 0.3", files=(str(first), str(second)))
+    assert gin.query_parameter("resnet.depth") == 34
+    assert gin.query_parameter("nt_xent.temperature") == 0.3
+
+
+def test_includes_work_from_any_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "own.gin").write_text("include 'gin/base.gin'\nresnet.depth = 18\n")
+    load_and_check(files=("deep/own.gin",))
+    assert gin.query_parameter("resnet.depth") == 18
+
+
+def test_a_missing_recipe_says_so():
+    with pytest.raises(RequestError, match="nowhere"):
+        load_and_check(files=("gin/nowhere.gin",))
+
+
+def test_an_unknown_job_suggests_the_nearest():
+    config.load((), ())
+    with pytest.raises(RequestError, match="Did you mean pretrain"):
+        config.job_name("pretrian", jobs.NAMES)
