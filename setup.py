@@ -39,7 +39,11 @@ setup(
         "gpu": ["tensorflow[and-cuda]>=2.19,<2.22"],
         # libtpu 0.0.30 loads beside tensorflow-tpu 2.20, 0.0.35 aborts the process.
         "tpu": ["tensorflow-tpu[gcs-filesystem]>=2.20,<2.21", "libtpu<0.0.31"],
-        "addons": ["tensorflow-addons==0.23.0; python_version < '3.12'"],
+        # tf-keras is the Keras 2 that addons imports; pip picks the release for this TensorFlow.
+        "addons": [
+            "tensorflow-addons==0.23.0; python_version < '3.12'",
+            "tf-keras>=2.19,<2.22; python_version < '3.12'",
+        ],
         "test": ["hypothesis>=6.100", "pytest>=8.0", "ruff>=0.6", "scipy>=1.11"],
     },
 )

@@ -29,7 +29,9 @@ def goldens() -> pathlib.Path:
     """The folder of the reference implementation's golden numbers, if this checkout has one."""
     folder = SHARED / "goldens"
     if not folder.is_dir():
-        pytest.skip("the reference's golden numbers are not beside this checkout (../shared/goldens)")
+        pytest.skip(
+            "the reference's golden numbers are not beside this checkout (../shared/goldens)"
+        )
     return folder
 
 

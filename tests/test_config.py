@@ -1,5 +1,7 @@
 """If this breaks, a mistyped recipe trains something else than its owner asked for."""
 
+import re
+
 import gin
 import pytest
 
@@ -32,21 +34,17 @@ def test_base_recipe_passes():
         ("resnet.depth = 18.0", "resnet.depth must be int"),
         ("resnet.depth = True", "resnet.depth must be int"),
         ("pretrain.epochs = 'many'", "pretrain.epochs must be float or a @function"),
-        ("pretrain.precision = 'float16'", "pretrain.precision must be 'float32' or"),
+        ("pretrain.precision = 'float16'", "pretrain.precision must be 'auto' or 'float32' or"),
         ("pretrain.encoder = 50", "pretrain.encoder must be a @function"),
-        ("augmentation.area_range = (0.1, 'x')", "augmentation.area_range must be tuple"),
+        ("augmentation.area_range = (0.1, 'x')", "augmentation.area_range must be Sequence"),
         ("adam.beta_1 = 0.5", "Nothing uses adam.beta_1"),
         ("linear_eval.seed = 3", "Nothing uses linear_eval.seed"),
         ("UNUSED = 3", "macro UNUSED is set, but nothing refers to it"),
         ("resnet.depth = %gin.REQUIRED", "resnet.depth must be set"),
-        ("resnet.depth = @lars()", None),
     ],
 )
 def test_mistakes_are_named(binding, message):
-    if message is None:  # an evaluated reference can only be checked when it is evaluated
-        load_and_check(binding)
-        return
-    with pytest.raises(RequestError, match=message.replace(".", r"\.").replace("(", r"\(")):
+    with pytest.raises(RequestError, match=re.escape(message)):
         load_and_check(binding)
 
 

@@ -63,7 +63,9 @@ class ViewsPipeline:
                 dataset = self._from_records(self.source, host, start_step)
             options = tf.data.Options()
             options.deterministic = True
-            options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+            options.experimental_distribute.auto_shard_policy = (
+                tf.data.experimental.AutoShardPolicy.OFF
+            )
             return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
 
     def _from_array(self, source: ArraySource, host: HostSlice, start_step: int):
@@ -140,7 +142,9 @@ class ViewsPipeline:
         boxes = self.augmentation.sample_boxes(
             keys, tf.repeat(height, _NUM_VIEWS), tf.repeat(width, _NUM_VIEWS)
         )
-        return decode.decode_crops(encoded, tf.ensure_shape(boxes, [_NUM_VIEWS, 4]), self.image_size)
+        return decode.decode_crops(
+            encoded, tf.ensure_shape(boxes, [_NUM_VIEWS, 4]), self.image_size
+        )
 
     def _element(self, images, keys, labels, index) -> dict[str, tf.Tensor]:
         return {

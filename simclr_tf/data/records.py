@@ -48,9 +48,9 @@ def epochs(
         )
         if not by_file:
             records = records.shard(host.num_hosts, host.index)
-        records = records.shuffle(
-            shuffle_buffer, seed=tf.cast(seed, tf.int64) * 2**20 + epoch
-        ).map(lambda record: record | {"epoch": epoch})
+        records = records.shuffle(shuffle_buffer, seed=tf.cast(seed, tf.int64) * 2**20 + epoch).map(
+            lambda record: record | {"epoch": epoch}
+        )
         return records.skip(tf.where(epoch == start // total, start % total, 0))
 
     stream = tf.data.Dataset.range(start // total, tf.int64.max).flat_map(one_epoch)

@@ -1,4 +1,4 @@
-"""Batch normalization over the global batch (SimCLR section 2.1: "Global BN")."""
+"""Batch normalization over the global batch (SimCLR section 2.2: "Global BN")."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def _in_xla() -> bool:
 
 
 def _normalize_two_pass(x, gamma, beta, epsilon: float):
-    """Mean, then deviations from it, over all replicas: (y float32, mean [C], biased variance [C])."""
+    """Mean, then deviations from it, over all replicas: (y float32, mean [C], variance [C])."""
     x = tf.cast(x, tf.float32)
     axes = list(range(x.shape.rank - 1))
     mean = collectives.all_reduce_mean(tf.reduce_mean(x, axes))

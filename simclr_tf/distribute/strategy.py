@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import glob
 import importlib.util
@@ -95,13 +96,16 @@ def create_strategy(cpu_replicas: int = 1, *, tpu: str) -> tf.distribute.Strateg
         tpu = os.environ.get("TPU_NAME") or ("local" if _has_local_tpu() else "none")
     if tpu != "none":
         return _tpu_strategy(tpu)
-    if len(json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {}).get("worker", [])) > 1:
+    if (
+        len(json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {}).get("worker", []))
+        > 1
+    ):
         return tf.distribute.MultiWorkerMirroredStrategy()
     gpus = tf.config.list_logical_devices("GPU") if cpu_replicas == 1 else []
     if len(gpus) > 1:
         return tf.distribute.MirroredStrategy()
     if cpu_replicas > 1:
-        return _cpu_strategy(cpu_replicas)
+        return simulated_replicas(cpu_replicas)
     return tf.distribute.get_strategy()
 
 
@@ -159,18 +163,26 @@ def _tpu_strategy(name: str) -> tf.distribute.Strategy:
         ) from error
 
 
-def _cpu_strategy(replicas: int) -> tf.distribute.Strategy:
+def simulated_replicas(count: int) -> tf.distribute.Strategy:
+    """Replicas on this machine's CPU, divided into `count` logical devices.
+
+    TensorFlow's collective ops allow one strategy a process on logical CPUs; a reduction to one
+    device, which gives the same sums, allows any number.
+    """
     cpu = tf.config.list_physical_devices("CPU")[0]
-    try:
-        tf.config.set_logical_device_configuration(
-            cpu, [tf.config.LogicalDeviceConfiguration()] * replicas
-        )
-    except RuntimeError:
-        pass  # TensorFlow has started: what was configured before stands, and is checked below.
+    if len(tf.config.get_logical_device_configuration(cpu) or [None]) < count:
+        # Once TensorFlow has started this has no effect, which the count below tells.
+        with contextlib.suppress(RuntimeError):
+            tf.config.set_logical_device_configuration(
+                cpu, [tf.config.LogicalDeviceConfiguration()] * count
+            )
     found = len(tf.config.list_logical_devices("CPU"))
-    if found < replicas:
+    if found < count:
         raise RequestError(
-            f"strategy.cpu_replicas must be set before TensorFlow starts. Received: {replicas}, "
+            f"strategy.cpu_replicas must be set before TensorFlow starts. Received: {count}, "
             f"but this process has {found}."
         )
-    return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
+    return tf.distribute.MirroredStrategy(
+        [f"CPU:{i}" for i in range(count)],
+        cross_device_ops=tf.distribute.ReductionToOneDevice(),
+    )

@@ -76,8 +76,7 @@ def quickstart(
     for name, accuracy in rows.items():
         print(f"  {name:<30}{accuracy:>7.1%}")
     print(
-        f"\nencoder (SavedModel): {folder}\n"
-        f"figures: {os.path.join(context.model_dir, 'figures')}",
+        f"\nencoder (SavedModel): {folder}\nfigures: {os.path.join(context.model_dir, 'figures')}",
         flush=True,
     )
     return result

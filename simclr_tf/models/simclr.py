@@ -88,7 +88,7 @@ def forward(simclr: SimCLR, images: tf.Tensor, training: bool) -> Outputs:
 def variable_roles(simclr_or_model: SimCLR | keras.Model) -> dict[str, str]:
     """Tells what each variable is, from the layer that owns it.
 
-    The role decides about weight decay and trust ratio (SimCLR section 2.2 and appendix B.6), so
+    The role decides about weight decay and trust ratio (LARS, SimCLR section 2.2), so
     it must not depend on how variables happen to be named.
 
     Args:

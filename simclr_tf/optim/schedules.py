@@ -1,4 +1,4 @@
-"""The learning rate: scaling with the batch, warm-up, cosine (SimCLR section 2.2, appendix B.1)."""
+"""The learning rate: scaling with the batch, warm-up, cosine (SimCLR section 2.3, appendix B.1)."""
 
 from __future__ import annotations
 

@@ -6,16 +6,9 @@ import pytest
 import tensorflow as tf
 
 from simclr_tf.distribute.batch_norm import SyncBatchNormalization
+from simclr_tf.distribute.strategy import simulated_replicas
 
 MOMENTUM, EPSILON, CHANNELS = 0.9, 1e-5, 3
-
-
-def mirrored(replicas: int) -> tf.distribute.Strategy:
-    """Replicas on logical CPUs, without collective ops: a process has those for one strategy only."""
-    return tf.distribute.MirroredStrategy(
-        [f"CPU:{i}" for i in range(replicas)],
-        cross_device_ops=tf.distribute.ReductionToOneDevice(),
-    )
 
 
 def inputs(shape=(16, 5, 5, CHANNELS), offset=0.0, scale=1.0) -> np.ndarray:
@@ -47,7 +40,7 @@ BETA = np.linspace(-1, 1, CHANNELS).astype(np.float32)
 
 def train_once(replicas: int, x: np.ndarray, dy: np.ndarray, layer=None) -> dict[str, np.ndarray]:
     """One training-mode call and its gradients, with x and dy split over the replicas."""
-    strategy = mirrored(replicas)
+    strategy = simulated_replicas(replicas)
     with strategy.scope():
         layer = layer or SyncBatchNormalization()
         layer.build(x.shape)
@@ -159,7 +152,7 @@ def test_frozen_does_not_move_even_in_training():
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_bfloat16_compute_keeps_float32_statistics(replicas):
     layer_dtype = keras.DTypePolicy("mixed_bfloat16")
-    strategy = mirrored(replicas)
+    strategy = simulated_replicas(replicas)
     with strategy.scope():
         layer = SyncBatchNormalization(dtype=layer_dtype)
         layer.build((None, CHANNELS))

@@ -5,21 +5,14 @@ import pytest
 import tensorflow as tf
 
 from simclr_tf.distribute import collectives
+from simclr_tf.distribute.strategy import simulated_replicas
 
 REPLICAS = [1, 2, 4]
 
 
-def mirrored(replicas: int) -> tf.distribute.Strategy:
-    """Replicas on logical CPUs, without collective ops: a process has those for one strategy only."""
-    return tf.distribute.MirroredStrategy(
-        [f"CPU:{i}" for i in range(replicas)],
-        cross_device_ops=tf.distribute.ReductionToOneDevice(),
-    )
-
-
 def on_replicas(replicas: int, function, *parts: np.ndarray) -> list:
     """Runs function(parts[0][r], parts[1][r], ...) on every replica r; the results by replica."""
-    strategy = mirrored(replicas)
+    strategy = simulated_replicas(replicas)
     arguments = [
         strategy.experimental_distribute_values_from_function(
             lambda context, part=part: tf.constant(part[context.replica_id_in_sync_group])

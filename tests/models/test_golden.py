@@ -25,9 +25,9 @@ def test_outputs_equal_the_reference(goldens, monkeypatch, network):
 
     The files' variables make training mode ill-conditioned: the last bits of the convolutions move
     the outputs of ResNet-18 by 1e-3 and those of ResNet-50 by 0.1 to 1 (seen with oneDNN on and
-    off, and in float64). With the variance as the reference computes it, and the convolution kernels
-    of the machine that wrote the files, all four networks are equal to the last bit; with other
-    kernels, only the tolerances below hold.
+    off, and in float64). With the variance as the reference computes it, and convolutions that
+    round as those that wrote the files did, all four networks are equal to the last bit; with
+    others, only the tolerances below hold.
     """
     monkeypatch.setattr(batch_norm, "_normalize_fused", reference_normalization)
     golden = json.loads((goldens / f"{network}.json").read_text())

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from simclr_tf.distribute.strategy import simulated_replicas
 from simclr_tf.optim.lars import LARS
 from simclr_tf.optim.schedules import WarmupCosine
 
@@ -136,9 +137,7 @@ def test_follows_a_schedule_in_a_traced_function():
 
 def test_replicas_equal_one_device_with_the_summed_gradient():
     """Keras sums gradients over replicas; all copies of weights and velocities stay equal."""
-    strategy = tf.distribute.MirroredStrategy(
-        ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()
-    )
+    strategy = simulated_replicas(2)
     with strategy.scope():
         weights = variables()
         optimizer = built(LARS(0.5, weight_decay=1e-2, eta=0.01), weights)

@@ -69,10 +69,10 @@ def test_round_trip():
 
 @pytest.mark.parametrize("arguments", [(-1.0, 0, 10), (1.0, -1, 10), (1.0, 10, 10), (1.0, 11, 10)])
 def test_rejects(arguments):
-    with pytest.raises(ValueError, match="0 <= warmup_steps < total_steps. Received: peak="):
+    with pytest.raises(ValueError, match=r"0 <= warmup_steps < total_steps\. Received: peak="):
         WarmupCosine(*arguments)
 
 
 def test_rejects_unknown_scaling():
-    with pytest.raises(ValueError, match="Received: scaling='log'. Valid: linear, sqrt, none"):
+    with pytest.raises(ValueError, match=r"Received: scaling='log'\. Valid: linear, sqrt, none"):
         scale_learning_rate(0.3, 256, "log")

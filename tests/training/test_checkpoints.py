@@ -1,0 +1,113 @@
+"""If this breaks, days of training are lost, or a run goes on from weights that are not its own."""
+
+import os
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+
+from simclr_tf.errors import RequestError
+from simclr_tf.training.checkpoints import Checkpoints, complete_steps, named_groups
+
+
+def model(width=3, value=0.0):
+    inputs = keras.Input((2,))
+    outputs = keras.layers.Dense(width, name="dense")(inputs)
+    built = keras.Model(inputs, outputs, name="encoder")
+    built.set_weights([np.full_like(w, value) for w in built.get_weights()])
+    return built
+
+
+def checkpoints(folder, built, keep=2, **settings):
+    return Checkpoints(str(folder), named_groups({"encoder": built}), settings, keep=keep)
+
+
+def value(built):
+    return built.get_weights()[0].flat[0]
+
+
+def saved(folder, *steps):
+    for step in steps:
+        checkpoints(folder, model(value=step), keep=10, steps=9).save(step)
+
+
+def test_the_newest_is_restored_and_the_oldest_go(tmp_path):
+    for step in (1, 2, 3):
+        checkpoints(tmp_path, model(value=step)).save(step)
+    assert complete_steps(str(tmp_path)) == [2, 3]
+    other = model()
+    assert checkpoints(tmp_path, other).restore() == 3
+    assert value(other) == 3
+
+
+def test_a_new_folder_starts_afresh(tmp_path):
+    assert checkpoints(tmp_path / "none", model()).restore() is None
+    assert checkpoints(tmp_path, model()).restore() is None
+
+
+def test_an_interrupted_first_save_starts_afresh(tmp_path):
+    (tmp_path / "checkpoints" / "step_00000000").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "step_00000000" / "variables.index").write_bytes(b"half")
+    assert checkpoints(tmp_path, model()).restore() is None
+
+
+@pytest.mark.parametrize("harm", ["no manifest", "cut manifest", "cut data", "flipped", "missing"])
+def test_a_damaged_checkpoint_is_passed_over(tmp_path, harm):
+    saved(tmp_path, 1, 2)
+    folder = tmp_path / "checkpoints" / "step_00000002"
+    data = next(folder.glob("variables.data*"))
+    content = data.read_bytes()
+    if harm == "no manifest":
+        (folder / "manifest.json").unlink()
+    elif harm == "cut manifest":
+        (folder / "manifest.json").write_text('{"step": 2, "var')
+    elif harm == "cut data":
+        data.write_bytes(content[:-3])
+    elif harm == "flipped":
+        data.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    else:
+        data.unlink()
+    other = model()
+    assert checkpoints(tmp_path, other, steps=9).restore() == 1
+    assert value(other) == 1
+
+
+def test_nothing_readable_is_an_error_and_nothing_is_overwritten(tmp_path):
+    saved(tmp_path, 1)
+    (tmp_path / "metrics.jsonl").write_text("{}\n")
+    data = next((tmp_path / "checkpoints" / "step_00000001").glob("variables.data*"))
+    data.write_bytes(b"")
+    before = sorted(os.walk(tmp_path))
+    with pytest.raises(RequestError, match="must be new, or hold a readable checkpoint"):
+        checkpoints(tmp_path, model(), steps=9).restore()
+    assert sorted(os.walk(tmp_path)) == before
+
+
+def test_a_folder_of_something_else_is_an_error(tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(RequestError, match=r"thesis\.tex"):
+        checkpoints(tmp_path, model()).restore()
+    assert [p.name for p in pathlib.Path(tmp_path).iterdir()] == ["thesis.tex"]
+
+
+def test_another_architecture_is_an_error_that_names_the_difference(tmp_path):
+    saved(tmp_path, 1)
+    with pytest.raises(RequestError, match=r"dense/kernel is \[2, 3\] in the checkpoint, \[2, 4\]"):
+        checkpoints(tmp_path, model(width=4), steps=9).restore()
+
+
+def test_other_settings_are_an_error_that_names_them(tmp_path):
+    saved(tmp_path, 1)
+    with pytest.raises(RequestError, match="steps: 9 in the checkpoint, 10 now"):
+        checkpoints(tmp_path, model(), steps=10).restore()
+
+
+def test_optimizers_keep_their_names_however_many_were_built():
+    def names():
+        built = model()
+        optimizer = keras.optimizers.Adam()
+        optimizer.build(built.trainable_variables)
+        return set(named_groups({"encoder": built}, optimizer)["optimizer"])
+
+    assert names() == names()

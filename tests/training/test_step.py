@@ -1,0 +1,118 @@
+"""If this breaks, training on several replicas is not training on their global batch."""
+
+import functools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from simclr_tf.distribute.strategy import simulated_replicas
+from simclr_tf.jobs.building import build_simclr
+from simclr_tf.models.heads import projection_head
+from simclr_tf.models.resnet import resnet
+from simclr_tf.objectives.nt_xent import nt_xent
+from simclr_tf.optim.factory import lars
+from simclr_tf.optim.schedules import WarmupCosine
+from simclr_tf.training.loop import make_loop
+from simclr_tf.training.step import make_train_step, metric_names
+
+GLOBAL_BATCH, SIZE, STEPS = 8, 16, 3
+
+
+def train(strategy, steps=STEPS):
+    """Loss of each step and the weights after the last, from the same start and batches."""
+    rng = np.random.default_rng(1)
+    views = rng.random((steps, 2, GLOBAL_BATCH, SIZE, SIZE, 3), np.float32)
+    labels = rng.integers(0, 3, (steps, GLOBAL_BATCH)).astype(np.int32)
+    with strategy.scope():
+        simclr = build_simclr(
+            functools.partial(resnet, depth=18, width_multiplier=0.125),
+            functools.partial(projection_head, output_dim=16),
+            image_size=SIZE,
+            num_classes=3,
+            precision="float32",
+            seed=0,
+        )
+        # Large enough a rate that an error in one step would show in the next.
+        optimizer = lars(learning_rate=WarmupCosine(1.0, 0, 10), simclr=simclr)
+        optimizer.build(simclr.trainable_variables)
+    step = make_train_step(simclr, optimizer, functools.partial(nt_xent, temperature=0.5))
+    run_steps = make_loop(strategy, step, metric_names(simclr))
+
+    def batches(context):
+        replicas = context.num_replicas_in_sync
+        size = GLOBAL_BATCH // replicas
+
+        def generate():
+            for s in range(steps):
+                for r in range(replicas):
+                    part = slice(r * size, (r + 1) * size)
+                    yield {
+                        "images": np.concatenate([views[s, 0, part], views[s, 1, part]]),
+                        "labels": labels[s, part],
+                    }
+
+        return tf.data.Dataset.from_generator(
+            generate,
+            output_signature={
+                "images": tf.TensorSpec([2 * size, SIZE, SIZE, 3]),
+                "labels": tf.TensorSpec([size], tf.int32),
+            },
+        )
+
+    iterator = iter(strategy.distribute_datasets_from_function(batches))
+    metrics = [run_steps(iterator, 1).metrics for _ in range(steps)]
+    return metrics, {v.path: v.numpy() for v in simclr.variables}
+
+
+@pytest.fixture(scope="module")
+def single():
+    return train(tf.distribute.get_strategy())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("replicas", [1, 2, 4])
+def test_replicas_train_as_one_device_does(single, replicas):
+    strategy = simulated_replicas(replicas)
+    metrics, weights = train(strategy)
+    for there, here in zip(single[0], metrics, strict=True):
+        for name in there:  # shares and cosines are near zero on a scale of 1
+            atol = 0 if "loss" in name else 1e-5
+            np.testing.assert_allclose(here[name], there[name], rtol=1e-5, atol=atol, err_msg=name)
+    for path, value in single[1].items():
+        error = np.linalg.norm(weights[path] - value) / (np.linalg.norm(value) + 1e-6)
+        assert error < 1e-5, f"{path}: relative error {error:.1e}"
+
+
+def test_the_probe_does_not_teach_the_encoder():
+    """Other labels change the probe's weights and nothing else."""
+    simclr = build_simclr(
+        functools.partial(resnet, depth=18, width_multiplier=0.125),
+        functools.partial(projection_head, output_dim=16),
+        image_size=SIZE,
+        num_classes=3,
+        precision="float32",
+        seed=0,
+    )
+    optimizer = lars(learning_rate=WarmupCosine(1.0, 0, 10), simclr=simclr)
+    optimizer.build(simclr.trainable_variables)
+    step = make_train_step(simclr, optimizer, nt_xent)
+    images = tf.random.stateless_uniform([4, SIZE, SIZE, 3], [1, 2])
+    start = [(v, v.numpy()) for v in [*simclr.variables, *optimizer.variables]]
+    after = []
+    for labels in ([0, 1], [2, 2]):
+        for variable, value in start:
+            variable.assign(value)
+        step({"images": images, "labels": tf.constant(labels)})
+        after.append({v.path: v.numpy() for v in simclr.variables})
+    differing = {p for p in after[0] if not np.array_equal(after[0][p], after[1][p])}
+    assert differing == {v.path for v in simclr.probe.variables}
+
+
+def test_the_loop_says_which_step_was_the_first_bad_one():
+    values = tf.constant([[1.0], [np.inf], [1.0], [np.nan]])
+    run_steps = make_loop(tf.distribute.get_strategy(), lambda batch: batch, ("loss",))
+    result = run_steps(iter(tf.data.Dataset.from_tensor_slices(values)), 4)
+    assert result.first_bad == 1
+    result = run_steps(iter(tf.data.Dataset.from_tensor_slices(values)), 1)
+    assert result.first_bad is None and result.metrics == {"loss": 1.0}
