@@ -144,9 +144,9 @@ def _is_required(value: Any) -> bool:
 
 def _resolve(value: Any) -> Any:
     """Macros replaced by their values, so that what is checked is what the function receives."""
-    if isinstance(value, gin_internals.ConfigurableReference) and value.evaluate:
-        if _is_macro(value.configurable.selector):
-            return _resolve(gin_internals._CONFIG.get(value.config_key, {}).get("value", value))
+    is_reference = isinstance(value, gin_internals.ConfigurableReference)
+    if is_reference and value.evaluate and _is_macro(value.configurable.selector):
+        return _resolve(gin_internals._CONFIG.get(value.config_key, {}).get("value", value))
     if isinstance(value, (list, tuple)):
         return type(value)(_resolve(item) for item in value)
     if isinstance(value, dict):

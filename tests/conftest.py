@@ -1,4 +1,4 @@
-"""What every test starts from: a quiet TensorFlow, four logical CPUs, and no gin binding left by another test."""
+"""What every test starts from: a quiet TensorFlow, four logical CPUs, no gin binding left over."""
 
 import os
 import pathlib
@@ -29,9 +29,7 @@ def goldens() -> pathlib.Path:
     """The folder of the reference implementation's golden numbers, if this checkout has one."""
     folder = SHARED / "goldens"
     if not folder.is_dir():
-        pytest.skip(
-            "the reference's golden numbers are not beside this checkout (../shared/goldens)"
-        )
+        pytest.skip("no golden numbers beside this checkout (../shared/goldens)")
     return folder
 
 

@@ -1,7 +1,7 @@
 """From a source to batches: two augmented views of each image, or the plain images once each.
 
-Position p = 0, 1, 2, ... counts the images of a whole run over all hosts: epoch p // N holds each of
-the N images once, in an order of its own, and global batch s takes positions s*G to (s+1)*G - 1.
+Position p = 0, 1, 2, ... counts the images of a whole run over all hosts: epoch p // N holds each
+of the N images once, in an order of its own, and global batch s takes positions s*G to (s+1)*G - 1.
 What becomes of position p depends on (seed, p) alone, so a resumed run needs no saved data state,
 and the number of hosts or of parallel calls changes nothing. For files reached by number this
 holds exactly; record files are read in order, so there each host counts positions of its own shard.

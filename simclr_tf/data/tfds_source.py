@@ -59,7 +59,7 @@ def _open(builder: tfds.core.DatasetBuilder, split: str, name: str) -> Source:
             f"The split must be one of {', '.join(builder.info.splits)}. Received: {split!r} of "
             f"{name}."
         ) from error
-    label = features["label"] if "label" in features else None
+    label = dict(features).get("label")
     class_names = list(label.names) if isinstance(label, tfds.features.ClassLabel) else None
     common = dict(name=name, num_examples=info.num_examples, class_names=class_names)
     shape = features["image"].shape

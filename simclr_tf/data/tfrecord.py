@@ -30,7 +30,7 @@ def open_tfrecord(pattern: str) -> RecordSource:
     num_examples = sum(f.count for f in files)
     if not num_examples:
         raise RequestError(f"The files hold no record. Received: tfrecord:{pattern}.")
-    features = _features([f.path for f in files if f.count][0])
+    features = _features(next(f.path for f in files if f.count))
     image_key = _first_present(_IMAGE_KEYS, features)
     label_key = _first_present(_LABEL_KEYS, features)
     if image_key is None:

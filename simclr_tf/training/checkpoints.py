@@ -1,8 +1,8 @@
 """Checkpoints: named groups of variables, complete only with their manifest, strict on restore.
 
-A checkpoint is a folder `step_00000100/` with TensorFlow's files and, written last, `manifest.json`,
-which lists every variable (group, path, shape, dtype) and the settings that fix the course of the
-run. A folder without a manifest is what an interrupted save left behind, and counts for nothing.
+A checkpoint is a folder `step_00000100/` with TensorFlow's files and, written last, a manifest. It
+lists every variable (group, path, shape, dtype) and the settings that fix the course of the run. A
+folder without a manifest is what an interrupted save left behind, and counts for nothing.
 """
 
 from __future__ import annotations

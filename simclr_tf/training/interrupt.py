@@ -51,11 +51,14 @@ def spans_hosts(strategy: tf.distribute.Strategy) -> bool:
     """Whether several processes run this program together."""
     resolver = strategy.cluster_resolver
     if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        return len(resolver.cluster_spec().as_dict().get("worker", [])) > 1
+        return sum(map(len, resolver.cluster_spec().as_dict().values())) > 1
     return False
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
     """Whether this process is the one that writes."""
     resolver = strategy.cluster_resolver
-    return not spans_hosts(strategy) or resolver.task_type == "chief" or resolver.task_id == 0
+    if not spans_hosts(strategy):
+        return True
+    first = "chief" if "chief" in resolver.cluster_spec().as_dict() else "worker"
+    return (resolver.task_type, resolver.task_id) == (first, 0)

@@ -41,7 +41,8 @@ class Plan:
             "replicas": self.strategy,
             "batch": f"{batch} images globally, {batch // self.num_replicas} a replica, "
             f"{2 * (batch - 1)} negatives per anchor",
-            "steps": f"{self.total_steps:,} ({self.epochs:g} epochs), warm-up {self.warmup_steps:,}",
+            "steps": f"{self.total_steps:,} ({self.epochs:g} epochs), "
+            f"{self.warmup_steps:,} of them warm-up",
             "optimizer": f"{self.optimizer}, peak learning rate {self.peak_learning_rate:.4g}, "
             "warm-up then cosine to 0",
         }

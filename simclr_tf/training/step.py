@@ -71,7 +71,6 @@ def _probe_loss(logits: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Ten
     labels = tf.concat([labels, labels], axis=0)
     rows = tf.cast(tf.shape(labels)[0] * collectives.num_replicas(), tf.float32)
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
-    correct = tf.cast(
-        tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), labels), tf.float32
-    )
-    return tf.reduce_sum(losses) / rows, tf.reduce_sum(correct) / rows
+    found = tf.argmax(logits, axis=-1, output_type=tf.int32)
+    accuracy = tf.reduce_sum(tf.cast(found == labels, tf.float32)) / rows
+    return tf.reduce_sum(losses) / rows, accuracy
