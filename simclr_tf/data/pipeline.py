@@ -10,8 +10,9 @@ holds exactly; record files are read in order, so there each host counts positio
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+import numpy as np
 import tensorflow as tf
 
 from simclr_tf.augment import keys as random_keys
@@ -90,17 +91,12 @@ class ViewsPipeline:
             epoch, index = self._epoch_and_index(position)
             others = (index + tf.range(1, _SUBSTITUTES + 1, dtype=tf.int64)) % source.num_examples
             candidates = tf.concat([index[tf.newaxis], self._shuffle(others, epoch)], axis=0)
-            return _first_that_decodes(
-                tf.data.Dataset.from_tensor_slices(candidates),
-                name_of=lambda i: paths[i],
-                load=lambda i: (
-                    self._crops(tf.io.read_file(paths[i]), epoch, i),
-                    epoch,
-                    labels[i],
-                    i,
-                ),
-                bad_images=self.bad_images,
-            )
+
+            def load(i: tf.Tensor):
+                crops = self._crops(tf.io.read_file(paths[i]), epoch, i)
+                return crops, epoch, labels[i], i, index
+
+            return _first_that_loads(tf.data.Dataset.from_tensor_slices(candidates), load)
 
         return self._batched_views(_positions(host, start_step), example, host)
 
@@ -109,25 +105,22 @@ class ViewsPipeline:
             source, self.seed, self.shuffle_buffer, host, start_step * host.per_host
         )
 
-        def load(record: dict[str, tf.Tensor]):
-            encoded, label = source.parse(record["record"])
-            crops = self._crops(encoded, record["epoch"], record["index"])
-            return crops, record["epoch"], label, record["index"]
-
         def example(candidates: dict[str, tf.Tensor]) -> tf.data.Dataset:
-            return _first_that_decodes(
-                tf.data.Dataset.from_tensor_slices(candidates),
-                name_of=lambda record: record["name"],
-                load=load,
-                bad_images=self.bad_images,
-            )
+            def load(candidate: dict[str, tf.Tensor]):
+                encoded, label = source.parse(candidate["record"])
+                epoch, index = candidate["epoch"], candidate["index"]
+                crops = self._crops(encoded, epoch, index)
+                return crops, epoch, label, index, candidates["index"][0]
+
+            return _first_that_loads(tf.data.Dataset.from_tensor_slices(candidates), load)
 
         return self._batched_views(stream, example, host)
 
     def _batched_views(self, examples: tf.data.Dataset, load, host: HostSlice) -> tf.data.Dataset:
         """Loads the crops of single images in parallel, then augments them batch by batch."""
 
-        def views(crops, epoch, label, index):
+        def views(crops, epoch, label, index, asked):
+            index = self.bad_images.compare(asked, index)
             images = tf.concat(tf.unstack(crops, num=_NUM_VIEWS, axis=1), axis=0)
             return self._element(images, _view_keys(self.seed, epoch, index), label, index)
 
@@ -170,58 +163,47 @@ class ViewsPipeline:
 
 def plain_images(
     source: Source, image_size: int, batch_size: int, bad_images: BadImages
-) -> tf.data.Dataset:
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Every image once, in the source's order, centre-cropped; the last batch may be smaller.
 
     An image of the asked size, up to 32 pixels, is taken whole. Any other is cut to its centre and
-    resized, as the reference does it.
+    resized, as the reference does it. One that does not decode is left out, and noted.
 
-    Returns:
-      A dataset of (images float32 [b, S, S, 3] in [0, 1], labels int64 [b], -1 where unknown).
+    Yields:
+      images float32 [b, S, S, 3] in [0, 1] and labels int64 [b], -1 where unknown.
     """
+
+    def load(encoded: tf.Tensor, label: tf.Tensor, index: tf.Tensor):
+        return _decode_center(encoded, image_size), label, index
+
     with tf.device("/CPU:0"):
         if isinstance(source, ArraySource):
-            arrays = (tf.constant(source.images), _labels(source))
+            arrays = (tf.constant(source.images), _labels(source), source.indices())
             batches = tf.data.Dataset.from_tensor_slices(arrays).batch(batch_size)
-            return batches.map(
-                lambda images, labels: (_center(images, image_size), labels), tf.data.AUTOTUNE
-            ).prefetch(2)
-        if isinstance(source, FileSource):
-            files = tf.data.Dataset.from_tensor_slices((tf.constant(source.paths), _labels(source)))
-            encoded = files.map(
-                lambda path, label: (path, tf.io.read_file(path), label), tf.data.AUTOTUNE
+            batches = batches.map(
+                lambda images, labels, index: (_center(images, image_size), labels, index),
+                tf.data.AUTOTUNE,
             )
         else:
-            encoded = records.in_order(source)
+            if isinstance(source, FileSource):
+                files = (tf.constant(source.paths), _labels(source), source.indices())
+                encoded = tf.data.Dataset.from_tensor_slices(files).map(
+                    lambda path, label, index: (tf.io.read_file(path), label, index),
+                    tf.data.AUTOTUNE,
+                )
+            else:
+                encoded = records.in_order(source)
+            batches = encoded.map(load, tf.data.AUTOTUNE).ignore_errors().batch(batch_size)
+    seen = []
+    for images, labels, index in batches.prefetch(2).as_numpy_iterator():
+        seen.append(index)
+        yield images, labels
+    bad_images.add(np.setdiff1d(source.indices(), np.concatenate(seen)))
 
-        def load(name: tf.Tensor, image: tf.Tensor, label: tf.Tensor) -> tf.data.Dataset:
-            return _first_that_decodes(
-                tf.data.Dataset.from_tensors(name),
-                name_of=lambda name: name,
-                load=lambda _: (_decode_center(image, image_size), label),
-                bad_images=bad_images,
-            )
 
-        decoded = encoded.interleave(
-            load, cycle_length=16, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-        )
-        return decoded.batch(batch_size).prefetch(2)
-
-
-def _first_that_decodes(
-    candidates: tf.data.Dataset, *, name_of: Callable, load: Callable, bad_images: BadImages
-) -> tf.data.Dataset:
-    """One element: `load` of the first candidate for which it raises nothing; none if all raise.
-
-    A candidate that fails is noted: it is reached by the filter only when `load` gave nothing.
-    """
-
-    def attempt(candidate) -> tf.data.Dataset:
-        one = tf.data.Dataset.from_tensors(candidate)
-        noted = one.filter(lambda c: tf.strings.length(bad_images.add(name_of(c))) < 0)
-        return one.map(load).ignore_errors().concatenate(noted.map(load))
-
-    return candidates.flat_map(attempt).take(1)
+def _first_that_loads(candidates: tf.data.Dataset, load: Callable) -> tf.data.Dataset:
+    """One element: `load` of the first candidate for which it raises nothing; none if all raise."""
+    return candidates.map(load).ignore_errors().take(1)
 
 
 def _positions(host: HostSlice, start_step: int) -> tf.data.Dataset:

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from simclr_tf.data.source import RecordFile, RecordSource
+from simclr_tf.data.source import RECORDS_PER_FILE, RecordFile, RecordSource
 from simclr_tf.distribute.strategy import HostSlice
 from simclr_tf.errors import RequestError
 
 _READERS = 16
-# An example's number is file * 2^20 + record; it only keys the randomness.
-_RECORDS_PER_FILE = 2**20
 
 
 def epochs(
@@ -23,8 +21,8 @@ def epochs(
     Files are dealt out over hosts; with fewer files than hosts, records are.
 
     Returns:
-      An endless dataset of {'name': string [2], 'record': string [2], 'index': int64 [2],
-      'epoch': int64 [2]}: the record, and after it its predecessor in the stream as a substitute.
+      An endless dataset of {'record': string [2], 'index': int64 [2], 'epoch': int64 [2]}: the
+      record, and after it its predecessor in the stream as a substitute.
     """
     numbered = list(enumerate(source.files))
     by_file = len(numbered) >= host.num_hosts
@@ -51,17 +49,18 @@ def epochs(
         records = records.shuffle(shuffle_buffer, seed=tf.cast(seed, tf.int64) * 2**20 + epoch).map(
             lambda record: record | {"epoch": epoch}
         )
-        return records.skip(tf.where(epoch == start // total, start % total, 0))
+        done = tf.constant(start % total, tf.int64)
+        return records.skip(tf.where(epoch == start // total, done, 0))
 
     stream = tf.data.Dataset.range(start // total, tf.int64.max).flat_map(one_epoch)
     return _with_predecessor(stream)
 
 
 def in_order(source: RecordSource) -> tf.data.Dataset:
-    """Every record once: (name, encoded image, label)."""
+    """Every record once, in the order of the files: (encoded image, label, index)."""
     files = list(enumerate(source.files))
     records = tf.data.Dataset.range(len(files)).flat_map(_reader(files))
-    return records.map(lambda record: (record["name"], *source.parse(record["record"])))
+    return records.map(lambda record: (*source.parse(record["record"]), record["index"]))
 
 
 def _reader(files: Sequence[tuple[int, RecordFile]]):
@@ -73,11 +72,7 @@ def _reader(files: Sequence[tuple[int, RecordFile]]):
     def read(i: tf.Tensor) -> tf.data.Dataset:
         records = tf.data.TFRecordDataset(paths[i]).skip(skips[i]).take(counts[i])
         return records.enumerate(skips[i]).map(
-            lambda n, record: {
-                "name": tf.strings.join([paths[i], "#", tf.strings.as_string(n)]),
-                "record": record,
-                "index": numbers[i] * _RECORDS_PER_FILE + n,
-            }
+            lambda n, record: {"record": record, "index": numbers[i] * RECORDS_PER_FILE + n}
         )
 
     return read

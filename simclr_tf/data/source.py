@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
+RECORDS_PER_FILE = 2**20
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
@@ -31,6 +33,14 @@ class Source:
     def num_classes(self) -> int | None:
         return len(self.class_names) if self.class_names else None
 
+    def indices(self) -> np.ndarray:
+        """The numbers by which the images are known, int64 [N], in the source's order."""
+        return np.arange(self.num_examples)
+
+    def name_of(self, index: int) -> str:
+        """Where a person finds the image with this number."""
+        return f"image {index} of {self.name}"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ArraySource(Source):
@@ -46,6 +56,9 @@ class FileSource(Source):
 
     paths: Sequence[str]
     labels: np.ndarray | None
+
+    def name_of(self, index: int) -> str:
+        return self.paths[index]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,3 +81,16 @@ class RecordSource(Source):
 
     files: Sequence[RecordFile]
     parse: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+
+    def indices(self) -> np.ndarray:
+        """File number * 2^20 + record number: known without reading the files before."""
+        return np.concatenate(
+            [
+                number * RECORDS_PER_FILE + file.skip + np.arange(file.count)
+                for number, file in enumerate(self.files)
+            ]
+        )
+
+    def name_of(self, index: int) -> str:
+        number, record = divmod(index, RECORDS_PER_FILE)
+        return f"{self.files[number].path}, record {record}"

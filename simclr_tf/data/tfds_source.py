@@ -30,7 +30,7 @@ def open_tfds(name: str, split: str, data_dir: str | None) -> Source:
       RequestError: it is not prepared in `data_dir`, or it lacks the split or an image.
     """
     try:
-        builder = tfds.builder(name, data_dir=data_dir, download=False)
+        builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
     except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:
         raise RequestError(_not_prepared(name, data_dir)) from error
     if not builder.info.splits:

@@ -14,12 +14,10 @@ def colour_histograms(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Joint RGB histograms of every image: float32 [N, bins^3], and labels int64 [N]."""
     histograms, labels = [], []
-    for images, batch_labels in plain_images(
-        source, image_size, 256, BadImages(source.num_examples)
-    ):
-        level = np.minimum((images.numpy() * bins).astype(np.int64), bins - 1)
+    for images, batch_labels in plain_images(source, image_size, 256, BadImages(source)):
+        level = np.minimum((images * bins).astype(np.int64), bins - 1)
         cell = (level * [bins * bins, bins, 1]).sum(-1).reshape(len(level), -1)
         histograms.append(np.stack([np.bincount(c, minlength=bins**3) for c in cell]))
-        labels.append(batch_labels.numpy())
+        labels.append(batch_labels)
     features = np.concatenate(histograms).astype(np.float32)
     return features / features.sum(1, keepdims=True), np.concatenate(labels)

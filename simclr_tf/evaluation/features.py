@@ -27,11 +27,11 @@ def representations(
     def embed(images: tf.Tensor) -> tf.Tensor:
         return encoder(images, training=False)["final_avg_pool"]
 
-    bad_images = BadImages(source.num_examples)
+    bad_images = BadImages(source)
     features, labels = [], []
     for images, batch_labels in plain_images(source, image_size, batch_size, bad_images):
         features.append(embed(images).numpy())
-        labels.append(batch_labels.numpy())
+        labels.append(batch_labels)
     bad_images.check()
     found = sum(map(len, labels))
     if found + len(bad_images) != source.num_examples:

@@ -110,7 +110,7 @@ def pretrain(
             augmentation=augmentation(),
             image_size=recipe.image_size,
             seed=seed,
-            bad_images=BadImages(source.num_examples),
+            bad_images=BadImages(source),
             shuffle_buffer=recipe.shuffle_buffer,
         )
         with replicas.scope():

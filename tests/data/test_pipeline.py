@@ -1,0 +1,207 @@
+"""If this breaks, runs see other images than they should: repeated, missing, or not reproducible."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from simclr_tf.augment.policy import augmentation
+from simclr_tf.data import folder, tfrecord
+from simclr_tf.data.bad_images import BadImages
+from simclr_tf.data.pipeline import ViewsPipeline, plain_images
+from simclr_tf.data.source import ArraySource
+from simclr_tf.distribute.strategy import HostSlice
+from simclr_tf.errors import RequestError
+
+POLICY = (("flip", 0.5), ("color_jitter", 0.8, 0.5))
+ONE_HOST = HostSlice(index=0, num_hosts=1, replicas=1, per_replica=4)
+
+
+def array_source(count=10, size=16):
+    rng = np.random.default_rng(0)
+    return ArraySource(
+        name="arrays",
+        num_examples=count,
+        class_names=[str(i) for i in range(count)],
+        images=rng.integers(0, 256, (count, size, size, 3), np.uint8),
+        labels=np.arange(count),
+    )
+
+
+def pipeline(source, seed=3, **kwargs):
+    return ViewsPipeline(
+        source=source,
+        augmentation=augmentation(policy=POLICY),
+        image_size=12,
+        seed=seed,
+        bad_images=kwargs.pop("bad_images", BadImages(source)),
+        **kwargs,
+    )
+
+
+def batches(source, count, host=ONE_HOST, start_step=0, **kwargs):
+    dataset = pipeline(source, **kwargs).dataset(host, start_step)
+    return list(dataset.take(count).as_numpy_iterator())
+
+
+@pytest.fixture(params=["array", "folder", "records", "one record file"])
+def source(request, photos, record_files):
+    if request.param == "array":
+        return array_source()
+    if request.param == "folder":
+        return folder.open_folder(str(photos), "train")
+    counts = (5, 4, 3) if request.param == "records" else (12,)
+    return tfrecord.open_tfrecord(record_files(*counts))
+
+
+def test_batches_are_pairs_of_views_in_range(source):
+    batch = batches(source, 1)[0]
+    assert batch["images"].shape == (8, 12, 12, 3) and batch["images"].dtype == np.float32
+    assert batch["images"].min() >= 0 and batch["images"].max() <= 1
+    assert batch["labels"].shape == batch["index"].shape == (4,)
+    differing = np.abs(batch["images"][:4] - batch["images"][4:]).mean(axis=(1, 2, 3))
+    assert (differing > 1e-3).all()
+
+
+def test_every_epoch_shows_every_image_once_in_another_order(source):
+    n = source.num_examples
+    host = HostSlice(index=0, num_hosts=1, replicas=1, per_replica=n)
+    first, second = (list(b["index"]) for b in batches(source, 2, host))
+    assert len(set(first)) == n and sorted(first) == sorted(second)
+    assert first != second
+
+
+def test_epochs_show_other_views_and_seeds_too():
+    source = array_source()
+    host = HostSlice(index=0, num_hosts=1, replicas=1, per_replica=10)
+    views = [b["images"][:10][np.argsort(b["index"])] for b in batches(source, 2, host)]
+    views.append(batches(source, 1, host, seed=4)[0])
+    views[2] = views[2]["images"][:10][np.argsort(views[2]["index"])]
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        assert (np.abs(views[a] - views[b]).mean(axis=(1, 2, 3)) > 1e-3).all()
+
+
+def test_going_on_at_a_step_gives_what_came_then(source):
+    whole = batches(source, 8)
+    for start in (1, 4, 7):
+        resumed = batches(source, 1, start_step=start)[0]
+        for name, value in resumed.items():
+            np.testing.assert_array_equal(value, whole[start][name], err_msg=name)
+
+
+def test_parallelism_changes_nothing(source, monkeypatch):
+    parallel = batches(source, 4)
+    monkeypatch.setattr(tf.data, "AUTOTUNE", 1)
+    for a, b in zip(parallel, batches(source, 4), strict=True):
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+@pytest.mark.parametrize("num_hosts", [2, 3])
+def test_hosts_together_see_every_image_once(source, num_hosts):
+    n = source.num_examples
+    parts = []
+    for index in range(num_hosts):
+        host = HostSlice(index=index, num_hosts=num_hosts, replicas=1, per_replica=1)
+        seen = [int(b["index"][0]) for b in batches(source, n, host)]
+        # An epoch of record files is a host's own shard; of the others, every num_hosts-th image.
+        parts.append(seen)
+    if isinstance(source, ArraySource) or hasattr(source, "paths"):
+        together = [i for step in zip(*parts, strict=True) for i in step][:n]
+        assert sorted(together) == list(range(n))
+    else:
+        shards = [set(p) for p in parts]
+        assert sum(map(len, shards)) == n == len(set().union(*shards))
+
+
+def test_the_number_of_hosts_does_not_change_the_global_batch():
+    source = array_source()
+    whole = batches(source, 3)
+    for index in range(2):
+        host = HostSlice(index=index, num_hosts=2, replicas=2, per_replica=1)
+        rows = [b["index"][0] for b in batches(source, 6, host)]
+        expected = [i for b in whole for i in b["index"][2 * index : 2 * index + 2]]
+        assert rows == expected
+
+
+def test_files_give_the_views_that_their_pixels_give(photos):
+    """Decoding only the crop of a JPEG is the same as cropping the decoded image."""
+    from_files = folder.open_folder(str(photos), "train")
+    host = HostSlice(index=0, num_hosts=1, replicas=1, per_replica=from_files.num_examples)
+    batch = batches(from_files, 1, host)[0]
+    views = dict(zip(batch["index"], batch["images"], strict=False))
+    for i, path in enumerate(from_files.paths):
+        pixels = tf.io.decode_image(tf.io.read_file(path), 3, expand_animations=False).numpy()
+        alone = ArraySource(
+            name="one", num_examples=1, class_names=None, images=pixels[None], labels=None
+        )
+        one = pipeline(alone)
+        keys = _keys_of(one, i)
+        crops = one.augmentation.crop(tf.constant(alone.images), keys, 12)
+        np.testing.assert_allclose(views[i], one.augmentation(crops, keys)[0], atol=0.02)
+
+
+def _keys_of(views_pipeline, index):
+    from simclr_tf.augment.keys import example_keys
+
+    zero = tf.zeros([1], tf.int64)
+    return example_keys(views_pipeline.seed, zero, zero + index, 0)
+
+
+def spoil(photos):
+    (photos / "3.jpg").write_bytes((photos / "3.jpg").read_bytes()[:60])
+    (photos / "misnamed.png").write_text("no picture at all")
+
+
+def test_bad_files_are_replaced_and_counted(photos):
+    spoil(photos)
+    source = folder.open_folder(str(photos), "train")
+    bad = BadImages(source, limit=0.5)
+    host = HostSlice(index=0, num_hosts=1, replicas=1, per_replica=source.num_examples)
+    batch = batches(source, 1, host, bad_images=bad)[0]
+    assert len(bad) == 2
+    bad.check()
+    names = {source.paths[i].rpartition("/")[2] for i in batch["index"]}
+    assert not names & {"3.jpg", "misnamed.png"}
+    assert len(names) == source.num_examples - 2
+
+
+def test_too_many_bad_files_stop_with_their_names(photos):
+    spoil(photos)
+    source = folder.open_folder(str(photos), "train")
+    bad = BadImages(source)
+    batches(source, 4, bad_images=bad)
+    with pytest.raises(RequestError, match=r"At most 1%(.|\n)*3\.jpg(.|\n)*misnamed\.png"):
+        bad.check()
+
+
+def test_bad_records_are_replaced_and_counted(record_files):
+    source = tfrecord.open_tfrecord(record_files(5, 5, bad=frozenset({2})))
+    bad = BadImages(source, limit=0.5)
+    host = HostSlice(index=0, num_hosts=1, replicas=1, per_replica=10)
+    batch = batches(source, 1, host, bad_images=bad)[0]
+    assert len(bad) == 1
+    assert 2 not in batch["labels"] and len(set(batch["labels"])) == 9
+
+
+def test_plain_images_come_once_each_in_order_with_a_last_partial_batch(source):
+    found = list(plain_images(source, 12, 5, BadImages(source)))
+    sizes = [len(labels) for _, labels in found]
+    assert sum(sizes) == source.num_examples
+    assert sizes[:-1] == [5] * (len(sizes) - 1) and 0 < sizes[-1] <= 5
+    if source.num_classes:
+        assert [int(i) for _, labels in found for i in labels] == list(range(source.num_examples))
+
+
+def test_plain_images_skip_and_count_what_does_not_decode(photos):
+    spoil(photos)
+    source = folder.open_folder(str(photos), "train")
+    bad = BadImages(source, limit=0.5)
+    images = [image for image, _ in plain_images(source, 12, 5, bad)]
+    assert sum(len(i) for i in images) == source.num_examples - 2 == 11
+    assert len(bad) == 2
+
+
+def test_small_images_of_the_asked_size_are_taken_whole():
+    source = array_source(size=16)
+    images, _ = next(iter(plain_images(source, 16, 10, BadImages(source))))
+    np.testing.assert_allclose(images, source.images / 255, atol=1e-6)

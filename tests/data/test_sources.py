@@ -1,0 +1,108 @@
+"""If this breaks, a source gives other images or labels than its owner has."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from simclr_tf.data import folder, tfrecord
+from simclr_tf.data.data import open_source
+from simclr_tf.data.source import ArraySource, RecordSource
+from simclr_tf.errors import RequestError
+
+
+def tree(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"")
+    return str(root)
+
+
+def test_parent_folders_are_the_classes(tmp_path):
+    path = tree(tmp_path, "cat/1.jpg", "dog/2.JPG", "dog/more/dog/3.png", "dog/x.txt", ".h/4.jpg")
+    source = folder.open_folder(path, "train")
+    assert source.class_names == ["cat", "dog"]
+    assert list(source.labels) == [0, 1, 1]
+    assert source.num_examples == 3
+
+
+@pytest.mark.parametrize(
+    "names", [["1.jpg", "2.jpg"], ["all/1.jpg"], ["a/1.jpg", "b/2.jpg", "3.jpg"]]
+)
+def test_otherwise_there_are_no_labels(tmp_path, names):
+    source = folder.open_folder(tree(tmp_path, *names), "train")
+    assert source.labels is None and source.num_classes is None
+
+
+def test_a_folder_named_like_the_split_is_the_split(tmp_path):
+    path = tree(tmp_path, "train/a/1.jpg", "train/b/2.jpg", "val/a/3.jpg")
+    assert folder.open_folder(path, "train").num_examples == 2
+    assert folder.open_folder(path, "val").num_examples == 1
+
+
+def test_records_are_counted_by_their_headers(record_files):
+    pattern = record_files(3, 0, 4)
+    source = tfrecord.open_tfrecord(pattern)
+    assert [f.count for f in source.files] == [3, 0, 4]
+    assert source.num_examples == sum(1 for _ in tf.data.TFRecordDataset(tf.io.gfile.glob(pattern)))
+    assert source.num_classes == 7
+
+
+def test_records_without_labels(record_files):
+    source = tfrecord.open_tfrecord(record_files(3, labelled=False))
+    assert source.num_classes is None
+
+
+def test_a_record_file_that_is_cut_short_is_named(record_files, tmp_path):
+    pattern = record_files(3, 4)
+    path = tmp_path / "part-001.tfrecord"
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(RequestError, match=r"part-001\.tfrecord is cut short after record 3"):
+        tfrecord.open_tfrecord(pattern)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("tfds:no_such_set", "must be prepared before training.*tools/prepare_dataset.py"),
+        ("tfds:mnist", "must be prepared before training"),
+        ("folder:/nowhere/at/all", "folder of images must exist"),
+        ("folder:", r"data\.source must be"),
+        ("tfrecord:/nowhere/*.tfrecord", "No TFRecord file matches"),
+        ("imagenet", r"data\.source must be.*Received: 'imagenet'"),
+    ],
+)
+def test_what_is_not_there_is_one_clear_error(spec, message, tmp_path):
+    with pytest.raises(RequestError, match=message):
+        open_source(spec, "train", None if spec == "folder:" else str(tmp_path))
+
+
+def test_an_empty_folder_says_so(tmp_path):
+    with pytest.raises(RequestError, match="No image found"):
+        open_source("folder:", "train", str(tmp_path))
+
+
+def test_cifar10_is_held_decoded_in_memory(datasets):
+    source = open_source("tfds:cifar10", "test", str(datasets / "tfds"))
+    assert isinstance(source, ArraySource)
+    assert source.images.shape == (10000, 32, 32, 3) and source.images.dtype == np.uint8
+    assert list(np.bincount(source.labels)) == [1000] * 10
+    assert source.class_names[3] == "cat"
+
+
+def test_a_split_that_is_not_there_names_those_that_are(datasets):
+    with pytest.raises(RequestError, match="train, test. Received: 'validation'"):
+        open_source("tfds:cifar10", "validation", str(datasets / "tfds"))
+
+
+def test_a_large_tfds_set_is_read_record_by_record(datasets, monkeypatch):
+    """The same images and labels, whether decoded at once or as they come."""
+    from simclr_tf.data import tfds_source
+    from simclr_tf.data.bad_images import BadImages
+    from simclr_tf.data.pipeline import plain_images
+
+    in_memory = open_source("tfds:cifar10", "test[:50]", str(datasets / "tfds"))
+    monkeypatch.setattr(tfds_source, "_IN_MEMORY_BYTES", 0)
+    streamed = open_source("tfds:cifar10", "test[:50]", str(datasets / "tfds"))
+    assert isinstance(streamed, RecordSource) and streamed.num_examples == 50
+    _, labels = next(iter(plain_images(streamed, 32, 50, BadImages(streamed))))
+    np.testing.assert_array_equal(labels, in_memory.labels)
