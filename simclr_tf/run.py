@@ -10,61 +10,66 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 
 from absl import flags, logging
 
 from simclr_tf import jobs
 from simclr_tf.errors import RequestError, RunError
 
-_FLAGS = flags.FlagValues()
-_GIN_FILE = flags.DEFINE_multi_string(
-    "gin_file", [], "A recipe. May be repeated: later files win.", flag_values=_FLAGS
-)
-_GIN_BINDINGS = flags.DEFINE_multi_string(
-    "gin_bindings",
-    [],
-    "One binding, such as 'pretrain.epochs = 10' or 'data.source = \"tfds:cifar10\"' (text needs "
-    "its own quotes). May be repeated: wins over every file.",
-    flag_values=_FLAGS,
-)
-_JOB = flags.DEFINE_string(
-    "job",
-    None,
-    f"What to do: {', '.join(jobs.NAMES)}. Default: the recipe's.",
-    flag_values=_FLAGS,
-)
-_MODEL_DIR = flags.DEFINE_string(
-    "model_dir",
-    None,
-    "Where the run's files are written, and from where it is resumed. Default: runs/<recipe>.",
-    flag_values=_FLAGS,
-)
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir",
-    None,
-    "Where prepared data sets lie; for a source 'folder:' the folder of images itself. Default: "
-    "that of tensorflow_datasets.",
-    flag_values=_FLAGS,
-)
-_TPU = flags.DEFINE_string(
-    "tpu",
-    "auto",
-    "auto: a TPU where there is one; local: this host's; none; or the name of a TPU.",
-    flag_values=_FLAGS,
-)
-_HELP = flags.DEFINE_bool("help", False, "Print this and exit.", flag_values=_FLAGS)
+
+def _define_flags() -> flags.FlagValues:
+    values = flags.FlagValues()
+    flags.DEFINE_multi_string(
+        "gin_file", [], "A recipe. May be repeated: later files win.", flag_values=values
+    )
+    flags.DEFINE_multi_string(
+        "gin_bindings",
+        [],
+        "One binding, such as 'pretrain.epochs = 10' or 'data.source = \"tfds:cifar10\"' (text "
+        "needs its own quotes). May be repeated: wins over every file.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "job",
+        None,
+        f"What to do: {', '.join(jobs.NAMES)}. Default: the recipe's.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "model_dir",
+        None,
+        "Where the run's files are written, and from where it is resumed. Default: runs/<recipe>.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "data_dir",
+        None,
+        "Where prepared data sets lie; for a source 'folder:' the folder of images itself. "
+        "Default: that of tensorflow_datasets.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "tpu",
+        "auto",
+        "auto: a TPU where there is one; local: this host's; none; or the name of a TPU.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool("help", False, "Print this and exit.", flag_values=values)
+    return values
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs the program and returns its exit code."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the program on `argv` (default: the command line's) and returns its exit code."""
+    values = _define_flags()
     try:
-        rest = _FLAGS(sys.argv if argv is None else ["run", *argv])[1:]
-        if _HELP.value:
-            print(f"{__doc__}\nFlags:\n{_FLAGS.main_module_help() or _FLAGS.get_help()}")
+        rest = values(["run", *(sys.argv[1:] if argv is None else argv)])[1:]
+        if values.help:
+            print(f"{__doc__}\nFlags:\n{values.get_help(include_special_flags=False)}")
             return 0
         if rest:
             raise RequestError(f"Every argument must be a --flag=value. Received: {rest[0]!r}.")
-        _run()
+        _run(values)
         return 0
     except flags.Error as error:
         print(f"error: {error}\nSee --help.", file=sys.stderr)
@@ -76,25 +81,26 @@ def main(argv: list[str] | None = None) -> int:
         return error.exit_code
 
 
-def _run() -> None:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+def _run(values: flags.FlagValues) -> None:
+    # 3 also silences what TensorFlow says at every start about CPU instructions and missing GPUs.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
-    if not _GIN_FILE.value and not _GIN_BINDINGS.value:
+    if not values.gin_file and not values.gin_bindings:
         raise RequestError("A recipe must be given, such as --gin_file=gin/quickstart.gin.")
     known = jobs.load()  # imports TensorFlow
 
     from simclr_tf import config
 
-    config.load(_GIN_FILE.value, _GIN_BINDINGS.value)
+    config.load(values.gin_file, values.gin_bindings)
     recipe_job = config.job_name(None, jobs.NAMES)
-    job = config.job_name(_JOB.value, jobs.NAMES)
+    job = config.job_name(values.job, jobs.NAMES)
     config.check({recipe_job, job})
     known[job](
         jobs.Context(
-            model_dir=_MODEL_DIR.value or jobs.default_model_dir(_GIN_FILE.value),
-            data_dir=_DATA_DIR.value,
-            tpu=_TPU.value,
+            model_dir=values.model_dir or jobs.default_model_dir(values.gin_file),
+            data_dir=values.data_dir,
+            tpu=values.tpu,
         )
     )
 

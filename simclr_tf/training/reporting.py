@@ -55,10 +55,13 @@ class Reporter:
 
     def _progress(self, step: int, epoch: float, numbers: dict[str, float]) -> str:
         left = (self._total_steps - step) * (self._seconds_per_step or 0.0)
+        accuracy = numbers.get("probe_accuracy")
+        probe = "" if accuracy is None else f"probe {accuracy:.1%}  "
         return (
-            f"step {step}/{self._total_steps}  epoch {epoch:.1f}  loss {numbers['loss']:.3f}  "
-            f"contrastive {numbers['contrastive_loss']:.3f} (chance {numbers['loss_chance']:.2f}), "
-            f"top-1 {numbers['contrastive_top1']:.1%}  lr {numbers['learning_rate']:.3g}  "
+            f"step {step}/{self._total_steps}  epoch {epoch:.1f}  "
+            f"contrastive loss {numbers['contrastive_loss']:.3f} (chance "
+            f"{numbers['loss_chance']:.2f}), top-1 {numbers['contrastive_top1']:.1%}  "
+            f"{probe}lr {numbers['learning_rate']:.3g}  "
             f"{numbers['examples_per_second']:.0f} images/s  "
             f"host wait {numbers['host_wait']:.0%}  left {duration(left)}"
         )

@@ -1,4 +1,4 @@
-"""If this breaks, runs see other images than they should: repeated, missing, or not reproducible."""
+"""If this breaks, runs see other images than they should: repeated, missing, irreproducible."""
 
 import numpy as np
 import pytest
@@ -82,7 +82,7 @@ def test_epochs_show_other_views_and_seeds_too():
 
 def test_going_on_at_a_step_gives_what_came_then(source):
     whole = batches(source, 8)
-    for start in (1, 4, 7):
+    for start in (1, 7):
         resumed = batches(source, 1, start_step=start)[0]
         for name, value in resumed.items():
             np.testing.assert_array_equal(value, whole[start][name], err_msg=name)

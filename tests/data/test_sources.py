@@ -90,7 +90,7 @@ def test_cifar10_is_held_decoded_in_memory(datasets):
 
 
 def test_a_split_that_is_not_there_names_those_that_are(datasets):
-    with pytest.raises(RequestError, match="train, test. Received: 'validation'"):
+    with pytest.raises(RequestError, match=r"train, test\. Received: 'validation'"):
         open_source("tfds:cifar10", "validation", str(datasets / "tfds"))
 
 

@@ -1,0 +1,60 @@
+"""If this breaks, a batch is dealt out unevenly, or a TPU that was asked for stays unused."""
+
+import pytest
+import tensorflow as tf
+
+from simclr_tf.distribute import strategy
+from simclr_tf.distribute.strategy import HostSlice, check_global_batch, create_strategy, host_slice
+from simclr_tf.errors import RequestError
+
+
+@pytest.mark.parametrize(
+    ("batch", "replicas", "images", "message"),
+    [
+        (100, 8, 1000, "global_batch_size=100, num_replicas=8. Nearest valid: 96, 104."),
+        (3, 8, 1000, "Nearest valid: 8."),
+        (1, 1, 1000, "must be at least 2"),
+        (64, 8, 60, "must not exceed the number of images.*Largest valid: 56."),
+    ],
+)
+def test_batches_that_cannot_be_are_refused_with_those_that_can(batch, replicas, images, message):
+    with pytest.raises(RequestError, match=message.replace(".", r"\.").replace(r"\.*", ".*")):
+        check_global_batch(batch, replicas, images)
+
+
+def test_batches_that_divide_pass():
+    check_global_batch(96, 8, 96)
+
+
+def test_hosts_share_the_global_batch():
+    context = tf.distribute.InputContext(
+        num_input_pipelines=2, input_pipeline_id=1, num_replicas_in_sync=8
+    )
+    part = host_slice(context, 64)
+    assert part == HostSlice(index=1, num_hosts=2, replicas=4, per_replica=8)
+    assert (part.per_host, part.global_batch) == (32, 64)
+
+
+@pytest.mark.parametrize("tpu", ["local", "no-such-tpu"])
+def test_a_tpu_that_cannot_be_had_is_an_error(tpu):
+    with pytest.raises(RequestError, match=f"TPU must be reachable. Received: --tpu={tpu}"):
+        create_strategy(tpu=tpu)
+
+
+def test_one_device_is_the_default(monkeypatch):
+    monkeypatch.delenv("TPU_NAME", raising=False)
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    assert create_strategy(tpu="auto").num_replicas_in_sync == 1
+
+
+def test_replicas_can_be_simulated_on_the_cpu():
+    assert create_strategy(cpu_replicas=3, tpu="none").num_replicas_in_sync == 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision"),
+    [({"avx2"}, "float32"), ({"avx512_bf16"}, "mixed_bfloat16"), (set(), "float32")],
+)
+def test_bfloat16_is_chosen_where_the_cpu_has_it(monkeypatch, flags, precision):
+    monkeypatch.setattr(strategy, "_cpu_flags", lambda: flags)
+    assert strategy.fast_precision() == precision

@@ -1,0 +1,169 @@
+"""If this breaks, the command line does not do what README promises of it."""
+
+import json
+import random
+import signal
+import socket
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from simclr_tf import run
+
+pytestmark = pytest.mark.slow
+TOTAL = 31
+
+
+def same(found, expected):
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def wait_for_step(tiny, model_dir, step, process, seconds=300):
+    """Waits until the run has reported `step`."""
+    path = tiny.folder / model_dir / "metrics.jsonl"
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
+        lines = path.read_text().splitlines() if path.exists() else []
+        if any(json.loads(line)["step"] >= step for line in lines if line.endswith("}")):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"step {step} was not reached")
+
+
+def test_a_folder_without_labels_becomes_an_encoder(tiny, undisturbed):
+    folder = tiny.folder / "undisturbed"
+    assert len(undisturbed) > 100
+    reports = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in reports] == [*range(2, 31, 2), 31]
+    assert reports[-1]["loss_chance"] == pytest.approx(np.log(15))
+    assert (folder / "figures" / "views.png").stat().st_size > 1000
+    assert (folder / "figures" / "curves.png").stat().st_size > 1000
+    assert list((folder / "tensorboard").iterdir())
+    loaded = tf.saved_model.load(str(folder / "saved_model" / str(TOTAL)))
+    assert loaded(tf.zeros([2, 16, 16, 3])).shape == (2, 64)
+
+
+def test_the_recorded_configuration_gives_the_same_run(tiny, undisturbed):
+    code, output = tiny.run("again", f"include '{tiny.folder}/undisturbed/config.gin'")
+    assert code == 0, output
+    same(tiny.weights("again", TOTAL), undisturbed)
+
+
+def test_sigterm_saves_and_the_same_command_goes_on_bit_for_bit(tiny, undisturbed):
+    process = tiny.start("stopped")
+    wait_for_step(tiny, "stopped", 6, process)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 42, output
+    assert "goes on from there" in output
+    code, output = tiny.run("stopped")
+    assert code == 0 and "going on from step" in output
+    same(tiny.weights("stopped", TOTAL), undisturbed)
+
+
+def test_killed_ten_times_the_run_ends_as_if_it_had_not_been(tiny, undisturbed):
+    moment = random.Random(0)
+    kills = 0
+    while kills < 10:
+        process = tiny.start("killed")
+        if kills % 2:  # at any time, also before the first checkpoint; or while it trains and saves
+            time.sleep(moment.uniform(1, 25))
+        else:
+            time.sleep(moment.uniform(10, 25))
+        if process.poll() is not None:
+            assert process.returncode == 0, process.stdout.read()
+            break
+        process.kill()
+        process.wait()
+        kills += 1
+    code, output = tiny.run("killed")
+    assert code == 0, output
+    same(tiny.weights("killed", TOTAL), undisturbed)
+    lines = (tiny.folder / "killed" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [*range(2, 31, 2), 31]
+
+
+def test_two_workers_train_as_one_does(tiny, undisturbed):
+    ports = []
+    for _ in range(2):
+        with socket.socket() as s:
+            s.bind(("localhost", 0))
+            ports.append(s.getsockname()[1])
+    cluster = {"worker": [f"localhost:{port}" for port in ports]}
+    short = ("pretrain.epochs = 0.5", "learning_rate.warmup_epochs = 0.0")
+    workers = [
+        tiny.start(
+            "workers",
+            *short,
+            env={
+                "TF_CONFIG": json.dumps(
+                    {"cluster": cluster, "task": {"type": "worker", "index": index}}
+                )
+            },
+        )
+        for index in range(2)
+    ]
+    for worker in workers:
+        output, _ = worker.communicate(timeout=600)
+        assert worker.returncode == 0, output
+    code, output = tiny.run("alone", *short)
+    assert code == 0, output
+    found, expected = tiny.weights("workers", 2), tiny.weights("alone", 2)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        error = np.linalg.norm(found[name] - value) / (np.linalg.norm(value) + 1e-6)
+        assert error < 1e-5, f"{name}: relative error {error:.1e}"
+    losses = [
+        [json.loads(x)["loss"] for x in (tiny.folder / d / "metrics.jsonl").open()]
+        for d in ("workers", "alone")
+    ]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("bindings", "words"),
+    [
+        (["resnet.dept = 50"], "dept"),
+        (["data.source = 'tfds:no_such_set'"], "must be prepared before training"),
+        (["pretrain.global_batch_size = 9", "strategy.cpu_replicas = 2"], "Nearest valid: 8, 10."),
+        (["resnet.depth = 34"], "must be of the same architecture"),
+        (["pretrain.epochs = 11.0"], "total_steps: 31 in the checkpoint, 34 now"),
+        (["resnet.depth = 19"], "Received: depth=19"),
+    ],
+)
+def test_a_wrong_request_ends_with_2_and_one_clear_message(
+    tiny, undisturbed, capfd, bindings, words
+):
+    arguments = tiny.command("undisturbed", *bindings)[3:]
+    assert run.main(arguments) == 2
+    captured = capfd.readouterr()
+    error = captured.err[captured.err.index("error: ") :]
+    assert words in error and "Traceback" not in error and "In call to" not in error
+    assert "step 2/" not in captured.out
+    same(tiny.weights("undisturbed", TOTAL), undisturbed)
+
+
+def test_a_loss_that_is_not_finite_ends_with_3_and_says_where(tiny):
+    code, output = tiny.run(
+        "diverged",
+        "pretrain.optimizer = @momentum",
+        "learning_rate.base = 1e30",
+        "learning_rate.warmup_epochs = 0.0",
+    )
+    assert code == 3, output
+    assert "The loss is not finite at step" in output
+    reader = tiny.weights("diverged", 0)
+    assert all(np.isfinite(v).all() for v in reader.values() if v.dtype == np.float32)
+
+
+def test_the_export_job_writes_what_the_run_wrote(tiny, undisturbed):
+    folder = str(tiny.folder / "undisturbed" / "saved_model" / str(TOTAL))
+    images = np.random.default_rng(0).random((2, 16, 16, 3)).astype(np.float32)
+    before = tf.saved_model.load(folder)(images).numpy()
+    code, output = tiny.run("undisturbed", job="export")
+    assert code == 0, output
+    np.testing.assert_array_equal(tf.saved_model.load(folder)(images).numpy(), before)

@@ -1,0 +1,73 @@
+"""If this breaks, the command line is slow to answer, or a wrong flag ends in a traceback."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from simclr_tf import run
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def python(program, **env):
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env=os.environ | env,
+    )
+
+
+def test_help_imports_nothing_heavy():
+    done = python(
+        "import sys; from simclr_tf import run; code = run.main(['--help']);"
+        "heavy = {'tensorflow', 'keras', 'numpy', 'matplotlib', 'tensorflow_datasets', 'sklearn'};"
+        "print(sorted(heavy & set(sys.modules)), code)"
+    )
+    assert done.stdout.splitlines()[-1] == "[] 0"
+    assert "--gin_bindings" in done.stdout and "linear_eval" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--gin_flie=x"], "gin_flie"),
+        (["gin/base.gin"], "Every argument must be a --flag=value"),
+        ([], "A recipe must be given"),
+        (["--gin_file=gin/nowhere.gin"], "nowhere.gin"),
+        (["--gin_file=gin/base.gin", "--job=pretrian"], "Did you mean pretrain?"),
+    ],
+)
+def test_wrong_flags_end_with_2(capsys, arguments, words):
+    assert run.main(arguments) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        ({"TF_USE_LEGACY_KERAS": "1"}, "unset TF_USE_LEGACY_KERAS"),
+        ({"KERAS_BACKEND": "jax"}, "jax"),
+    ],
+)
+def test_another_keras_is_one_sentence_at_import(env, words):
+    done = python("import simclr_tf", **env)
+    last = done.stderr.strip().splitlines()[-1]
+    assert (
+        done.returncode != 0 and last.startswith("ImportError: simclr_tf needs") and words in last
+    )
+
+
+@pytest.mark.parametrize("recipe", sorted(p.name for p in (ROOT / "gin").glob("*.gin")))
+def test_every_recipe_passes_its_checks(recipe):
+    from simclr_tf import config, jobs
+
+    jobs.load()
+    config.load([f"gin/{recipe}"], [])
+    job = config.job_name(None, jobs.NAMES)
+    config.check({job})
