@@ -154,7 +154,14 @@ def _tpu_strategy(name: str) -> tf.distribute.Strategy:
             tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
         return tf.distribute.TPUStrategy(resolver)
-    except (tf.errors.OpError, ValueError, RuntimeError, KeyError, ImportError) as error:
+    except (
+        tf.errors.OpError,
+        ValueError,
+        RuntimeError,
+        LookupError,
+        OSError,
+        ImportError,
+    ) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise RequestError(
             f"The TPU must be reachable. Received: --tpu={name}; TensorFlow {tf.__version__} says: "
