@@ -8,6 +8,7 @@ start again with the same command.
 
 from __future__ import annotations
 
+import logging as std_logging
 import os
 import sys
 from collections.abc import Sequence
@@ -86,6 +87,10 @@ def _run(values: flags.FlagValues) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
+    # Of what libraries log, only warnings are for the person.
+    logging.get_absl_handler().addFilter(
+        lambda record: record.levelno > std_logging.INFO or "simclr_tf" in record.pathname
+    )
     if not values.gin_file and not values.gin_bindings:
         raise RequestError("A recipe must be given, such as --gin_file=gin/quickstart.gin.")
     known = jobs.load()  # imports TensorFlow
