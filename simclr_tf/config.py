@@ -2,7 +2,8 @@
 
 A recipe is a tree: the job is its root, and every `@factory` that a binding or a default of a
 reachable function names hangs below it. Whatever is bound outside that tree would be ignored
-without a word, so it is refused.
+without a word, so it is refused; only what a binding of the command line cuts off from a recipe,
+such as the settings of the optimizer that it replaces, may stay.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ _PACKAGE = pathlib.Path(__file__).resolve().parent
 # A checkout keeps the recipes in gin/ beside the package; an installed wheel carries them inside.
 _RECIPE_ROOTS = (_PACKAGE.parent, _PACKAGE)
 
+Bindings = dict[tuple[str, str], dict[str, Any]]  # (scope, selector) -> parameter -> value
+# What the recipes alone say, before the command line's bindings.
+_RECIPE: Bindings = {}
+
 
 @gin.configurable("run")
 def default_job(job: str = "pretrain") -> str:
@@ -46,9 +51,10 @@ def load(gin_files: Sequence[str], gin_bindings: Sequence[str]) -> None:
         if str(root) not in gin_internals._LOCATION_PREFIXES:
             gin.add_config_file_search_path(str(root))
     try:
-        gin.parse_config_files_and_bindings(
-            list(gin_files), list(gin_bindings), finalize_config=False
-        )
+        gin.parse_config_files_and_bindings(list(gin_files), [], finalize_config=False)
+        _RECIPE.clear()
+        _RECIPE.update({key: dict(bound) for key, bound in gin_internals._CONFIG.items()})
+        gin.parse_config(list(gin_bindings))
     except (OSError, ValueError, SyntaxError, AttributeError, ImportError) as error:
         raise RequestError(f"The recipe does not load. {_first_lines(error)}") from error
 
@@ -60,9 +66,13 @@ def check(roots: Iterable[str]) -> None:
       RequestError: a value has the wrong type, a required one is missing, or a binding is not
         reachable from any of the jobs.
     """
-    used = _reachable({"run", *roots})
+    roots = {"run", *roots}
+    used = _reachable(roots, gin_internals._CONFIG)
+    used_in_recipe = _reachable(roots, _RECIPE)
     problems = []
     for (scope, selector), bindings in gin_internals._CONFIG.items():
+        if (scope, selector) not in used and _is_cut_off((scope, selector), used_in_recipe):
+            continue
         function = gin_internals._REGISTRY[selector].wrapped
         name = selector.rpartition(".")[2]
         if _is_macro(selector):
@@ -74,8 +84,8 @@ def check(roots: Iterable[str]) -> None:
         if (scope, selector) not in used and ("", selector) not in used:
             problems.append(
                 f"Nothing uses {name}.{next(iter(bindings))} in this run: {name} is not part of "
-                f"{' or '.join(sorted(roots))} as configured. Remove the binding, or refer to "
-                f"@{name} where it should act."
+                f"{' or '.join(sorted(roots - {'run'}))} as configured. Remove the binding, or refer "
+                f"to @{name} where it should act."
             )
             continue
         hints = typing.get_type_hints(inspect.unwrap(function))
@@ -108,7 +118,13 @@ def record() -> str:
     return gin.operative_config_str()
 
 
-def _reachable(roots: Iterable[str]) -> set[tuple[str, str]]:
+def _is_cut_off(key: tuple[str, str], used_in_recipe: set[tuple[str, str]]) -> bool:
+    """Whether the recipe alone uses all that is bound here, and the command line adds nothing."""
+    in_recipe = _RECIPE.get(key, {})
+    return key in used_in_recipe and gin_internals._CONFIG[key].keys() == in_recipe.keys()
+
+
+def _reachable(roots: Iterable[str], bound: Bindings) -> set[tuple[str, str]]:
     """The (scope, selector) keys in the trees of references under the configurables `roots`."""
     seen: set[tuple[str, str]] = set()
     waiting = [("", gin_internals._REGISTRY.get_match(root).selector) for root in roots]
@@ -118,8 +134,8 @@ def _reachable(roots: Iterable[str]) -> set[tuple[str, str]]:
             continue
         seen.add(key)
         scope, selector = key
-        bindings = dict(gin_internals._CONFIG.get(("", selector), {}))
-        bindings.update(gin_internals._CONFIG.get(key, {}))
+        bindings = dict(bound.get(("", selector), {}))
+        bindings.update(bound.get(key, {}))
         for value in bindings.values():
             waiting.extend(ref.config_key for ref in gin_internals.iterate_references(value))
         function = gin_internals._REGISTRY[selector].wrapped

@@ -66,6 +66,14 @@ def test_a_replaced_default_is_no_longer_used():
         load_and_check("pretrain.optimizer = @adam", "lars.eta = 0.5", files=())
 
 
+def test_replacing_a_part_on_the_command_line_leaves_its_settings_in_the_recipe(tmp_path):
+    recipe = tmp_path / "own.gin"
+    recipe.write_text("include 'gin/base.gin'\nlars.eta = 0.5\n")
+    load_and_check("pretrain.optimizer = @adam", files=(str(recipe),))
+    with pytest.raises(RequestError, match="Nothing uses lars"):
+        load_and_check("pretrain.optimizer = @adam", "lars.momentum = 0.5", files=(str(recipe),))
+
+
 def test_the_recipe_of_one_job_serves_another():
     load_and_check("linear_eval.seed = 3", roots=("pretrain", "linear_eval"))
 

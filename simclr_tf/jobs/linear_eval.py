@@ -64,8 +64,8 @@ def linear_eval(
         context.model_dir,
         "linear_eval",
         protocol="L2-regularized logistic regression (L-BFGS) on standardized representations of "
-        "centre-cropped images, computed once with training=False; penalty chosen on a held-out "
-        "part of train",
+        "images without augmentation, computed once with training=False; penalty chosen on a "
+        "held-out part of train",
         numbers=numbers,
         checkpoint=step,
         data=train.name,
