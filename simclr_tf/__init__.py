@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -25,11 +26,21 @@ def _refuse_unsupported_keras() -> None:
         try:
             backend = json.loads(pathlib.Path(origin).read_text()).get("backend", "tensorflow")
         except (OSError, ValueError, AttributeError):
-            return
+            backend = "tensorflow"
     if backend != "tensorflow":
         raise ImportError(
             f"simclr_tf needs the TensorFlow backend of Keras, but {origin} chooses {backend!r}: "
             "set KERAS_BACKEND=tensorflow."
+        )
+
+    try:
+        version = importlib.metadata.version("keras")
+    except importlib.metadata.PackageNotFoundError:
+        version = "none"
+    if version == "none" or tuple(map(int, version.split(".")[:2])) < (3, 10):
+        raise ImportError(
+            f"simclr_tf needs Keras 3.10 or later, but {version} is installed: "
+            "pip install 'keras>=3.10'."
         )
 
 

@@ -13,6 +13,7 @@ import difflib
 import importlib.util  # noqa: F401  gin's resource reader uses it without importing it
 import inspect
 import pathlib
+import tokenize
 import types
 import typing
 from collections.abc import Iterable, Iterator, Sequence
@@ -55,7 +56,14 @@ def load(gin_files: Sequence[str], gin_bindings: Sequence[str]) -> None:
         _RECIPE.clear()
         _RECIPE.update({key: dict(bound) for key, bound in gin_internals._CONFIG.items()})
         gin.parse_config(list(gin_bindings))
-    except (OSError, ValueError, SyntaxError, AttributeError, ImportError) as error:
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        AttributeError,
+        ImportError,
+        tokenize.TokenError,
+    ) as error:
         raise RequestError(f"The recipe does not load. {_first_lines(error)}") from error
 
 
@@ -84,7 +92,7 @@ def check(roots: Iterable[str]) -> None:
         if (scope, selector) not in used and ("", selector) not in used:
             problems.append(
                 f"Nothing uses {name}.{next(iter(bindings))} in this run: {name} is not part of "
-                f"{' or '.join(sorted(roots - {'run'}))} as configured. Remove the binding, or refer "
+                f"{' or '.join(sorted(roots - {'run'}))} as configured. Remove it, or refer "
                 f"to @{name} where it should act."
             )
             continue
@@ -107,7 +115,7 @@ def job_name(requested: str | None, known: Sequence[str]) -> str:
     """The job to run: the command line's, otherwise the recipe's."""
     name = requested or default_job()
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
+        close = difflib.get_close_matches(str(name), known, n=1)
         hint = f" Did you mean {close[0]}?" if close else ""
         raise RequestError(f"The job must be one of {', '.join(known)}. Received: {name!r}.{hint}")
     return name

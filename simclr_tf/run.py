@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from absl import flags, logging
 
 from simclr_tf import jobs
-from simclr_tf.errors import RequestError, RunError
+from simclr_tf.errors import PreemptedError, RequestError, RunError
 
 
 def _define_flags() -> flags.FlagValues:
@@ -75,6 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except flags.Error as error:
         print(f"error: {error}\nSee --help.", file=sys.stderr)
         return RequestError.exit_code
+    except KeyboardInterrupt:
+        print("error: Interrupted. The same command goes on from the last save.", file=sys.stderr)
+        return PreemptedError.exit_code
     except RunError as error:
         # gin adds where in the recipe's tree it was raised, which is not for the person.
         message = str(error).partition("\n  In call to configurable")[0]

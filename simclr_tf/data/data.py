@@ -7,7 +7,7 @@ import dataclasses
 import gin
 
 from simclr_tf.data import folder, tfds_source, tfrecord
-from simclr_tf.data.source import Source
+from simclr_tf.data.source import FileSource, Source
 from simclr_tf.errors import RequestError
 
 
@@ -26,7 +26,25 @@ class Data:
         return open_source(self.spec, self.train_split, self.data_dir)
 
     def evaluation(self) -> Source:
-        return open_source(self.spec, self.eval_split, self.data_dir)
+        """The split to evaluate on, which must be one of its own.
+
+        Raises:
+          RequestError: the source would give the training images again, or other classes.
+        """
+        train, source = self.train(), open_source(self.spec, self.eval_split, self.data_dir)
+        if not self.spec.startswith(("shapes", "tfds:")) and source.name == train.name:
+            raise RequestError(
+                f"Evaluation needs images that were not trained on. Received: split "
+                f"{self.eval_split!r} of {self.spec}, which is {source.name} as the split "
+                f"{self.train_split!r} is. Give folders of these names below the data, or "
+                "'{split}' in a tfrecord pattern, or set data.eval_split."
+            )
+        if isinstance(source, FileSource) and source.class_names != train.class_names:
+            raise RequestError(
+                "Both splits must have the same classes. Received: "
+                f"{train.class_names} in {train.name}, {source.class_names} in {source.name}."
+            )
+        return source
 
 
 @gin.configurable
@@ -50,6 +68,8 @@ def data(
       shuffle_buffer: encoded images held in memory to shuffle record files.
       data_dir: the command line's `--data_dir`.
     """
+    if shuffle_buffer < 1:
+        raise RequestError(f"data.shuffle_buffer must be at least 1. Received: {shuffle_buffer}.")
     if image_size < 8:
         raise RequestError(f"data.image_size must be at least 8 pixels. Received: {image_size}.")
     return Data(source, image_size, train_split, eval_split, shuffle_buffer, data_dir)

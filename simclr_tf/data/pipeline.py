@@ -93,10 +93,10 @@ class ViewsPipeline:
             candidates = tf.concat([index[tf.newaxis], self._shuffle(others, epoch)], axis=0)
 
             def load(i: tf.Tensor):
-                crops = self._crops(tf.io.read_file(paths[i]), epoch, i)
+                crops = self._crops(tf.io.read_file(paths[i]), epoch, index)
                 return crops, epoch, labels[i], i, index
 
-            return _first_that_loads(tf.data.Dataset.from_tensor_slices(candidates), load)
+            return self._first_that_loads(candidates, load, epoch, index)
 
         return self._batched_views(_positions(host, start_step), example, host)
 
@@ -106,13 +106,13 @@ class ViewsPipeline:
         )
 
         def example(candidates: dict[str, tf.Tensor]) -> tf.data.Dataset:
+            epoch, index = candidates["epoch"][0], candidates["index"][0]
+
             def load(candidate: dict[str, tf.Tensor]):
                 encoded, label = source.parse(candidate["record"])
-                epoch, index = candidate["epoch"], candidate["index"]
-                crops = self._crops(encoded, epoch, index)
-                return crops, epoch, label, index, candidates["index"][0]
+                return self._crops(encoded, epoch, index), epoch, label, candidate["index"], index
 
-            return _first_that_loads(tf.data.Dataset.from_tensor_slices(candidates), load)
+            return self._first_that_loads(candidates, load, epoch, index)
 
         return self._batched_views(stream, example, host)
 
@@ -122,12 +122,25 @@ class ViewsPipeline:
         def views(crops, epoch, label, index, asked):
             index = self.bad_images.compare(asked, index)
             images = tf.concat(tf.unstack(crops, num=_NUM_VIEWS, axis=1), axis=0)
-            return self._element(images, _view_keys(self.seed, epoch, index), label, index)
+            return self._element(images, _view_keys(self.seed, epoch, asked), label, index)
 
         loaded = examples.interleave(
             load, cycle_length=16, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
         return loaded.batch(host.per_replica, drop_remainder=True).map(views, tf.data.AUTOTUNE)
+
+    def _first_that_loads(
+        self, candidates, load: Callable, epoch: tf.Tensor, index: tf.Tensor
+    ) -> tf.data.Dataset:
+        """One element: `load` of the first candidate that decodes, with the keys of the first.
+
+        If none does, it is a black image with number -1: the position is filled, so that later
+        ones stay in place, and the failure is noted like any other.
+        """
+        black = tf.zeros([_NUM_VIEWS, self.image_size, self.image_size, 3])
+        nothing = (black, epoch, tf.constant(-1, tf.int64), tf.constant(-1, tf.int64), index)
+        loaded = tf.data.Dataset.from_tensor_slices(candidates).map(load).ignore_errors()
+        return loaded.concatenate(tf.data.Dataset.from_tensors(nothing)).take(1)
 
     def _crops(self, encoded: tf.Tensor, epoch: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         keys = _view_keys(self.seed, epoch[tf.newaxis], index[tf.newaxis])
@@ -198,12 +211,7 @@ def plain_images(
     for images, labels, index in batches.prefetch(2).as_numpy_iterator():
         seen.append(index)
         yield images, labels
-    bad_images.add(np.setdiff1d(source.indices(), np.concatenate(seen)))
-
-
-def _first_that_loads(candidates: tf.data.Dataset, load: Callable) -> tf.data.Dataset:
-    """One element: `load` of the first candidate for which it raises nothing; none if all raise."""
-    return candidates.map(load).ignore_errors().take(1)
+    bad_images.add(np.setdiff1d(source.indices(), np.concatenate([[], *seen])))
 
 
 def _positions(host: HostSlice, start_step: int) -> tf.data.Dataset:
@@ -241,5 +249,6 @@ def _center(images: tf.Tensor, size: int) -> tf.Tensor:
 
 def _decode_center(encoded: tf.Tensor, size: int) -> tf.Tensor:
     height, width = tf.unstack(decode.image_shape(encoded))
-    box = tf.stack(center_crop_box(height, width))
+    whole = tf.reduce_all([height == size, width == size, size <= 32])
+    box = tf.where(whole, [0, 0, size, size], tf.stack(center_crop_box(height, width)))
     return decode.decode_crops(encoded, box[tf.newaxis], size)[0]

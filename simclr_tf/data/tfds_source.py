@@ -66,10 +66,7 @@ def _open(builder: tfds.core.DatasetBuilder, split: str, name: str) -> Source:
     if None not in shape and info.num_examples * np.prod(shape) <= _IN_MEMORY_BYTES:
         images, labels = _decode_all(builder, split, class_names is not None)
         return ArraySource(images=images, labels=labels, **common)
-    files = [
-        RecordFile(path=i.filename, skip=i.skip, count=i.examples_in_shard)
-        for i in info.file_instructions
-    ]
+    files = [RecordFile(path=i.filename, skip=i.skip, count=i.take) for i in info.file_instructions]
     return RecordSource(files=files, parse=_parser(features, class_names is not None), **common)
 
 

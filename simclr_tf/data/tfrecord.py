@@ -90,8 +90,11 @@ def _first_present(keys: tuple[str, ...], features: set[str]) -> str | None:
     return next((key for key in keys if key in features), None)
 
 
-def _class_names(files: list[RecordFile], label_key: str) -> list[str]:
-    """The labels seen, from 0 to the largest, as text: such files carry no names."""
+def _class_names(files: list[RecordFile], label_key: str) -> list[str] | None:
+    """The labels from 0 to the largest, as text, since such files carry no names; None if only one.
+
+    This reads every record once.
+    """
     spec = {label_key: tf.io.FixedLenFeature([], tf.int64)}
     labels = (
         tf.data.TFRecordDataset([f.path for f in files])
@@ -99,4 +102,4 @@ def _class_names(files: list[RecordFile], label_key: str) -> list[str]:
         .map(lambda records: tf.reduce_max(tf.io.parse_example(records, spec)[label_key]))
     )
     largest = max(int(label) for label in labels)
-    return [str(i) for i in range(largest + 1)]
+    return [str(i) for i in range(largest + 1)] if largest > 0 else None

@@ -96,10 +96,8 @@ def create_strategy(cpu_replicas: int = 1, *, tpu: str) -> tf.distribute.Strateg
         tpu = os.environ.get("TPU_NAME") or ("local" if _has_local_tpu() else "none")
     if tpu != "none":
         return _tpu_strategy(tpu)
-    if (
-        len(json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {}).get("worker", []))
-        > 1
-    ):
+    cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
+    if sum(len(cluster.get(kind, [])) for kind in ("chief", "worker")) > 1:
         return tf.distribute.MultiWorkerMirroredStrategy()
     gpus = tf.config.list_logical_devices("GPU") if cpu_replicas == 1 else []
     if len(gpus) > 1:
@@ -144,7 +142,8 @@ def _cpu_flags() -> set[str]:
 
 
 def _has_local_tpu() -> bool:
-    return bool(glob.glob("/dev/accel[0-9]*")) and importlib.util.find_spec("libtpu") is not None
+    devices = glob.glob("/dev/accel[0-9]*") + glob.glob("/dev/vfio/[0-9]*")
+    return bool(devices) and importlib.util.find_spec("libtpu") is not None
 
 
 def _tpu_strategy(name: str) -> tf.distribute.Strategy:

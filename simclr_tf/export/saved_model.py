@@ -70,9 +70,8 @@ def export_encoder(
         module.__call__.get_concrete_function(images, training=training)
     folder = os.path.join(model_dir, "saved_model", str(step))
     partial = os.path.join(model_dir, "saved_model", f"partial-{step}")
-    for leftover in (partial, folder):
-        if tf.io.gfile.exists(leftover):
-            tf.io.gfile.rmtree(leftover)
+    if tf.io.gfile.exists(partial):
+        tf.io.gfile.rmtree(partial)
     tf.saved_model.save(
         module,
         partial,
@@ -82,5 +81,7 @@ def export_encoder(
     tf.io.gfile.makedirs(extra)
     with tf.io.gfile.GFile(os.path.join(extra, "config.gin"), "w") as file:
         file.write(recipe)
+    if tf.io.gfile.exists(folder):
+        tf.io.gfile.rmtree(folder)
     tf.io.gfile.rename(partial, folder)
     return folder

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 import simclr_tf
 from simclr_tf.errors import RequestError
+from simclr_tf.jobs import Context
 from simclr_tf.models.heads import linear_probe
 from simclr_tf.models.simclr import SimCLR, representation_dim
 from simclr_tf.training.checkpoints import (
@@ -29,7 +30,7 @@ def requests_checked() -> Iterator[None]:
     """While a run is being put together, what its parts refuse is the request's fault."""
     try:
         yield
-    except (ValueError, TypeError, FileNotFoundError, PermissionError) as error:
+    except (ValueError, TypeError, OSError, ImportError, tf.errors.OpError) as error:
         raise RequestError(str(error).partition("\n  In call to configurable")[0]) from error
 
 
@@ -63,6 +64,15 @@ def build_simclr(
         keras.config.set_dtype_policy(before)
     probe = linear_probe(num_classes, input_dim=dim) if num_classes else None
     return SimCLR(encoder_model, head, probe)
+
+
+def refuse_tpu(context: Context) -> None:
+    """Raises RequestError if the command line asks this job, which uses one device, for a TPU."""
+    if context.tpu not in ("auto", "none"):
+        raise RequestError(
+            "Only pretraining runs on a TPU so far. Received: "
+            f"--tpu={context.tpu}. Leave --tpu out for this job."
+        )
 
 
 def restore_encoder(model_dir: str, encoder: keras.Model) -> int:

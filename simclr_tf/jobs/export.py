@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import gin
 import keras
+import tensorflow as tf
 
-from simclr_tf import config
 from simclr_tf.data.data import Data, data
 from simclr_tf.export.saved_model import export_encoder
 from simclr_tf.jobs import Context
-from simclr_tf.jobs.building import requests_checked, restore_encoder
+from simclr_tf.jobs.building import refuse_tpu, requests_checked, restore_encoder
 from simclr_tf.models.resnet import resnet
 
 
@@ -32,12 +33,15 @@ def export(
     Returns:
       The folder of the SavedModel.
     """
+    refuse_tpu(context)
     with requests_checked():
         size = data(data_dir=context.data_dir).image_size
         model = encoder(image_size=size)
         step = restore_encoder(context.model_dir, model)
+    with tf.io.gfile.GFile(os.path.join(context.model_dir, "config.gin")) as file:
+        recipe = file.read()
     folder = export_encoder(
-        context.model_dir, step, model, lambda: encoder(image_size=size), recipe=config.record()
+        context.model_dir, step, model, lambda: encoder(image_size=size), recipe=recipe
     )
     print(f"encoder: {folder}", flush=True)
     return folder

@@ -13,7 +13,12 @@ from simclr_tf.errors import RequestError
 from simclr_tf.evaluation.features import representations
 from simclr_tf.evaluation.linear import LinearResult, fit_linear
 from simclr_tf.jobs import Context
-from simclr_tf.jobs.building import requests_checked, restore_encoder, write_result
+from simclr_tf.jobs.building import (
+    refuse_tpu,
+    requests_checked,
+    restore_encoder,
+    write_result,
+)
 from simclr_tf.models.resnet import resnet
 
 
@@ -42,6 +47,7 @@ def linear_eval(
     Returns:
       The numbers, which are also in `results/linear_eval.json`.
     """
+    refuse_tpu(context)
     with requests_checked():
         recipe = data(data_dir=context.data_dir)
         keras.utils.set_random_seed(seed)

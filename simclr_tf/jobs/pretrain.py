@@ -10,6 +10,7 @@ from typing import Literal
 
 import gin
 import keras
+import numpy as np
 import tensorflow as tf
 
 from simclr_tf import config
@@ -124,6 +125,9 @@ def pretrain(
             )
             rule = optimizer(learning_rate=schedule, simclr=simclr)
             rule.build(simclr.trainable_variables)
+        # Its arguments are checked here, and known to the record of the run.
+        dim = simclr.projection_head.outputs[-1].shape[-1]
+        loss(tf.zeros([4, dim]))
     plan = Plan(
         source=source,
         image_size=recipe.image_size,
@@ -140,7 +144,7 @@ def pretrain(
     checkpoints = Checkpoints(
         context.model_dir,
         named_groups(simclr.groups(), rule),
-        _settings(plan, seed),
+        _settings(plan, precision, seed),
         keep=keep_checkpoints,
         is_chief=is_chief(replicas),
     )
@@ -183,11 +187,9 @@ class _Run:
         any_host = make_agreement(self.strategy)
         step = self.checkpoints.restore()
         any_host(False)  # no host writes before all have looked
-        if step is None:
-            step = 0
-            self.checkpoints.save(step)
         if self.is_chief:
-            self._announce(step)
+            step = self._start(step)
+        step = step or 0
         if step >= total:
             return
         batches = iter(
@@ -221,6 +223,7 @@ class _Run:
                 watch.look(step, epoch, numbers)
                 stopping = any_host(stop.requested)
                 if stopping or step % checkpoint_every == 0 or step == total:
+                    self._check_weights(step)
                     self.checkpoints.save(step)
                 self.pipeline.bad_images.check()
                 if stopping and step < total:
@@ -229,14 +232,20 @@ class _Run:
                         f"{self.context.model_dir}. The same command goes on from there."
                     )
 
-    def _announce(self, step: int) -> None:
+    def _start(self, restored: int | None) -> int:
+        """Says what will be done, and writes what a new run starts with; returns the step."""
         print(self.plan.text(self.simclr), flush=True)
-        tf.io.gfile.makedirs(self.context.model_dir)
-        write_text(os.path.join(self.context.model_dir, "config.gin"), config.record())
-        if step:
-            print(f"going on from step {step}", flush=True)
-        else:
-            figures.views(self.context.model_dir, self.pipeline)
+        pairs = None if restored else figures.first_views(self.pipeline)
+        with requests_checked():
+            if restored is None:
+                # First of all, so that a folder in which anything else lies has a checkpoint.
+                self.checkpoints.save(0)
+            write_text(os.path.join(self.context.model_dir, "config.gin"), config.record())
+            if pairs is not None:
+                figures.views(self.context.model_dir, pairs)
+        if restored:
+            print(f"going on from step {restored}", flush=True)
+        return restored or 0
 
     def _numbers(self, step: int, steps: int, seconds: float, result) -> dict[str, float]:
         images = steps * self.plan.global_batch_size
@@ -248,15 +257,21 @@ class _Run:
             "skipped_images": len(self.pipeline.bad_images),
         }
 
+    def _check_weights(self, step: int) -> None:
+        """A checkpoint whose weights are not finite would be the newest one for ever."""
+        if not all(np.isfinite(v.numpy()).all() for v in self.simclr.variables):
+            self._stop_diverged(step)
+
     def _stop_diverged(self, step: int) -> None:
         raise DivergedError(
-            f"The loss is not finite at step {step} of {self.plan.total_steps} (learning rate "
-            f"{float(self.schedule(step - 1)):.4g}). Checkpoints from before it are in "
-            f"{self.context.model_dir}. Lower learning_rate.base, or lengthen the warm-up."
+            f"The loss or a weight is not finite at step {step} of {self.plan.total_steps} "
+            f"(learning rate {float(self.schedule(step - 1)):.4g}). Checkpoints from before it are "
+            f"in {self.context.model_dir}. Lower learning_rate.base or lengthen the warm-up, and "
+            "start in another --model_dir."
         )
 
 
-def _settings(plan: Plan, seed: int) -> dict:
+def _settings(plan: Plan, precision: str, seed: int) -> dict:
     """What must not change when a run goes on: another value would give another run."""
     return {
         "source": plan.source.name,
@@ -267,7 +282,7 @@ def _settings(plan: Plan, seed: int) -> dict:
         "warmup_steps": plan.warmup_steps,
         "peak_learning_rate": plan.peak_learning_rate,
         "optimizer": plan.optimizer,
-        "precision": plan.precision,
+        "precision": precision,
         "seed": seed,
     }
 

@@ -6,6 +6,7 @@ Legend: B examples per replica, R replicas, G = B*R, P projection.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import gin
 import tensorflow as tf
@@ -18,7 +19,7 @@ _MASKED = 1e9
 
 @gin.configurable
 def nt_xent(
-    z: tf.Tensor, temperature: float = 0.1, reduction: str = "paper"
+    z: tf.Tensor, temperature: float = 0.1, reduction: Literal["paper", "reference"] = "paper"
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """Normalized temperature-scaled cross entropy of this replica's anchors against everyone.
 

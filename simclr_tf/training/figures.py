@@ -22,22 +22,26 @@ _CURVES = (
 )
 
 
-def views(model_dir: str, pipeline: ViewsPipeline, count: int = 16) -> str:
-    """Writes `figures/views.png`: pairs of views, side by side, as the run will see them.
+def first_views(pipeline: ViewsPipeline, count: int = 16) -> np.ndarray:
+    """The first pairs of views that a run will see: float32 [count, 2, S, S, 3].
 
     Raises:
-      RequestError: the views are not what a run could learn from.
+      RequestError: they are not what a run could learn from, or too many images are bad.
     """
     count = min(count, pipeline.source.num_examples)
     host = HostSlice(index=0, num_hosts=1, replicas=1, per_replica=count)
     images = next(iter(pipeline.dataset(host)))["images"].numpy()
     pipeline.bad_images.check()
     _check_views(images, count)
-    pairs = np.stack([images[:count], images[count:]], axis=1)  # [count, 2, S, S, C]
-    figure, axes = _subplots(rows=(count + 3) // 4, columns=8, cell=1.2)
+    return np.stack([images[:count], images[count:]], axis=1)
+
+
+def views(model_dir: str, pairs: np.ndarray) -> str:
+    """Writes `figures/views.png`: the views of each pair side by side."""
+    figure, axes = _subplots(rows=(len(pairs) + 3) // 4, columns=8, cell=1.2)
     for axis in axes.flat:
         axis.axis("off")
-    for axis, image in zip(axes.flat, pairs.reshape(-1, *images.shape[1:]), strict=False):
+    for axis, image in zip(axes.flat, pairs.reshape(-1, *pairs.shape[2:]), strict=False):
         axis.imshow(image)
     figure.suptitle("Pairs of views: columns 1-2, 3-4, 5-6, 7-8")
     return _save(figure, model_dir, "views.png")

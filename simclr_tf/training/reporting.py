@@ -6,7 +6,6 @@ import json
 import math
 import os
 import sys
-import time
 
 import tensorflow as tf
 from absl import logging
@@ -133,19 +132,6 @@ class Watch:
         if kind not in self._said:
             self._said.add(kind)
             logging.warning("%s", text)
-
-
-class Clock:
-    """Measures the seconds between laps."""
-
-    def __init__(self):
-        self._last = time.perf_counter()
-
-    def lap(self) -> float:
-        """Seconds since the last lap."""
-        now = time.perf_counter()
-        lap, self._last = now - self._last, now
-        return lap
 
 
 def _print_progress(text: str, *, last: bool) -> None:

@@ -67,10 +67,16 @@ def make_train_step(
 
 
 def _probe_loss(logits: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """This replica's share of the probe's mean cross-entropy and accuracy over both views."""
+    """This replica's share of the probe's mean cross-entropy and accuracy over both views.
+
+    An image whose label is unknown (-1) counts as a loss of zero and as not recognized.
+    """
     labels = tf.concat([labels, labels], axis=0)
     rows = tf.cast(tf.shape(labels)[0] * collectives.num_replicas(), tf.float32)
-    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
+        labels=tf.maximum(labels, 0), logits=logits
+    )
+    losses = tf.where(labels >= 0, losses, 0.0)
     found = tf.argmax(logits, axis=-1, output_type=tf.int32)
     accuracy = tf.reduce_sum(tf.cast(found == labels, tf.float32)) / rows
     return tf.reduce_sum(losses) / rows, accuracy

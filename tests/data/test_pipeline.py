@@ -165,6 +165,17 @@ def test_bad_files_are_replaced_and_counted(photos):
     assert len(names) == source.num_examples - 2
 
 
+def test_a_source_without_one_good_image_ends_in_an_error(tmp_path):
+    for i in range(12):
+        (tmp_path / f"{i}.jpg").write_text("no picture at all")
+    source = folder.open_folder(str(tmp_path), "train")
+    bad = BadImages(source)
+    batch = batches(source, 1, bad_images=bad)[0]
+    assert list(batch["labels"]) == [-1] * 4
+    with pytest.raises(RequestError, match="At most 1%"):
+        bad.check()
+
+
 def test_too_many_bad_files_stop_with_their_names(photos):
     spoil(photos)
     source = folder.open_folder(str(photos), "train")
@@ -201,7 +212,12 @@ def test_plain_images_skip_and_count_what_does_not_decode(photos):
     assert len(bad) == 2
 
 
-def test_small_images_of_the_asked_size_are_taken_whole():
+def test_small_images_of_the_asked_size_are_taken_whole(tmp_path):
     source = array_source(size=16)
     images, _ = next(iter(plain_images(source, 16, 10, BadImages(source))))
+    np.testing.assert_allclose(images, source.images / 255, atol=1e-6)
+    for i, pixels in enumerate(source.images):
+        (tmp_path / f"{i}.png").write_bytes(tf.io.encode_png(pixels).numpy())
+    files = folder.open_folder(str(tmp_path), "train")
+    images, _ = next(iter(plain_images(files, 16, 10, BadImages(files))))
     np.testing.assert_allclose(images, source.images / 255, atol=1e-6)

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from simclr_tf.data import folder, tfrecord
-from simclr_tf.data.data import open_source
+from simclr_tf.data.data import data, open_source
 from simclr_tf.data.source import ArraySource, RecordSource
 from simclr_tf.errors import RequestError
 
@@ -100,9 +100,26 @@ def test_a_large_tfds_set_is_read_record_by_record(datasets, monkeypatch):
     from simclr_tf.data.bad_images import BadImages
     from simclr_tf.data.pipeline import plain_images
 
-    in_memory = open_source("tfds:cifar10", "test[:50]", str(datasets / "tfds"))
+    in_memory = open_source("tfds:cifar10", "test[10:50]", str(datasets / "tfds"))
     monkeypatch.setattr(tfds_source, "_IN_MEMORY_BYTES", 0)
-    streamed = open_source("tfds:cifar10", "test[:50]", str(datasets / "tfds"))
-    assert isinstance(streamed, RecordSource) and streamed.num_examples == 50
-    _, labels = next(iter(plain_images(streamed, 32, 50, BadImages(streamed))))
+    streamed = open_source("tfds:cifar10", "test[10:50]", str(datasets / "tfds"))
+    assert isinstance(streamed, RecordSource)
+    assert len(streamed.indices()) == streamed.num_examples == 40
+    batches = list(plain_images(streamed, 32, 25, BadImages(streamed)))
+    images, labels = (np.concatenate(part) for part in zip(*batches, strict=True))
     np.testing.assert_array_equal(labels, in_memory.labels)
+    np.testing.assert_allclose(images, in_memory.images / 255, atol=1e-6)
+
+
+def test_evaluation_never_sees_the_training_images(tmp_path, record_files):
+    """A source without a split of its own is refused."""
+    path = tree(tmp_path / "photos", "a/1.jpg", "b/2.jpg")
+    for spec in (f"folder:{path}", f"tfrecord:{record_files(2)}"):
+        with pytest.raises(RequestError, match="images that were not trained on"):
+            data(source=spec, data_dir=None).evaluation()
+
+
+def test_splits_must_agree_on_the_classes(tmp_path):
+    path = tree(tmp_path, "train/a/1.jpg", "train/b/2.jpg", "test/b/3.jpg", "test/c/4.jpg")
+    with pytest.raises(RequestError, match="same classes"):
+        data(source=f"folder:{path}", data_dir=None).evaluation()

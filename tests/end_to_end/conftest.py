@@ -44,11 +44,11 @@ class Tiny:
         self.recipe = folder / "tiny.gin"
         self.recipe.write_text(TINY)
 
-    def command(self, model_dir: str, *bindings: str, job: str | None = None) -> list[str]:
+    def command(self, model_dir: str, *bindings: str, job=None, recipe=None) -> list[str]:
         return [
             sys.executable,
             *("-m", "simclr_tf.run"),
-            f"--gin_file={self.recipe}",
+            f"--gin_file={recipe or self.recipe}",
             f"--data_dir={self.photos}",
             f"--model_dir={self.folder / model_dir}",
             "--tpu=none",
@@ -56,9 +56,9 @@ class Tiny:
             *([f"--job={job}"] if job else []),
         ]
 
-    def start(self, model_dir: str, *bindings: str, job=None, env=None) -> subprocess.Popen:
+    def start(self, model_dir: str, *bindings: str, env=None, **kwargs) -> subprocess.Popen:
         return subprocess.Popen(
-            self.command(model_dir, *bindings, job=job),
+            self.command(model_dir, *bindings, **kwargs),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -66,8 +66,8 @@ class Tiny:
             env=os.environ | (env or {}),
         )
 
-    def run(self, model_dir: str, *bindings: str, job=None, env=None) -> tuple[int, str]:
-        process = self.start(model_dir, *bindings, job=job, env=env)
+    def run(self, model_dir: str, *bindings: str, **kwargs) -> tuple[int, str]:
+        process = self.start(model_dir, *bindings, **kwargs)
         output, _ = process.communicate(timeout=600)
         return process.returncode, output
 

@@ -14,7 +14,7 @@ from simclr_tf.objectives.nt_xent import nt_xent
 from simclr_tf.optim.factory import lars
 from simclr_tf.optim.schedules import WarmupCosine
 from simclr_tf.training.loop import make_loop
-from simclr_tf.training.step import make_train_step, metric_names
+from simclr_tf.training.step import _probe_loss, make_train_step, metric_names
 
 GLOBAL_BATCH, SIZE, STEPS = 8, 16, 3
 
@@ -107,6 +107,13 @@ def test_the_probe_does_not_teach_the_encoder():
         after.append({v.path: v.numpy() for v in simclr.variables})
     differing = {p for p in after[0] if not np.array_equal(after[0][p], after[1][p])}
     assert differing == {v.path for v in simclr.probe.variables}
+
+
+def test_unknown_labels_teach_the_probe_nothing():
+    logits = tf.constant([[2.0, 0.0], [0.0, 1.0], [2.0, 0.0], [0.0, 1.0]])
+    loss, accuracy = _probe_loss(logits, tf.constant([0, -1]))
+    assert float(loss) == pytest.approx(2 * np.log(1 + np.exp(-2.0)) / 4)
+    assert float(accuracy) == pytest.approx(2 / 4)
 
 
 def test_the_loop_says_which_step_was_the_first_bad_one():
