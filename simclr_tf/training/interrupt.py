@@ -41,7 +41,8 @@ def make_agreement(strategy: tf.distribute.Strategy):
 
     @tf.function
     def count(flag: tf.Tensor) -> tf.Tensor:
-        votes = strategy.run(collectives.all_reduce_sum, args=(flag,))
+        # The sum gives the vote a place on the replica's device, which the reduction asks for.
+        votes = strategy.run(lambda: collectives.all_reduce_sum(flag + 0.0))
         return strategy.experimental_local_results(votes)[0]
 
     return lambda flag: bool(count(tf.constant(float(flag))) > 0)
