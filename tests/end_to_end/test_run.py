@@ -68,7 +68,7 @@ def test_sigterm_saves_and_the_same_command_goes_on_bit_for_bit(tiny, undisturbe
 
 
 def test_killed_ten_times_the_run_ends_as_if_it_had_not_been(tiny):
-    long = "pretrain.epochs = 40.0"  # 121 steps
+    long = "pretrain.epochs = 80.0"  # 241 steps, too many to end before the last kill
     code, output = tiny.run("long", long)
     assert code == 0, output
     moment = random.Random(0)
@@ -86,9 +86,9 @@ def test_killed_ten_times_the_run_ends_as_if_it_had_not_been(tiny):
         process.wait()
     code, output = tiny.run("killed", long)
     assert code == 0, output
-    same(tiny.weights("killed", 121), tiny.weights("long", 121))
+    same(tiny.weights("killed", 241), tiny.weights("long", 241))
     steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
-    assert steps == [*range(2, 121, 2), 121]
+    assert steps == [*range(2, 241, 2), 241]
 
 
 def test_two_workers_train_as_one_does(tiny, undisturbed):
