@@ -40,11 +40,10 @@ def quickstart(
     Returns:
       The numbers, which are also in `results/quickstart.json`.
     """
+    folder = pretrain(context)  # before anything else, since it chooses the devices
     with requests_checked():
         recipe = data(data_dir=context.data_dir)
         train, test = labelled(recipe.train()), labelled(recipe.evaluation())
-    folder = pretrain(context)
-    with requests_checked():
         keras.utils.set_random_seed(seed)
         model = encoder(image_size=recipe.image_size)
 
