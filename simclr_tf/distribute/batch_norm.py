@@ -14,12 +14,15 @@ class SyncBatchNormalization(keras.layers.Layer):
     """Normalizes the last axis with the mean and variance of all replicas' batches together.
 
     Local statistics would let the network tell the replica, and with it the positive, from the
-    normalization alone. The statistics are exact: a mean over all replicas, then the mean of the
-    squared deviations from it. (`keras.layers.BatchNormalization(synchronized=True)` takes
-    E[x^2] - E[x]^2, which loses everything at a mean of 1000 and a deviation of 0.1.)
+    normalization alone.
 
-    All replicas must hold batches of the same shape. One replica uses TensorFlow's fused kernel,
-    except under XLA (TPU, jit_compile), whose version of it takes E[x^2] - E[x]^2 too.
+    All replicas must hold batches of the same shape. One replica uses TensorFlow's fused kernel.
+    Several replicas, and XLA (TPU, jit_compile), sum deviations from the moving mean and their
+    squares: one pass over the input and one small collective each way, as E[x^2] - E[x]^2 would
+    cost, but exact once the moving mean is within some hundred standard deviations of the mean.
+    (`keras.layers.BatchNormalization(synchronized=True)` takes E[x^2] - E[x]^2, which loses
+    everything at a mean of 1000 and a deviation of 0.1, for ever.)
+
     The moving statistics follow the biased variance, as in the SimCLR reference; they are updated
     with numbers that are the same everywhere, so every replica writes its own copy and no
     aggregation is needed. `trainable = False` means inference mode: the moving statistics are used
@@ -36,7 +39,7 @@ class SyncBatchNormalization(keras.layers.Layer):
         gamma_initializer: "zeros" for the last normalization of a residual branch.
 
     Call arguments:
-        inputs: [..., C] of rank 2 or more.
+        inputs: [..., C] of rank 2 or more, or [..., K*C], where the C channels come K times over.
         training: Whether to use, and to record, the statistics of the batch.
     """
 
@@ -82,17 +85,21 @@ class SyncBatchNormalization(keras.layers.Layer):
 
     def call(self, inputs, training: bool | None = None):
         x = tf.convert_to_tensor(inputs)
-        channels = x.shape[-1]
+        channels = self.moving_mean.shape[0]
         gamma = tf.convert_to_tensor(self.gamma) if self.scale else tf.ones([channels])
         beta = tf.convert_to_tensor(self.beta) if self.center else tf.zeros([channels])
         if not (training and self.trainable):
             mean = tf.convert_to_tensor(self.moving_mean)
             variance = tf.convert_to_tensor(self.moving_variance)
-            y, _, _ = _fused(x, gamma, beta, mean, variance, self.epsilon, training=False)
+            wide = (tf.tile(v, [x.shape[-1] // channels]) for v in (gamma, beta, mean, variance))
+            y, _, _ = _fused(x, *wide, self.epsilon, training=False)
         else:
-            fused = collectives.num_replicas() == 1 and not _in_xla()
-            normalize = _normalize_fused if fused else _normalize_two_pass
-            y, mean, variance = normalize(x, gamma, beta, self.epsilon)
+            fused = collectives.num_replicas() == 1 and not in_xla()
+            if fused:
+                y, mean, variance = _normalize_fused(x, gamma, beta, self.epsilon)
+            else:
+                shift = tf.convert_to_tensor(self.moving_mean)
+                y, mean, variance = _normalize_replicas(x, gamma, beta, shift, self.epsilon)
             self._update(self.moving_mean, mean)
             self._update(self.moving_variance, variance)
         return tf.cast(y, self.compute_dtype)
@@ -114,20 +121,49 @@ class SyncBatchNormalization(keras.layers.Layer):
         }
 
 
-def _in_xla() -> bool:
+def in_xla() -> bool:
+    """Whether what is being traced will be compiled by XLA."""
     return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
 
 
-def _normalize_two_pass(x, gamma, beta, epsilon: float):
-    """Mean, then deviations from it, over all replicas: (y float32, mean [C], variance [C])."""
-    x = tf.cast(x, tf.float32)
+def _normalize_replicas(x, gamma, beta, shift, epsilon: float):
+    """Over all replicas and all K copies of the C channels: (y float32, mean [C], variance [C]).
+
+    One pass and one collective for both statistics, and one for both sums of the gradient, which is
+    written out because autodiff would need two of each.
+    """
+    copies = x.shape[-1] // gamma.shape[0]
     axes = list(range(x.shape.rank - 1))
-    mean = collectives.all_reduce_mean(tf.reduce_mean(x, axes))
-    # d(variance)/d(mean) is zero at the mean: stopping it saves one collective per layer.
-    deviation = tf.math.squared_difference(x, tf.stop_gradient(mean))
-    variance = collectives.all_reduce_mean(tf.reduce_mean(deviation, axes))
-    y = (x - mean) * (tf.math.rsqrt(variance + epsilon) * gamma) + beta
-    return y, mean, variance
+
+    def fold(totals: list[tf.Tensor]) -> tf.Tensor:
+        return tf.reduce_sum(tf.reshape(tf.stack(totals), [len(totals), copies, -1]), axis=1)
+
+    def wide(v: tf.Tensor) -> tf.Tensor:
+        return tf.tile(v, [copies])
+
+    @tf.custom_gradient
+    def normalize(x, gamma, beta):
+        count = tf.cast(tf.size(x) // gamma.shape[0], tf.float32)
+        off = tf.cast(x, tf.float32) - wide(shift)
+        totals = fold([tf.reduce_sum(off, axes), tf.reduce_sum(tf.square(off), axes)])
+        offset, square = tf.unstack(collectives.all_reduce_mean(totals / count))
+        mean, variance = shift + offset, tf.maximum(square - tf.square(offset), 0.0)
+        inverse = tf.math.rsqrt(variance + epsilon)
+        scale = inverse * gamma
+        y = tf.cast(x, tf.float32) * wide(scale) + wide(beta - mean * scale)
+
+        def gradient(dy, *_):
+            x32 = tf.cast(x, tf.float32)
+            products = dy * (x32 - wide(mean))
+            sums = fold([tf.reduce_sum(dy, axes), tf.reduce_sum(products, axes)])
+            mean_dy, covariance = tf.unstack(collectives.all_reduce_mean(sums / count))
+            slope = scale * tf.square(inverse) * covariance
+            dx = dy * wide(scale) - x32 * wide(slope) + wide(mean * slope - scale * mean_dy)
+            return tf.cast(dx, x.dtype), sums[1] * inverse, sums[0]
+
+        return (y, mean, variance), gradient
+
+    return normalize(x, gamma, beta)
 
 
 def _normalize_fused(x, gamma, beta, epsilon: float):

@@ -38,12 +38,15 @@ GAMMA = np.linspace(0.5, 1.5, CHANNELS).astype(np.float32)
 BETA = np.linspace(-1, 1, CHANNELS).astype(np.float32)
 
 
-def train_once(replicas: int, x: np.ndarray, dy: np.ndarray, layer=None) -> dict[str, np.ndarray]:
+def train_once(
+    replicas: int, x: np.ndarray, dy: np.ndarray, layer=None, moving_mean: float = 0.0
+) -> dict[str, np.ndarray]:
     """One training-mode call and its gradients, with x and dy split over the replicas."""
     strategy = simulated_replicas(replicas)
     with strategy.scope():
         layer = layer or SyncBatchNormalization()
         layer.build(x.shape)
+    layer.moving_mean.assign(np.full(CHANNELS, moving_mean))
     layer.gamma.assign(GAMMA)
     layer.beta.assign(BETA)
 
@@ -98,11 +101,16 @@ def test_training_equals_numpy(replicas, shape):
 
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_large_offset(replicas):
-    """Mean 1000, standard deviation 0.1: float32 holds it, E[x^2] - E[x]^2 does not."""
+    """Mean 1000, standard deviation 0.1: float32 holds it, E[x^2] - E[x]^2 does not.
+
+    The moving mean, from which deviations are summed, is ten of them away.
+    """
     x = inputs(offset=1000.0, scale=0.1)
-    dy = np.ones_like(x)
-    actual, expected = train_once(replicas, x, dy), oracle(x, GAMMA, BETA, dy)
+    dy = np.random.default_rng(1).normal(size=x.shape).astype(np.float32)
+    actual = train_once(replicas, x, dy, moving_mean=999.0)
+    expected = oracle(x, GAMMA, BETA, dy)
     np.testing.assert_allclose(actual["y"], expected["y"], atol=0.02)
+    np.testing.assert_allclose(actual["dx"], expected["dx"], atol=0.02 / 0.1)
     np.testing.assert_allclose(actual["moving_variance"], expected["moving_variance"], rtol=1e-5)
 
 
@@ -110,8 +118,49 @@ def test_large_offset_under_xla():
     x = inputs(offset=1000.0, scale=0.1)
     layer = SyncBatchNormalization()
     layer.build(x.shape)
+    layer.moving_mean.assign(np.full(CHANNELS, 999.0))
     y = tf.function(lambda x: layer(x, training=True), jit_compile=True)(x)
     np.testing.assert_allclose(y, oracle(x, 1.0, 0.0, x)["y"], atol=0.02)
+
+
+def test_the_moving_mean_comes_near_enough_by_itself():
+    """From the start, at mean 10 and deviation 0.1, and for ever after some steps."""
+    x = inputs(offset=10.0, scale=0.1)
+    layer = SyncBatchNormalization(epsilon=EPSILON)
+    layer.build(x.shape)
+    step = tf.function(lambda x: layer(x, training=True), jit_compile=True)
+    expected = oracle(x, 1.0, 0.0, x)["y"]
+    np.testing.assert_allclose(step(x), expected, atol=0.02)
+    for _ in range(50):
+        step(x)
+    np.testing.assert_allclose(step(x), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("copies", [2, 4])
+def test_copies_of_a_channel_are_one_channel(copies):
+    """Packed columns (see models.packing) are normalized as the plain ones that they are."""
+    plain = inputs((4, 6, 8, CHANNELS), offset=3.0, scale=2.0)
+    dy = np.random.default_rng(1).normal(size=plain.shape).astype(np.float32)
+    layer = SyncBatchNormalization()
+    layer.build(plain.shape)
+    layer.gamma.assign(GAMMA)
+    layer.beta.assign(BETA)
+
+    @tf.function(jit_compile=True)
+    def run(x, dy):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=True)
+        dx, dgamma, dbeta = tape.gradient(y, [x, layer.gamma.value, layer.beta.value], dy)
+        return {"y": y, "dx": dx, "dgamma": dgamma, "dbeta": dbeta}
+
+    packed = (4, 6, 8 // copies, copies * CHANNELS)
+    actual = run(tf.reshape(plain, packed), tf.reshape(dy, packed))
+    actual |= {n: tf.reshape(actual[n], plain.shape) for n in ("y", "dx")}
+    actual |= {n: getattr(layer, n).numpy() for n in ("moving_mean", "moving_variance")}
+    assert_equal(actual, oracle(plain, GAMMA, BETA, dy))
+    inference = tf.reshape(layer(tf.reshape(plain, packed)), plain.shape)
+    np.testing.assert_allclose(inference, layer(plain), rtol=1e-5, atol=1e-5)
 
 
 def test_equals_keras_over_several_steps():
