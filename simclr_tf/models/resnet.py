@@ -13,6 +13,7 @@ import keras
 from absl import logging
 
 from simclr_tf.distribute.batch_norm import SyncBatchNormalization
+from simclr_tf.models.packing import PACKED, PACKED_FOR_POOL, Conv2D, MaxPool, Unpack
 
 DEPTHS = {
     18: ("basic", (2, 2, 2, 2)),
@@ -72,11 +73,12 @@ def resnet(
 
     outputs = {}
     images = keras.Input((None, None, 3), name="images")
-    x = _conv(images, _channels(64, width_multiplier), *_STEM_CONV[stem], name="stem_conv")
-    outputs["initial_conv"] = x
+    size, stride, packs = _STEM_CONV[stem]
+    x = _conv(images, _channels(64, width_multiplier), size, stride, "stem_conv", packs=packs)
+    outputs["initial_conv"] = Unpack(packs, name="initial_conv")(x)
     x = _norm_relu(x, "stem_bn")
     if stem == "imagenet":
-        x = keras.layers.MaxPooling2D(3, 2, padding="same", name="stem_pool")(x)
+        x = MaxPool(name="stem_pool")(x)
     for group, blocks in enumerate(blocks_per_group, start=1):
         filters = _channels(64 * 2 ** (group - 1), width_multiplier)
         for block in range(1, blocks + 1):
@@ -89,14 +91,15 @@ def resnet(
                 shortcut = SyncBatchNormalization(name=f"{name}_shortcut_bn")(shortcut)
             x = keras.layers.Add(name=f"{name}_add")([x, shortcut])
             x = keras.layers.ReLU(name=f"{name}_relu")(x)
-        outputs[f"block_group{group}"] = x
+        outputs[f"block_group{group}"] = Unpack(name=f"block_group{group}")(x)
     outputs["final_avg_pool"] = keras.layers.GlobalAveragePooling2D(
         dtype="float32", name="final_avg_pool"
     )(x)
     return keras.Model(images, outputs, name="encoder")
 
 
-_STEM_CONV = {"imagenet": (7, 2), "cifar": (3, 1)}  # kernel size, stride
+# kernel size, stride, packing
+_STEM_CONV = {"imagenet": (7, 2, PACKED_FOR_POOL), "cifar": (3, 1, PACKED)}
 
 
 def _choose_stem(stem: str, image_size: int) -> str:
@@ -133,17 +136,8 @@ def _norm_relu(x, name: str):
     return keras.layers.ReLU(name=f"{name}_relu")(x)
 
 
-def _conv(x, filters: int, kernel_size: int, stride: int, name: str):
-    if stride > 1 and kernel_size > 1:
-        before = (kernel_size - 1) // 2
-        after = kernel_size - 1 - before
-        x = keras.layers.ZeroPadding2D(((before, after), (before, after)), name=f"{name}_pad")(x)
-    return keras.layers.Conv2D(
-        filters,
-        kernel_size,
-        stride,
-        padding="valid" if stride > 1 else "same",
-        use_bias=False,
-        kernel_initializer=keras.initializers.VarianceScaling(),
-        name=name,
+def _conv(x, filters: int, kernel_size: int, stride: int, name: str, **kwargs):
+    initializer = keras.initializers.VarianceScaling()
+    return Conv2D(
+        filters, kernel_size, stride, kernel_initializer=initializer, name=name, **kwargs
     )(x)
