@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import keras
 import tensorflow as tf
 from tensorflow.python.ops import control_flow_util  # no public way to see XLA while tracing
 
 from simclr_tf.distribute import collectives
+
+_STATISTICS_KEPT: list[bool] = []
 
 
 @keras.saving.register_keras_serializable(package="simclr_tf")
@@ -100,8 +105,9 @@ class SyncBatchNormalization(keras.layers.Layer):
             else:
                 shift = tf.convert_to_tensor(self.moving_mean)
                 y, mean, variance = _normalize_replicas(x, gamma, beta, shift, self.epsilon)
-            self._update(self.moving_mean, mean)
-            self._update(self.moving_variance, variance)
+            if not _STATISTICS_KEPT:
+                self._update(self.moving_mean, mean)
+                self._update(self.moving_variance, variance)
         return tf.cast(y, self.compute_dtype)
 
     def _update(self, moving: keras.Variable, value: tf.Tensor) -> None:
@@ -119,6 +125,16 @@ class SyncBatchNormalization(keras.layers.Layer):
             "scale": self.scale,
             "gamma_initializer": keras.initializers.serialize(self.gamma_initializer),
         }
+
+
+@contextlib.contextmanager
+def statistics_kept() -> Iterator[None]:
+    """Training mode that leaves the moving statistics alone, for what is computed a second time."""
+    _STATISTICS_KEPT.append(True)
+    try:
+        yield
+    finally:
+        _STATISTICS_KEPT.pop()
 
 
 def in_xla() -> bool:

@@ -8,12 +8,16 @@ symmetric padding, known before the input size is, wherever a convolution stride
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
+
 import gin
 import keras
 from absl import logging
 
 from simclr_tf.distribute.batch_norm import SyncBatchNormalization
 from simclr_tf.models.packing import PACKED, PACKED_FOR_POOL, Conv2D, MaxPool, Unpack
+from simclr_tf.models.remat import Remat
 
 DEPTHS = {
     18: ("basic", (2, 2, 2, 2)),
@@ -32,6 +36,7 @@ def resnet(
     depth: int = 50,
     width_multiplier: float = 1.0,
     stem: str = "auto",
+    remat: Sequence[int] = (),
     *,
     image_size: int,
 ) -> keras.Model:
@@ -48,6 +53,8 @@ def resnet(
         width_multiplier: Factor on every channel count; 1, 2 and 4 in the paper.
         stem: "imagenet" (7x7/2 convolution and 3x3/2 max-pool), "cifar" (3x3/1 convolution, no
             pool; paper, appendix B.9) or "auto" (cifar for images of at most 64 pixels).
+        remat: Block groups, of 1 to 4, whose activations are computed again for the gradient
+            instead of being kept: less memory for more time.
         image_size: Side of the images in pixels; it decides only what "auto" means.
 
     Returns:
@@ -56,7 +63,7 @@ def resnet(
         "block_group4", each [N, h, w, c] in the compute dtype, and "final_avg_pool" [N, D] float32.
 
     Raises:
-        ValueError: For a depth, width or stem that does not exist.
+        ValueError: For a depth, width, stem or block group that does not exist.
     """
     if depth not in DEPTHS:
         raise ValueError(
@@ -67,6 +74,8 @@ def resnet(
         raise ValueError(
             f"width_multiplier must be positive. Received: width_multiplier={width_multiplier}."
         )
+    if not set(remat) <= {1, 2, 3, 4}:
+        raise ValueError(f"remat must name block groups, of 1 to 4. Received: remat={remat}.")
     stem = _choose_stem(stem, image_size)
     kind, blocks_per_group = DEPTHS[depth]
     branch = _basic_branch if kind == "basic" else _bottleneck_branch
@@ -81,16 +90,15 @@ def resnet(
         x = MaxPool(name="stem_pool")(x)
     for group, blocks in enumerate(blocks_per_group, start=1):
         filters = _channels(64 * 2 ** (group - 1), width_multiplier)
-        for block in range(1, blocks + 1):
-            stride = 2 if group > 1 and block == 1 else 1
-            name = f"block_group{group}_block{block}"
-            shortcut = x
-            x = branch(x, filters, stride, name)
-            if block == 1:
-                shortcut = _conv(shortcut, x.shape[-1], 1, stride, f"{name}_shortcut_conv")
-                shortcut = SyncBatchNormalization(name=f"{name}_shortcut_bn")(shortcut)
-            x = keras.layers.Add(name=f"{name}_add")([x, shortcut])
-            x = keras.layers.ReLU(name=f"{name}_relu")(x)
+        build = functools.partial(
+            _group, branch=branch, filters=filters, blocks=blocks, group=group
+        )
+        if group in remat:
+            inside = keras.Input(x.shape[1:], dtype=x.dtype)
+            name = f"block_group{group}_remat"
+            x = Remat(keras.Model(inside, build(inside), name=f"{name}_block"), name=name)(x)
+        else:
+            x = build(x)
         outputs[f"block_group{group}"] = Unpack(name=f"block_group{group}")(x)
     outputs["final_avg_pool"] = keras.layers.GlobalAveragePooling2D(
         dtype="float32", name="final_avg_pool"
@@ -112,6 +120,20 @@ def _choose_stem(stem: str, image_size: int) -> str:
         stem = "cifar" if image_size <= CIFAR_STEM_MAX_SIZE else "imagenet"
         logging.info("resnet: stem 'auto' is '%s' for images of %d px.", stem, image_size)
     return stem
+
+
+def _group(x, branch, filters: int, blocks: int, group: int):
+    for block in range(1, blocks + 1):
+        stride = 2 if group > 1 and block == 1 else 1
+        name = f"block_group{group}_block{block}"
+        shortcut = x
+        x = branch(x, filters, stride, name)
+        if block == 1:
+            shortcut = _conv(shortcut, x.shape[-1], 1, stride, f"{name}_shortcut_conv")
+            shortcut = SyncBatchNormalization(name=f"{name}_shortcut_bn")(shortcut)
+        x = keras.layers.Add(name=f"{name}_add")([x, shortcut])
+        x = keras.layers.ReLU(name=f"{name}_relu")(x)
+    return x
 
 
 def _channels(base: int, width_multiplier: float) -> int:

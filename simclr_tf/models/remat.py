@@ -1,0 +1,51 @@
+"""Rematerialization: keep a block's input, and compute the rest again for the gradient."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+from tensorflow.compiler.tf2xla.ops import gen_xla_ops
+
+from simclr_tf.distribute.batch_norm import in_xla, statistics_kept
+
+
+@keras.saving.register_keras_serializable(package="simclr_tf")
+class Remat(keras.Model):
+    """Runs `block`; in training its activations are not kept but computed again.
+
+    (Chen et al., https://arxiv.org/abs/1604.06174.) The moving statistics of normalizations are
+    updated once, and the collectives of training-mode normalization run twice.
+
+    Args:
+        block: a functional model of one input and one output.
+    """
+
+    def __init__(self, block: keras.Model, **kwargs):
+        super().__init__(**kwargs)
+        self.block = block
+
+    def call(self, inputs, training: bool | None = None):
+        if not training:
+            return self.block.call(inputs, training=training)
+
+        @tf.custom_gradient
+        def run(x):
+            def gradient(dy, variables=()):
+                # Or the compiler would see that the same was computed before, and keep that.
+                again, later = _barrier(x, dy)
+                with statistics_kept(), tf.GradientTape() as tape:
+                    tape.watch(again)
+                    y = self.block.call(again, training=True)
+                dx, *dvariables = tape.gradient(y, [again, *variables], later)
+                return (dx, dvariables) if variables else dx
+
+            return self.block.call(x, training=True), gradient
+
+        return run(inputs)
+
+    def compute_output_shape(self, input_shape):
+        return self.block.compute_output_shape(input_shape)
+
+
+def _barrier(*tensors: tf.Tensor) -> list[tf.Tensor]:
+    return gen_xla_ops.xla_optimization_barrier(tensors) if in_xla() else list(tensors)
