@@ -39,6 +39,9 @@ setup(
         "gpu": ["tensorflow[and-cuda]>=2.19,<2.22"],
         # libtpu 0.0.30 loads beside tensorflow-tpu 2.20, 0.0.35 aborts the process.
         "tpu": ["tensorflow-tpu[gcs-filesystem]>=2.20,<2.21", "libtpu<0.0.31"],
+        # tools/preflight.py compiles given programs, for which jax has no public API, hence the
+        # upper bound. Where TensorFlow needs an older libtpu ([tpu]), install this elsewhere.
+        "preflight": ["jax>=0.10.2,<0.11", "libtpu>=0.0.52"],
         # tf-keras is the Keras 2 that addons imports; pip picks the release for this TensorFlow.
         "addons": [
             "tensorflow-addons==0.23.0; python_version < '3.12'",

@@ -13,7 +13,7 @@ from simclr_tf.errors import RequestError
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Sources by split, opened on demand."""
+    """Sources by split, opened on demand; `opened` stands for the one to train on."""
 
     spec: str
     image_size: int
@@ -21,9 +21,10 @@ class Data:
     eval_split: str
     shuffle_buffer: int
     data_dir: str | None
+    opened: Source | None = None
 
     def train(self) -> Source:
-        return open_source(self.spec, self.train_split, self.data_dir)
+        return self.opened or open_source(self.spec, self.train_split, self.data_dir)
 
     def evaluation(self) -> Source:
         """The split to evaluate on, which must be one of its own.

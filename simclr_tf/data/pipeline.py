@@ -69,6 +69,15 @@ class ViewsPipeline:
             )
             return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
 
+    def element_spec(self, per_replica: int) -> dict[str, tf.TensorSpec]:
+        """What `dataset` gives a replica of B = `per_replica` images."""
+        side = self.image_size
+        return {
+            "images": tf.TensorSpec([_NUM_VIEWS * per_replica, side, side, 3], tf.float32),
+            "labels": tf.TensorSpec([per_replica], tf.int32),
+            "index": tf.TensorSpec([per_replica], tf.int32),
+        }
+
     def _from_array(self, source: ArraySource, host: HostSlice, start_step: int):
         images = tf.constant(source.images)
         labels = _labels(source)

@@ -38,6 +38,20 @@ def open_tfds(name: str, split: str, data_dir: str | None) -> Source:
     return _open(builder, split, f"tfds:{name}")
 
 
+def class_names_of(spec: str) -> list[str] | None:
+    """The classes of `shapes` or `tfds:NAME`, which need not be prepared; None if not known."""
+    if spec == "shapes":
+        return list(shapes.CLASSES)
+    if not spec.startswith("tfds:"):
+        return None
+    try:
+        features = tfds.builder(spec.removeprefix("tfds:"), try_gcs=False).info.features
+    except (tfds.core.DatasetNotFoundError, ValueError, AssertionError):
+        return None
+    label = dict(features).get("label")
+    return list(label.names) if isinstance(label, tfds.features.ClassLabel) else None
+
+
 def _not_prepared(name: str, data_dir: str | None) -> str:
     return (
         f"The data set must be prepared before training, which downloads nothing. Received: "

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import glob
-import importlib.util
 import json
 import os
 import pathlib
@@ -13,6 +11,8 @@ import pathlib
 import gin
 import tensorflow as tf
 
+from simclr_tf.distribute.lowering import LoweringStrategy
+from simclr_tf.distribute.tpu import tpu_name, tpu_strategy
 from simclr_tf.errors import RequestError
 
 
@@ -92,10 +92,9 @@ def create_strategy(cpu_replicas: int = 1, *, tpu: str) -> tf.distribute.Strateg
     Raises:
       RequestError: the TPU or the CPU replicas cannot be had.
     """
-    if tpu == "auto":
-        tpu = os.environ.get("TPU_NAME") or ("local" if _has_local_tpu() else "none")
-    if tpu != "none":
-        return _tpu_strategy(tpu)
+    name = tpu_name(tpu)
+    if name != "none":
+        return tpu_strategy(name)
     cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
     if sum(len(cluster.get(kind, [])) for kind in ("chief", "worker")) > 1:
         return tf.distribute.MultiWorkerMirroredStrategy()
@@ -116,13 +115,13 @@ def describe(strategy: tf.distribute.Strategy) -> str:
     return f"{kind} ({strategy.num_replicas_in_sync} on {devices[-1]})"
 
 
-def fast_precision() -> str:
-    """The Keras dtype policy that this machine's devices compute fastest in.
+def fast_precision(strategy: tf.distribute.Strategy) -> str:
+    """The Keras dtype policy that the strategy's devices compute fastest in.
 
     `mixed_bfloat16` on TPUs, on GPUs from compute capability 8.0, and on CPUs with bfloat16
     instructions; elsewhere bfloat16 is emulated, and `float32` is faster.
     """
-    if tf.config.list_logical_devices("TPU"):
+    if isinstance(strategy, (tf.distribute.TPUStrategy, LoweringStrategy)):
         return "mixed_bfloat16"
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
@@ -139,34 +138,6 @@ def _cpu_flags() -> set[str]:
     except OSError:
         return set()
     return set(next((line for line in text.splitlines() if line.startswith("flags")), "").split())
-
-
-def _has_local_tpu() -> bool:
-    devices = glob.glob("/dev/accel[0-9]*") + glob.glob("/dev/vfio/[0-9]*")
-    return bool(devices) and importlib.util.find_spec("libtpu") is not None
-
-
-def _tpu_strategy(name: str) -> tf.distribute.Strategy:
-    try:
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
-        if name != "local":
-            tf.config.experimental_connect_to_cluster(resolver)
-        tf.tpu.experimental.initialize_tpu_system(resolver)
-        return tf.distribute.TPUStrategy(resolver)
-    except (
-        tf.errors.OpError,
-        ValueError,
-        RuntimeError,
-        LookupError,
-        OSError,
-        ImportError,
-    ) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise RequestError(
-            f"The TPU must be reachable. Received: --tpu={name}; TensorFlow {tf.__version__} says: "
-            f"{reason} On a TPU VM install simclr_tf[tpu] alone (no other TensorFlow beside it) "
-            "and use --tpu=local; to train without a TPU, say --tpu=none."
-        ) from error
 
 
 def simulated_replicas(count: int) -> tf.distribute.Strategy:

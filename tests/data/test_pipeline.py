@@ -62,6 +62,16 @@ def test_batches_are_pairs_of_views_in_range(source):
     assert (differing > 1e-3).all()
 
 
+def test_what_is_lowered_is_what_is_fed(source):
+    """The static shapes for which preflight compiles the step."""
+    built = pipeline(source)
+    spec = built.element_spec(per_replica=4)
+    assert built.dataset(ONE_HOST).element_spec.keys() == spec.keys()
+    for name, value in batches(source, 1)[0].items():
+        static = (tuple(spec[name].shape), spec[name].dtype.as_numpy_dtype)
+        assert (value.shape, value.dtype) == static, name
+
+
 def test_every_epoch_shows_every_image_once_in_another_order(source):
     n = source.num_examples
     host = HostSlice(index=0, num_hosts=1, replicas=1, per_replica=n)

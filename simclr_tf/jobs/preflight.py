@@ -1,0 +1,304 @@
+"""`preflight`: whether a recipe compiles for a TPU, fits, and how long a step might take."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import importlib.util
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import gin
+import keras
+import tensorflow as tf
+
+import simclr_tf
+from simclr_tf.data.data import Data, data
+from simclr_tf.data.source import Source
+from simclr_tf.data.tfds_source import class_names_of
+from simclr_tf.distribute.lowering import LoweringStrategy, Program, lower
+from simclr_tf.errors import RequestError
+from simclr_tf.jobs import Context
+from simclr_tf.jobs.pretrain import pretrain
+from simclr_tf.jobs.pretraining import Pretraining
+from simclr_tf.preflight.analysis import Analysis, analyse
+from simclr_tf.preflight.chips import GIB, Topology, parse_topology
+from simclr_tf.preflight.flop import training_flop
+from simclr_tf.training.checkpoints import write_text
+
+_COMPILER = pathlib.Path(simclr_tf.__file__).parent / "preflight" / "compiler.py"
+# The images of a data set that is not here; their number decides the schedule alone.
+_IMAGES_ON_PAPER = 10**6
+
+
+@gin.configurable
+def preflight(
+    context: Context,
+    *,
+    pretrain: Callable[..., Any] = pretrain,
+    topologies: Sequence[str] = ("v3:8x8",),
+    num_classes: int | None = None,
+    compiler_python: str = "",
+    suggest: bool = False,
+) -> dict:
+    """Lowers the trainer's replica function, and compiles it by the TPU compiler, without a TPU.
+
+    Args:
+      context: what the command line says.
+      pretrain: the job whose step is compiled, with all that the recipe binds.
+      topologies: slices to compile for, such as `v3:8x8` or `v5e:4x4`.
+      num_classes: of the online probe, where the data neither is here nor known by name.
+      compiler_python: the interpreter of the environment that has jax and libtpu (`[preflight]`);
+        by default this one.
+      suggest: whether to try, where the step does not fit, what would make it fit.
+
+    Returns:
+      The numbers, which are also in `results/preflight.json`.
+
+    Raises:
+      RequestError: a topology is not known, the recipe cannot be put together for it, the replica
+        function holds what no TPU runs, or there is no compiler.
+    """
+    parsed = [parse_topology(name) for name in topologies]
+    compiler = _Compiler(compiler_python or sys.executable)
+
+    def step_for(topology: Topology) -> _Step:
+        return pretrain(
+            context,
+            data=_OnPaper(num_classes),
+            strategy=lambda tpu: LoweringStrategy(topology.num_devices),
+            then=_lower_step,
+        )
+
+    results = []
+    print(_HEADER, flush=True)
+    for topology in parsed:
+        result = _compile_step(step_for, topology, compiler)
+        if suggest and not result["fits"]:
+            batch = result["images_per_device"] * topology.num_devices
+            result["what_would_fit"] = _suggestion(step_for, topology, batch, compiler)
+        results.append(result)
+    for result in results:
+        print(_details(result), flush=True)
+    versions = {
+        "simclr_tf": simclr_tf.__version__,
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        **(results[0]["versions"] if results else {}),
+    }
+    record = {"job": "preflight", "numbers": results, "versions": versions}
+    folder = os.path.join(context.model_dir, "results")
+    tf.io.gfile.makedirs(folder)
+    write_text(os.path.join(folder, "preflight.json"), json.dumps(record, indent=2) + "\n")
+    return record
+
+
+@dataclasses.dataclass(frozen=True)
+class _Step:
+    """A lowered training step, and what it is asked to compute."""
+
+    program: Program
+    per_replica: int
+    model_flop: int
+
+
+def _lower_step(run: Pretraining) -> _Step:
+    replicas = run.plan.num_replicas
+    per_replica = run.plan.global_batch_size // replicas
+    spec = run.pipeline.element_spec(per_replica)
+    return _Step(
+        program=lower(run.strategy, run.train_step(), spec),
+        per_replica=per_replica,
+        model_flop=training_flop(run.simclr, spec["images"]),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _OnPaper:
+    """Stands for the recipe's `data`: all that is said of it, and nothing of it opened."""
+
+    num_classes: int | None
+
+    def __call__(self, data_dir: str | None) -> Data:
+        recipe = data(data_dir=data_dir)
+        names = range(self.num_classes) if self.num_classes else class_names_of(recipe.spec)
+        source = Source(
+            name=recipe.spec,
+            num_examples=_IMAGES_ON_PAPER,
+            class_names=[str(name) for name in names] if names else None,
+        )
+        return dataclasses.replace(recipe, opened=source)
+
+
+class _Compiler:
+    """The TPU compiler, in a process of its own."""
+
+    def __init__(self, python: str):
+        self._python = python
+        if not shutil.which(python):
+            raise RequestError(
+                "preflight.compiler_python must be a Python interpreter. Received: "
+                f"{python!r}, which is none."
+            )
+        if python == sys.executable and not importlib.util.find_spec("libtpu"):
+            raise RequestError(
+                "preflight needs jax and libtpu. Received: an environment without libtpu. Run "
+                "pip install -e '.[preflight]', or where that does not go (a TPU host) install jax "
+                "and libtpu elsewhere and bind preflight.compiler_python to that interpreter."
+            )
+
+    def __call__(self, program: Program, topology: Topology) -> tuple[dict, Analysis]:
+        with tempfile.TemporaryDirectory() as folder:
+            files = [os.path.join(folder, name) for name in ("step.mlir", "said.json", "step.hlo")]
+            pathlib.Path(files[0]).write_text(program.stablehlo)
+            done = subprocess.run(
+                [self._python, str(_COMPILER), files[0], topology.name, *files[1:]],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if done.returncode:
+                said = done.stderr.strip().splitlines() or ["no message"]
+                reason = next((line for line in said if re.match(r"[\w.]*Error: ", line)), said[-1])
+                raise RequestError(
+                    f"The TPU compiler must take the program. Received for {topology.name}, from "
+                    f"{self._python}: exit code {done.returncode}, {reason}"
+                )
+            said = json.loads(pathlib.Path(files[1]).read_text())
+            if said["num_devices"] != topology.num_devices:
+                raise RequestError(
+                    f"{topology.name} must have {topology.num_devices} devices. Received from the "
+                    f"compiler: {said['num_devices']}."
+                )
+            return said, analyse(pathlib.Path(files[2]).read_text())
+
+
+def _compile_step(
+    step_for: Callable[[Topology], _Step], topology: Topology, compiler: _Compiler
+) -> dict:
+    """Compiles a step, prints its row of the table, and returns what came of it."""
+    step = step_for(topology)
+    keras.backend.clear_session()
+    gc.collect()
+    said, analysis = compiler(step.program, topology)
+    chip = topology.chip
+    result = {
+        "topology": topology.name,
+        "devices": topology.num_devices,
+        "images_per_device": step.per_replica,
+        "model_flop": step.model_flop,
+        "hbm_bytes": chip.hbm_bytes,
+        **said,
+    }
+    if "out_of_memory" in said:
+        result["fits"] = False
+    else:
+        used = sum(said[f"{n}_bytes"] for n in ("argument", "output", "temporary", "code"))
+        used -= said["aliased_bytes"]
+        seconds = analysis.cycles / chip.clock_hz
+        result |= {
+            "used_bytes": used,
+            "fits": used <= chip.hbm_bytes,
+            "estimated_cycles": analysis.cycles,
+            "estimated_seconds": seconds,
+            "estimated_utilization": step.model_flop / seconds / chip.peak_flops,
+            "collectives": [dataclasses.asdict(c) for c in analysis.collectives],
+            "not_estimated": analysis.not_estimated,
+            "longest": [dataclasses.asdict(f) for f in analysis.fusions[:10]],
+        }
+    print(_row(result), flush=True)
+    return result
+
+
+_REMEDIES = (
+    ("resnet.remat = (1, 2)", {"resnet.remat": (1, 2)}, 1),
+    ("resnet.remat = (1, 2, 3, 4)", {"resnet.remat": (1, 2, 3, 4)}, 1),
+    ("half the images a device (twice the devices, or half the batch)", {}, 2),
+    ("a quarter of the images a device (four times the devices, or a quarter of the batch)", {}, 4),
+)
+
+
+def _suggestion(step_for, topology: Topology, batch: int, compiler: _Compiler) -> str | None:
+    """The first remedy that lets the step fit, found by trying; None if none does."""
+    for words, bindings, fewer in _REMEDIES:
+        if batch // fewer < topology.num_devices or batch % (fewer * topology.num_devices):
+            continue
+        with _bound({**bindings, "pretrain.global_batch_size": batch // fewer}):
+            if _compile_step(step_for, topology, compiler)["fits"]:
+                return words
+    return None
+
+
+@contextlib.contextmanager
+def _bound(bindings: dict[str, Any]) -> Iterator[None]:
+    before = gin.config_str()
+    with gin.unlock_config():
+        for name, value in bindings.items():
+            gin.bind_parameter(name, value)
+        try:
+            yield
+        finally:
+            gin.clear_config()
+            gin.parse_config(before)
+
+
+_COLUMNS = {
+    "topology": 11,
+    "devices": 7,
+    "images/dev": 10,
+    "fits": 4,
+    "args GiB": 8,
+    "temp GiB": 8,
+    "used of HBM": 12,
+    "Mcycles": 8,
+    "ms": 7,
+    "MFU": 5,
+    "compiled": 8,
+}
+_HEADER = "  ".join(f"{name:>{width}}" for name, width in _COLUMNS.items())
+
+
+def _row(r: dict) -> str:
+    cells = [r["topology"], r["devices"], r["images_per_device"], "yes" if r["fits"] else "NO"]
+    if "used_bytes" in r:
+        cells += [
+            f"{r['argument_bytes'] / GIB:.2f}",
+            f"{r['temporary_bytes'] / GIB:.2f}",
+            f"{r['used_bytes'] / GIB:.1f} of {r['hbm_bytes'] / GIB:.0f}",
+            f"{r['estimated_cycles'] / 1e6:.1f}",
+            f"{r['estimated_seconds'] * 1e3:.1f}",
+            f"{r['estimated_utilization']:.0%}",
+            f"{r['seconds']:.0f} s",
+        ]
+    widths = _COLUMNS.values()
+    return "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=False))
+
+
+def _details(r: dict) -> str:
+    lines = [f"\n{r['topology']}, {r['images_per_device']} images a device:"]
+    if "out_of_memory" in r:
+        lines.append("  " + "\n  ".join(r["out_of_memory"].splitlines()[:3]))
+    else:
+        lines.append(
+            f"  {r['model_flop']:.3e} flop of the model a device and step, {r['flop']:.3e} as "
+            "compiled. Cycles, times and MFU are the compiler's estimates, not measurements; they "
+            "leave out "
+            + ", ".join(f"{count} {kind}" for kind, count in r["not_estimated"].items())
+        )
+        lines += [
+            f"  {c['kind']}: {c['count']}, {c['bytes'] / 2**20:.1f} MiB" for c in r["collectives"]
+        ]
+        lines.append("  longest fusions, in million cycles:")
+        lines += [f"    {f['cycles'] / 1e6:6.3f}  {f['op']}" for f in r["longest"]]
+    if not r["fits"] and "what_would_fit" in r:
+        lines.append(f"  what would fit: {r['what_would_fit'] or 'nothing that was tried'}")
+    return "\n".join(lines)

@@ -1,0 +1,47 @@
+"""If this breaks, `preflight` says nothing, or something else than the compiler."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("libtpu", reason="needs the extra [preflight]")
+
+
+def preflight(folder, *arguments):
+    command = [sys.executable, "tools/preflight.py", "--gin_file=gin/quickstart.gin"]
+    return subprocess.run(
+        [*command, f"--model_dir={folder}", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=os.path.dirname(os.path.dirname(os.path.dirname(__file__))),
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_a_small_recipe_compiles_for_two_generations(tmp_path):
+    done = preflight(tmp_path, "--topology=v3:2x2", "--topology=v5e:2x2")
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "results" / "preflight.json").read_text())
+    assert record["versions"]["libtpu"]
+    for result, devices, batch in zip(record["numbers"], (8, 4), (16, 32), strict=True):
+        assert (result["devices"], result["images_per_device"]) == (devices, batch)
+        assert result["fits"] and result["used_bytes"] < result["hbm_bytes"]
+        # Every weight and velocity is replaced in its place.
+        assert 0.9 < result["aliased_bytes"] / result["output_bytes"] <= 1
+        assert result["model_flop"] <= result["flop"] < 3 * result["model_flop"]
+        assert 0 < result["estimated_utilization"] < 1
+        assert sum(c["count"] for c in result["collectives"]) > 20
+        assert len(result["longest"]) == 10 and all(f["op"] for f in result["longest"])
+        assert result["topology"] in done.stdout
+
+
+def test_wrong_requests(tmp_path):
+    done = preflight(tmp_path, "--topology=v3:3x3x")
+    assert done.returncode == 2 and "topology must be" in done.stderr
+    done = preflight(tmp_path, "--gin_bindings=preflight.compiler_python = '/no/python'")
+    assert done.returncode == 2 and "/no/python" in done.stderr
+    assert not os.listdir(tmp_path)

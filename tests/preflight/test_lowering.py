@@ -1,0 +1,84 @@
+"""If this breaks, a run fails on the TPU that somebody has rented for it, after minutes."""
+
+import pathlib
+
+import pytest
+import tensorflow as tf
+
+from simclr_tf import config, jobs
+from simclr_tf.distribute.lowering import LoweringStrategy, lower, not_for_tpu
+from simclr_tf.errors import RequestError
+from simclr_tf.jobs.preflight import _lower_step, _OnPaper
+from simclr_tf.jobs.pretrain import pretrain
+
+RECIPES = sorted(
+    path
+    for path in (pathlib.Path(__file__).parents[2] / "gin").glob("*.gin")
+    if path.stem not in ("base", "imagenet", "cifar10")  # parts of the others
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_is_for_tpus(recipe):
+    """At a small batch and resolution, with the stem that the recipe's own resolution has."""
+    jobs.load()
+    stem = "imagenet" if "imagenet" in recipe.read_text() or recipe.stem == "folder" else "cifar"
+    bindings = ["pretrain.global_batch_size = 16", "data.image_size = 64"]
+    config.load([str(recipe)], [*bindings, f"resnet.stem = '{stem}'"])
+    step = pretrain(
+        jobs.Context(model_dir="unused"),
+        data=_OnPaper(num_classes=10),
+        strategy=lambda tpu: LoweringStrategy(8),
+        then=_lower_step,
+    )
+    text = step.program.stablehlo
+    assert "stablehlo.all_reduce" in text and "bf16" in text
+    for unwanted in ("f64", "?x", "dynamic_reshape", "custom_call", "infeed", "outfeed", "send"):
+        assert unwanted not in text, unwanted
+    assert all("convolution" not in line or "bf16" in line for line in text.splitlines())
+
+
+VECTOR = tf.TensorSpec([4])
+
+
+@pytest.mark.parametrize(
+    ("function", "fault"),
+    [
+        (lambda x: tf.strings.length(tf.as_string(x)), "gives string"),
+        (lambda x: tf.reduce_sum(tf.cast(x, tf.float64)), "gives float64"),
+        (lambda x: tf.boolean_mask(x, x > 0), r"has the shape \(None,\)"),
+        (lambda x: tf.py_function(lambda v: v, [x], tf.float32), "runs on the host"),
+        (tf.function(lambda x: tf.cast(x, tf.float64)), "gives float64"),
+    ],
+)
+def test_what_no_tpu_runs_is_named(function, fault):
+    with pytest.raises(RequestError, match=f"(?s)static shape that a TPU runs.*{fault}"):
+        lower(LoweringStrategy(2), function, VECTOR)
+
+
+def test_faults_inside_of_functions_are_found():
+    @tf.function
+    def inner(x):
+        return tf.cast(tf.as_string(x) == "1", tf.float32)
+
+    graph = tf.function(lambda x: inner(x) + 1.0).get_concrete_function(VECTOR).graph
+    assert any("gives string" in line for line in not_for_tpu(graph))
+
+
+def test_arguments_and_results_of_a_program():
+    strategy = LoweringStrategy(2)
+    with strategy.scope():
+        read, written = tf.Variable([1.0, 2.0]), tf.Variable(3.0)
+
+    def replica_fn(x):
+        context = tf.distribute.get_replica_context()
+        total = context.all_reduce("sum", tf.reduce_sum(x * read))
+        written.assign_add(total)
+        return total
+
+    program = lower(strategy, replica_fn, tf.TensorSpec([2]))
+    assert {id(v) for v in program.variables} == {id(read), id(written)}
+    assert [id(v) for v in program.updated] == [id(written)]
+    assert "tensor<1x2xi64>" in program.stablehlo  # one group of two replicas
+    assert "mhlo." not in program.stablehlo.partition("module @")[2].partition("\n")[2]
