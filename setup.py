@@ -37,7 +37,7 @@ setup(
     extras_require={
         "cpu": ["tensorflow>=2.19,<2.22"],
         "gpu": ["tensorflow[and-cuda]>=2.19,<2.22"],
-        # libtpu 0.0.30 loads beside tensorflow-tpu 2.20, 0.0.35 aborts the process.
+        # libtpu 0.0.30 loads beside tensorflow-tpu 2.20, 0.0.32 aborts the process.
         "tpu": ["tensorflow-tpu[gcs-filesystem]>=2.20,<2.21", "libtpu<0.0.31"],
         # tools/preflight.py compiles given programs, for which jax has no public API, hence the
         # upper bound. Where TensorFlow needs an older libtpu ([tpu]), install this elsewhere.

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from absl import flags, logging
 
 from simclr_tf import jobs
+from simclr_tf.distribute import environment
 from simclr_tf.errors import PreemptedError, RequestError, RunError
 
 
@@ -96,6 +97,9 @@ def _run(values: flags.FlagValues) -> None:
     )
     if not values.gin_file and not values.gin_bindings:
         raise RequestError("A recipe must be given, such as --gin_file=gin/quickstart.gin.")
+    problem = environment.libtpu_problem()
+    if problem:  # importing TensorFlow would end the process
+        raise RequestError(f"{problem} To mend it, {environment.reinstall('tpu')}")
     known = jobs.load()  # imports TensorFlow
 
     from simclr_tf import config

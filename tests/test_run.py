@@ -48,6 +48,13 @@ def test_wrong_flags_end_with_2(capsys, arguments, words):
     assert words in capsys.readouterr().err
 
 
+def test_a_libtpu_that_would_end_the_process_is_refused_before(capsys, monkeypatch):
+    monkeypatch.setattr(run.environment, "libtpu_problem", lambda: "libtpu must be older.")
+    monkeypatch.setattr(run.jobs, "load", lambda: pytest.fail("TensorFlow was imported"))
+    assert run.main(["--gin_file=gin/quickstart.gin"]) == 2
+    assert "libtpu must be older. To mend it, in a fresh" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("env", "words"),
     [
