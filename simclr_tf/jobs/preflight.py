@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import gc
 import importlib.util
 import json
@@ -25,7 +26,7 @@ import simclr_tf
 from simclr_tf.data.data import Data, data
 from simclr_tf.data.source import Source
 from simclr_tf.data.tfds_source import class_names_of
-from simclr_tf.distribute.lowering import LoweringStrategy, Program, lower
+from simclr_tf.distribute.lowering import LoweringStrategy, lower
 from simclr_tf.errors import RequestError
 from simclr_tf.jobs import Context
 from simclr_tf.jobs.pretrain import pretrain
@@ -71,21 +72,22 @@ def preflight(
     parsed = [parse_topology(name) for name in topologies]
     compiler = _Compiler(compiler_python or sys.executable)
 
-    def step_for(topology: Topology) -> _Step:
+    def lower_for(num_devices: int) -> _Step:
         return pretrain(
             context,
             data=_OnPaper(num_classes),
-            strategy=lambda tpu: LoweringStrategy(topology.num_devices),
+            strategy=lambda tpu: LoweringStrategy(num_devices),
             then=_lower_step,
         )
 
+    lowered = functools.cache(lower_for)  # the program does not depend on the chip
     results = []
     print(_HEADER, flush=True)
     for topology in parsed:
-        result = _compile_step(step_for, topology, compiler)
+        result = _compile_step(lowered, topology, compiler)
         if suggest and not result["fits"]:
             batch = result["images_per_device"] * topology.num_devices
-            result["what_would_fit"] = _suggestion(step_for, topology, batch, compiler)
+            result["what_would_fit"] = _suggestion(lower_for, topology, batch, compiler)
         results.append(result)
     for result in results:
         print(_details(result), flush=True)
@@ -106,7 +108,7 @@ def preflight(
 class _Step:
     """A lowered training step, and what it is asked to compute."""
 
-    program: Program
+    stablehlo: str
     per_replica: int
     model_flop: int
 
@@ -116,7 +118,7 @@ def _lower_step(run: Pretraining) -> _Step:
     per_replica = run.plan.global_batch_size // replicas
     spec = run.pipeline.element_spec(per_replica)
     return _Step(
-        program=lower(run.strategy, run.train_step(), spec),
+        stablehlo=lower(run.strategy, run.train_step(), spec).stablehlo,
         per_replica=per_replica,
         model_flop=training_flop(run.simclr, spec["images"]),
     )
@@ -156,10 +158,10 @@ class _Compiler:
                 "and libtpu elsewhere and bind preflight.compiler_python to that interpreter."
             )
 
-    def __call__(self, program: Program, topology: Topology) -> tuple[dict, Analysis]:
+    def __call__(self, stablehlo: str, topology: Topology) -> tuple[dict, Analysis]:
         with tempfile.TemporaryDirectory() as folder:
             files = [os.path.join(folder, name) for name in ("step.mlir", "said.json", "step.hlo")]
-            pathlib.Path(files[0]).write_text(program.stablehlo)
+            pathlib.Path(files[0]).write_text(stablehlo)
             done = subprocess.run(
                 [self._python, str(_COMPILER), files[0], topology.name, *files[1:]],
                 capture_output=True,
@@ -183,13 +185,12 @@ class _Compiler:
 
 
 def _compile_step(
-    step_for: Callable[[Topology], _Step], topology: Topology, compiler: _Compiler
+    step_for: Callable[[int], _Step], topology: Topology, compiler: _Compiler
 ) -> dict:
     """Compiles a step, prints its row of the table, and returns what came of it."""
-    step = step_for(topology)
-    keras.backend.clear_session()
-    gc.collect()
-    said, analysis = compiler(step.program, topology)
+    step = step_for(topology.num_devices)
+    gc.collect()  # of the models, whose weights the compiler could use the memory of
+    said, analysis = compiler(step.stablehlo, topology)
     chip = topology.chip
     result = {
         "topology": topology.name,
@@ -227,13 +228,13 @@ _REMEDIES = (
 )
 
 
-def _suggestion(step_for, topology: Topology, batch: int, compiler: _Compiler) -> str | None:
+def _suggestion(lower_for, topology: Topology, batch: int, compiler: _Compiler) -> str | None:
     """The first remedy that lets the step fit, found by trying; None if none does."""
     for words, bindings, fewer in _REMEDIES:
         if batch // fewer < topology.num_devices or batch % (fewer * topology.num_devices):
             continue
         with _bound({**bindings, "pretrain.global_batch_size": batch // fewer}):
-            if _compile_step(step_for, topology, compiler)["fits"]:
+            if _compile_step(lower_for, topology, compiler)["fits"]:
                 return words
     return None
 

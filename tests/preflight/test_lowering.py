@@ -32,7 +32,7 @@ def test_every_recipe_is_for_tpus(recipe):
         strategy=lambda tpu: LoweringStrategy(8),
         then=_lower_step,
     )
-    text = step.program.stablehlo
+    text = step.stablehlo
     assert "stablehlo.all_reduce" in text and "bf16" in text
     for unwanted in ("f64", "?x", "dynamic_reshape", "custom_call", "infeed", "outfeed", "send"):
         assert unwanted not in text, unwanted
