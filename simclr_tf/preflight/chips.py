@@ -31,8 +31,9 @@ class Chip:
 # Memory and peak, of a chip: https://cloud.google.com/tpu/docs/v2, and so on to v6e. Clocks of v2
 # and v3: Jouppi et al., "A domain-specific supercomputer for training deep neural networks", CACM
 # 63(7), 2020; of v4: Jouppi et al., https://arxiv.org/abs/2304.01433. Those of v5e, v5p and v6e are
-# not published: they are what the peak asks of the matrix units that
-# https://cloud.google.com/tpu/docs/system-architecture-tpu-vm counts.
+# not published: they are what the peak asks of 4, 8 and 4 matrix units, of 128 x 128 and in v6e of
+# 256 x 256 cells. (Google's page on v6e says 2 units in most copies and 4 in some; with 2 its clock
+# would be twice as fast as any other's.)
 CHIPS = {
     "v2": Chip(2, 8 * GIB, 45e12 / 2, 0.70e9),
     "v3": Chip(2, 16 * GIB, 123e12 / 2, 0.94e9),

@@ -33,7 +33,7 @@ def compile_program(text: str, topology_name: str) -> tuple[dict, str]:
     from jax._src.lib.mlir import ir
     from jax.experimental import topologies
 
-    # Both cores of a v4 chip as one device, as TensorFlow has it; later chips are that by default.
+    # Both cores of a v4 chip as one device, as those of v5p are by default.
     config = {"chip_config_name": "megacore"} if topology_name.startswith("v4:") else {}
     topology = topologies.get_topology_desc(platform="tpu", topology_name=topology_name, **config)
     devices = topology.devices

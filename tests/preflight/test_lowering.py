@@ -2,14 +2,17 @@
 
 import pathlib
 
+import gin
 import pytest
 import tensorflow as tf
 
 from simclr_tf import config, jobs
 from simclr_tf.distribute.lowering import LoweringStrategy, lower, not_for_tpu
 from simclr_tf.errors import RequestError
+from simclr_tf.jobs import preflight
 from simclr_tf.jobs.preflight import _lower_step, _OnPaper
 from simclr_tf.jobs.pretrain import pretrain
+from simclr_tf.preflight.analysis import analyse
 
 RECIPES = sorted(
     path
@@ -82,3 +85,32 @@ def test_arguments_and_results_of_a_program():
     assert [id(v) for v in program.updated] == [id(written)]
     assert "tensor<1x2xi64>" in program.stablehlo  # one group of two replicas
     assert "mhlo." not in program.stablehlo.partition("module @")[2].partition("\n")[2]
+
+
+def test_what_would_fit_is_found_by_trying(monkeypatch, tmp_path):
+    """The compiler refuses twice: the second remedy is the answer. The recipe stays."""
+    programs = []
+
+    def compile_program(self, stablehlo, topology):
+        programs.append(stablehlo)
+        if len(programs) < 3:
+            return {"num_devices": 8, "versions": {}, "out_of_memory": "too much"}, None
+        kinds = ("argument", "output", "temporary", "code", "aliased")
+        said = {f"{kind}_bytes": 2**20 for kind in kinds} | {"seconds": 1.0, "flop": 1.0}
+        return said | {"versions": {}}, analyse('%a = f32[] add(%b), x={"estimated_cycles":"9"}')
+
+    monkeypatch.setattr(preflight._Compiler, "__call__", compile_program)
+    known = jobs.load()
+    config.load(["gin/quickstart.gin"], ["pretrain.global_batch_size = 16"])
+    config.check({"quickstart", "preflight"})
+    before = gin.config_str()
+    record = known["preflight"](
+        jobs.Context(model_dir=str(tmp_path)),
+        topologies=("v3:2x2",),
+        compiler_python="python3",
+        suggest=True,
+    )
+    assert record["numbers"][0]["what_would_fit"] == "resnet.remat = (1, 2, 3, 4)"
+    barriers = [text.count("optimization_barrier") for text in programs]
+    assert barriers[0] == 0 < barriers[1] < barriers[2]
+    assert gin.config_str() == before
