@@ -96,7 +96,7 @@ class SyncBatchNormalization(keras.layers.Layer):
         if not (training and self.trainable):
             mean = tf.convert_to_tensor(self.moving_mean)
             variance = tf.convert_to_tensor(self.moving_variance)
-            wide = (tf.tile(v, [x.shape[-1] // channels]) for v in (gamma, beta, mean, variance))
+            wide = [_repeat(v, x.shape[-1]) for v in (gamma, beta, mean, variance)]
             y, _, _ = _fused(x, *wide, self.epsilon, training=False)
         else:
             fused = collectives.num_replicas() == 1 and not in_xla()
@@ -155,7 +155,7 @@ def _normalize_replicas(x, gamma, beta, shift, epsilon: float):
         return tf.reduce_sum(tf.reshape(tf.stack(totals), [len(totals), copies, -1]), axis=1)
 
     def wide(v: tf.Tensor) -> tf.Tensor:
-        return tf.tile(v, [copies])
+        return _repeat(v, x.shape[-1])
 
     @tf.custom_gradient
     def normalize(x, gamma, beta):
@@ -180,6 +180,12 @@ def _normalize_replicas(x, gamma, beta, shift, epsilon: float):
         return (y, mean, variance), gradient
 
     return normalize(x, gamma, beta)
+
+
+def _repeat(v: tf.Tensor, channels: int) -> tf.Tensor:
+    """[C] to [K*C], which are `channels`."""
+    copies = channels // v.shape[0]
+    return tf.tile(v, [copies]) if copies > 1 else v
 
 
 def _normalize_fused(x, gamma, beta, epsilon: float):

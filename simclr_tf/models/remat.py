@@ -9,7 +9,6 @@ from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 from simclr_tf.distribute.batch_norm import in_xla, statistics_kept
 
 
-@keras.saving.register_keras_serializable(package="simclr_tf")
 class Remat(keras.Model):
     """Runs `block`; in training its activations are not kept but computed again.
 
