@@ -25,6 +25,7 @@ class SyncBatchNormalization(keras.layers.Layer):
     Several replicas, and XLA (TPU, jit_compile), sum deviations from the moving mean and their
     squares: one pass over the input and one small collective each way, as E[x^2] - E[x]^2 would
     cost, but exact once the moving mean is within some hundred standard deviations of the mean.
+    (For [N, C], deviations from the mean itself.)
     (`keras.layers.BatchNormalization(synchronized=True)` takes E[x^2] - E[x]^2, which loses
     everything at a mean of 1000 and a deviation of 0.1, for ever.)
 
@@ -103,12 +104,23 @@ class SyncBatchNormalization(keras.layers.Layer):
             if fused:
                 y, mean, variance = _normalize_fused(x, gamma, beta, self.epsilon)
             else:
-                shift = tf.convert_to_tensor(self.moving_mean)
+                shift = self._shift(x)
                 y, mean, variance = _normalize_replicas(x, gamma, beta, shift, self.epsilon)
             if not _STATISTICS_KEPT:
                 self._update(self.moving_mean, mean)
                 self._update(self.moving_variance, variance)
         return tf.cast(y, self.compute_dtype)
+
+    def _shift(self, x: tf.Tensor) -> tf.Tensor:
+        """What is near the mean [C], from where deviations are summed.
+
+        Vectors, as in a projection head, are few enough for a pass of their own, and an untrained
+        encoder gives ones that differ by hundredths of their mean.
+        """
+        if x.shape.rank > 2:
+            return tf.convert_to_tensor(self.moving_mean)
+        local = tf.reduce_mean(tf.cast(x, tf.float32), axis=0)
+        return tf.stop_gradient(collectives.all_reduce_mean(local))
 
     def _update(self, moving: keras.Variable, value: tf.Tensor) -> None:
         moving.assign(moving * self.momentum + tf.stop_gradient(value) * (1.0 - self.momentum))
