@@ -58,9 +58,11 @@ class Conv2D(keras.layers.Conv2D):
         if self.kernel_size == (1, 1) and stride == 2:
             # Its gradient then scatters, which fuses with what comes next, instead of convolving.
             return tf.nn.conv2d(_every_second(inputs, kernel.shape[2]), kernel, 1, "VALID")
+        columns = self._columns_to_give(inputs)
+        if stride == 1 and not columns:
+            return tf.nn.conv2d(inputs, kernel, 1, "SAME")  # a pad of its own costs a CPU a copy
         strides = [stride, stride]
         padding = [_padding(size) for size in self.kernel_size]
-        columns = self._columns_to_give(inputs)
         if columns:
             inputs = _pack(inputs, stride * len(columns) * kernel.shape[2])
             kernel, padding[1] = spread(kernel, stride, columns)
