@@ -46,9 +46,6 @@ class _Extended(one_device_strategy.OneDeviceExtended):
         with _ReplicaContext(self._container_strategy(), replica_id_in_sync_group=0):
             return fn(*args, **kwargs)
 
-    def _replica_ctx_all_reduce(self, reduce_op, value, options=None):
-        return distribute_lib.get_replica_context().all_reduce(reduce_op, value)
-
 
 class _ReplicaContext(distribute_lib.ReplicaContext):
     @property
@@ -60,7 +57,7 @@ class _ReplicaContext(distribute_lib.ReplicaContext):
         return self.strategy.num_replicas_in_sync
 
     def all_reduce(self, reduce_op, value, options=None):
-        mean = reduce_op in (tf.distribute.ReduceOp.MEAN, "MEAN", "mean")
+        mean = reduce_op == tf.distribute.ReduceOp.MEAN
         count = self.num_replicas_in_sync
 
         def reduce(x: tf.Tensor) -> tf.Tensor:
@@ -102,13 +99,11 @@ class Program:
 
     Attributes:
       stablehlo: the program's text.
-      num_replicas: how many replicas it is for.
       variables: variables that are read or written, in the order of the arguments.
       updated: those of them that are written, in the order of the results.
     """
 
     stablehlo: str
-    num_replicas: int
     variables: Sequence[tf.Variable]
     updated: Sequence[tf.Variable]
 
@@ -143,7 +138,6 @@ def lower(strategy: LoweringStrategy, replica_fn: Callable[..., Any], *specs: An
     first = len(concrete.inputs) - len(variables)
     return Program(
         stablehlo=_without_mhlo(text),
-        num_replicas=strategy.num_replicas_in_sync,
         variables=variables,
         updated=[variables[i - first] for i in _updated_arguments(text)],
     )
@@ -188,7 +182,7 @@ def _functions_in(graph: tf.Graph) -> list[tf.Graph]:
 
 def _updated_arguments(text: str) -> list[int]:
     """Numbers of the arguments whose place a result takes, in the results' order."""
-    attribute = text[text.index("mhlo.input_output_alias") :].partition("\n")[0]
+    attribute = text[text.index("module @") :].partition("\n")[0]
     pairs = re.findall(
         r"parameter_number = (\d+) : i64\}, output_index = array<i64(?:: (\d+))?>", attribute
     )

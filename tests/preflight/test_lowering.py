@@ -76,7 +76,7 @@ def test_arguments_and_results_of_a_program():
 
     def replica_fn(x):
         context = tf.distribute.get_replica_context()
-        total = context.all_reduce("sum", tf.reduce_sum(x * read))
+        total = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_sum(x * read))
         written.assign_add(total)
         return total
 
