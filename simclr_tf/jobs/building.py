@@ -91,15 +91,25 @@ def restore_encoder(model_dir: str, encoder: keras.Model) -> int:
     return steps[-1]
 
 
-def write_result(model_dir: str, job: str, **record: Any) -> dict[str, Any]:
-    """Writes `results/<job>.json`, with the versions that gave the numbers, and returns it."""
-    record["numbers"] = {n: dataclasses.asdict(r) for n, r in record["numbers"].items()}
+def write_result(
+    model_dir: str, job: str, versions: dict[str, str] | None = None, **record: Any
+) -> dict[str, Any]:
+    """Writes `results/<job>.json`, with the versions that gave the numbers, and returns it.
+
+    Args:
+      model_dir: of the run.
+      job: whose result it is.
+      versions: of what took part beside the usual.
+      **record: what is written; dataclasses as their fields.
+    """
     record["versions"] = {
         "simclr_tf": simclr_tf.__version__,
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
+        **(versions or {}),
     }
+    text = json.dumps(record, default=dataclasses.asdict, indent=2)
     folder = os.path.join(model_dir, "results")
     tf.io.gfile.makedirs(folder)
-    write_text(os.path.join(folder, f"{job}.json"), json.dumps(record, indent=2) + "\n")
-    return record
+    write_text(os.path.join(folder, f"{job}.json"), text + "\n")
+    return json.loads(text)

@@ -19,8 +19,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import gin
-import keras
-import tensorflow as tf
 
 import simclr_tf
 from simclr_tf.data.data import Data, data
@@ -29,12 +27,12 @@ from simclr_tf.data.tfds_source import class_names_of
 from simclr_tf.distribute.lowering import LoweringStrategy, lower
 from simclr_tf.errors import RequestError
 from simclr_tf.jobs import Context
+from simclr_tf.jobs.building import write_result
 from simclr_tf.jobs.pretrain import pretrain
 from simclr_tf.jobs.pretraining import Pretraining
 from simclr_tf.preflight.analysis import Analysis, analyse
 from simclr_tf.preflight.chips import GIB, Topology, parse_topology
 from simclr_tf.preflight.flop import training_flop
-from simclr_tf.training.checkpoints import write_text
 
 _COMPILER = pathlib.Path(simclr_tf.__file__).parent / "preflight" / "compiler.py"
 # The images of a data set that is not here; their number decides the schedule alone.
@@ -91,17 +89,8 @@ def preflight(
         results.append(result)
     for result in results:
         print(_details(result), flush=True)
-    versions = {
-        "simclr_tf": simclr_tf.__version__,
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        **(results[0]["versions"] if results else {}),
-    }
-    record = {"job": "preflight", "numbers": results, "versions": versions}
-    folder = os.path.join(context.model_dir, "results")
-    tf.io.gfile.makedirs(folder)
-    write_text(os.path.join(folder, "preflight.json"), json.dumps(record, indent=2) + "\n")
-    return record
+    versions = results[0]["versions"] if results else {}
+    return write_result(context.model_dir, "preflight", versions, numbers=results)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,9 +201,9 @@ def _compile_step(
             "estimated_cycles": analysis.cycles,
             "estimated_seconds": seconds,
             "estimated_utilization": step.model_flop / seconds / chip.peak_flops,
-            "collectives": [dataclasses.asdict(c) for c in analysis.collectives],
+            "collectives": analysis.collectives,
             "not_estimated": analysis.not_estimated,
-            "longest": [dataclasses.asdict(f) for f in analysis.fusions[:10]],
+            "longest": analysis.fusions[:10],
         }
     print(_row(result), flush=True)
     return result
@@ -228,7 +217,9 @@ _REMEDIES = (
 )
 
 
-def _suggestion(lower_for, topology: Topology, batch: int, compiler: _Compiler) -> str | None:
+def _suggestion(
+    lower_for: Callable[[int], _Step], topology: Topology, batch: int, compiler: _Compiler
+) -> str | None:
     """The first remedy that lets the step fit, found by trying; None if none does."""
     for words, bindings, fewer in _REMEDIES:
         if batch // fewer < topology.num_devices or batch % (fewer * topology.num_devices):
@@ -295,11 +286,9 @@ def _details(r: dict) -> str:
             "leave out "
             + ", ".join(f"{count} {kind}" for kind, count in r["not_estimated"].items())
         )
-        lines += [
-            f"  {c['kind']}: {c['count']}, {c['bytes'] / 2**20:.1f} MiB" for c in r["collectives"]
-        ]
+        lines += [f"  {c.kind}: {c.count}, {c.bytes / 2**20:.1f} MiB" for c in r["collectives"]]
         lines.append("  longest fusions, in million cycles:")
-        lines += [f"    {f['cycles'] / 1e6:6.3f}  {f['op']}" for f in r["longest"]]
+        lines += [f"    {f.cycles / 1e6:6.3f}  {f.op}" for f in r["longest"]]
     if not r["fits"] and "what_would_fit" in r:
         lines.append(f"  what would fit: {r['what_would_fit'] or 'nothing that was tried'}")
     return "\n".join(lines)
