@@ -14,12 +14,7 @@ import pytest
 import tensorflow as tf
 
 from simclr_tf.distribute.lowering import LoweringStrategy, lower
-from simclr_tf.jobs.building import build_simclr
-from simclr_tf.models.heads import projection_head
-from simclr_tf.models.resnet import resnet
 from simclr_tf.objectives.nt_xent import nt_xent
-from simclr_tf.optim.factory import lars
-from simclr_tf.optim.schedules import WarmupCosine
 from simclr_tf.training.step import make_train_step
 
 pytest.importorskip("jax", reason="needs the extra [preflight]")
@@ -31,18 +26,9 @@ SPEC = {
 }
 
 
-def build(strategy, precision):
+def build(build_tiny, strategy, precision):
     with strategy.scope():
-        simclr = build_simclr(
-            functools.partial(resnet, depth=18, width_multiplier=0.125),
-            functools.partial(projection_head, output_dim=16),
-            image_size=SIZE,
-            num_classes=3,
-            precision=precision,
-            seed=0,
-        )
-        optimizer = lars(learning_rate=WarmupCosine(0.05, 0, 10), simclr=simclr)
-        optimizer.build(simclr.trainable_variables)
+        simclr, optimizer = build_tiny(rate=0.05, precision=precision)
     step = make_train_step(simclr, optimizer, functools.partial(nt_xent, temperature=0.5))
     return step, [*simclr.variables, *optimizer.variables]
 
@@ -57,9 +43,9 @@ def global_batch(step: int) -> dict[str, np.ndarray]:
     }
 
 
-def on_one_device(precision: str):
+def on_one_device(build_tiny, precision: str):
     """Numbers of each step [steps, numbers], and all variables before the first and after each."""
-    step, variables = build(tf.distribute.get_strategy(), precision)
+    step, variables = build(build_tiny, tf.distribute.get_strategy(), precision)
     run = tf.function(step)
     numbers, values = [], [{v.path: v.numpy() for v in variables}]
     for s in range(STEPS):
@@ -70,13 +56,13 @@ def on_one_device(precision: str):
     return np.stack(numbers), values
 
 
-def on_replicas(precision: str, order, folder: pathlib.Path):
+def on_replicas(build_tiny, precision: str, order, folder: pathlib.Path):
     """The same from every replica: [R, steps, numbers], and {path: [R, ...]}.
 
     Replica r takes part `order[r]` of the global batch.
     """
     strategy = LoweringStrategy(REPLICAS)
-    step, variables = build(strategy, precision)
+    step, variables = build(build_tiny, strategy, precision)
     program = lower(strategy, step, SPEC)
     (folder / "step.mlir").write_text(program.stablehlo)
     number = {id(v): i for i, v in enumerate(program.variables)}
@@ -126,10 +112,10 @@ def check_copies(values):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("order", [range(REPLICAS), [5, 2, 7, 0, 3, 6, 1, 4]])
-def test_eight_replicas_are_one_device(order, tmp_path):
+def test_eight_replicas_are_one_device(build_tiny, order, tmp_path):
     """In float32. Rounding grows from step to step, in the weights sooner than in the loss."""
-    expected_numbers, (_, *expected) = on_one_device("float32")
-    numbers, values = on_replicas("float32", order, tmp_path)
+    expected_numbers, (_, *expected) = on_one_device(build_tiny, "float32")
+    numbers, values = on_replicas(build_tiny, "float32", order, tmp_path)
     check_losses(numbers, expected_numbers, 1e-5)
     for after, tolerance in ((0, 1e-5), (STEPS - 1, 1e-3)):
         check_copies(values[after])
@@ -141,10 +127,10 @@ def test_eight_replicas_are_one_device(order, tmp_path):
 
 
 @pytest.mark.slow
-def test_eight_replicas_are_one_device_in_bfloat16(tmp_path):
+def test_eight_replicas_are_one_device_in_bfloat16(build_tiny, tmp_path):
     """Where both round differently: losses, and what the first step changes as a whole."""
-    expected_numbers, (start, first, *_) = on_one_device("mixed_bfloat16")
-    numbers, values = on_replicas("mixed_bfloat16", range(REPLICAS), tmp_path)
+    expected_numbers, (start, first, *_) = on_one_device(build_tiny, "mixed_bfloat16")
+    numbers, values = on_replicas(build_tiny, "mixed_bfloat16", range(REPLICAS), tmp_path)
     check_losses(numbers, expected_numbers, 0.02)
     check_copies(values[-1])
     paths = [path for path in values[0] if start[path].dtype == np.float32]

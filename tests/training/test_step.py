@@ -7,19 +7,14 @@ import pytest
 import tensorflow as tf
 
 from simclr_tf.distribute.strategy import simulated_replicas
-from simclr_tf.jobs.building import build_simclr
-from simclr_tf.models.heads import projection_head
-from simclr_tf.models.resnet import resnet
 from simclr_tf.objectives.nt_xent import nt_xent
-from simclr_tf.optim.factory import lars
-from simclr_tf.optim.schedules import WarmupCosine
 from simclr_tf.training.loop import make_loop
 from simclr_tf.training.step import _probe_loss, make_train_step, metric_names
 
 GLOBAL_BATCH, SIZE, STEPS = 8, 16, 2
 
 
-def train(strategy, steps=STEPS):
+def train(strategy, build_tiny, steps=STEPS):
     """Numbers of each step and the weights after the first, from the same start and batches.
 
     Later weights are not compared: at this rate rounding grows a thousandfold in two steps.
@@ -28,17 +23,8 @@ def train(strategy, steps=STEPS):
     views = rng.random((steps, 2, GLOBAL_BATCH, SIZE, SIZE, 3), np.float32)
     labels = rng.integers(0, 3, (steps, GLOBAL_BATCH)).astype(np.int32)
     with strategy.scope():
-        simclr = build_simclr(
-            functools.partial(resnet, depth=18, width_multiplier=0.125),
-            functools.partial(projection_head, output_dim=16),
-            image_size=SIZE,
-            num_classes=3,
-            precision="float32",
-            seed=0,
-        )
         # Large enough a rate that an error in one step would show in the next.
-        optimizer = lars(learning_rate=WarmupCosine(1.0, 0, 10), simclr=simclr)
-        optimizer.build(simclr.trainable_variables)
+        simclr, optimizer = build_tiny(rate=1.0)
     step = make_train_step(simclr, optimizer, functools.partial(nt_xent, temperature=0.5))
     run_steps = make_loop(strategy, step, metric_names(simclr))
 
@@ -70,15 +56,15 @@ def train(strategy, steps=STEPS):
 
 
 @pytest.fixture(scope="module")
-def single():
-    return train(tf.distribute.get_strategy())
+def single(build_tiny):
+    return train(tf.distribute.get_strategy(), build_tiny)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("replicas", [1, 2, 4])
-def test_replicas_train_as_one_device_does(single, replicas):
+def test_replicas_train_as_one_device_does(single, build_tiny, replicas):
     strategy = simulated_replicas(replicas)
-    metrics, weights = train(strategy)
+    metrics, weights = train(strategy, build_tiny)
     for there, here in zip(single[0], metrics, strict=True):
         for name in there:  # shares and cosines are near zero on a scale of 1
             atol = 0 if "loss" in name else 1e-5
@@ -88,18 +74,9 @@ def test_replicas_train_as_one_device_does(single, replicas):
         assert error < 1e-5, f"{path}: relative error {error:.1e}"
 
 
-def test_the_probe_does_not_teach_the_encoder():
+def test_the_probe_does_not_teach_the_encoder(build_tiny):
     """Other labels change the probe's weights and nothing else."""
-    simclr = build_simclr(
-        functools.partial(resnet, depth=18, width_multiplier=0.125),
-        functools.partial(projection_head, output_dim=16),
-        image_size=SIZE,
-        num_classes=3,
-        precision="float32",
-        seed=0,
-    )
-    optimizer = lars(learning_rate=WarmupCosine(1.0, 0, 10), simclr=simclr)
-    optimizer.build(simclr.trainable_variables)
+    simclr, optimizer = build_tiny(rate=1.0)
     step = make_train_step(simclr, optimizer, nt_xent)
     images = tf.random.stateless_uniform([4, SIZE, SIZE, 3], [1, 2])
     start = [(v, v.numpy()) for v in [*simclr.variables, *optimizer.variables]]
