@@ -22,10 +22,10 @@ class SyncBatchNormalization(keras.layers.Layer):
     normalization alone.
 
     All replicas must hold batches of the same shape. One replica uses TensorFlow's fused kernel.
-    Several replicas, and XLA (TPU, jit_compile), sum deviations from the moving mean and their
-    squares: one pass over the input and one small collective each way, as E[x^2] - E[x]^2 would
-    cost, but exact once the moving mean is within some hundred standard deviations of the mean.
-    (For [N, C], deviations from the mean itself.)
+    Several replicas sum squared deviations from the mean of all, which is exact. XLA (TPU,
+    jit_compile) sums those of feature maps from the moving mean instead: one pass and one small
+    collective each way, as E[x^2] - E[x]^2 would cost, but exact once the moving mean is within
+    some hundred standard deviations of the mean.
     (`keras.layers.BatchNormalization(synchronized=True)` takes E[x^2] - E[x]^2, which loses
     everything at a mean of 1000 and a deviation of 0.1, for ever.)
 
@@ -112,14 +112,15 @@ class SyncBatchNormalization(keras.layers.Layer):
         return tf.cast(y, self.compute_dtype)
 
     def _shift(self, x: tf.Tensor) -> tf.Tensor:
-        """What is near the mean [C], from where deviations are summed.
+        """What is at or near the mean [C], from where deviations are summed.
 
-        Vectors, as in a projection head, are few enough for a pass of their own, and an untrained
-        encoder gives ones that differ by hundredths of their mean.
+        A TPU is bound by passes over feature maps, so there the moving mean has to do. Vectors, as
+        in a projection head, are few enough for a pass of their own, and an untrained encoder gives
+        ones that differ by hundredths of their mean.
         """
-        if x.shape.rank > 2:
+        if x.shape.rank > 2 and in_xla():
             return tf.convert_to_tensor(self.moving_mean)
-        local = tf.reduce_mean(tf.cast(x, tf.float32), axis=0)
+        local = tf.reduce_mean(tf.cast(x, tf.float32), list(range(x.shape.rank - 1)))
         return tf.stop_gradient(collectives.all_reduce_mean(local))
 
     def _update(self, moving: keras.Variable, value: tf.Tensor) -> None:
@@ -157,8 +158,8 @@ def in_xla() -> bool:
 def _normalize_replicas(x, gamma, beta, shift, epsilon: float):
     """Over all replicas and all K copies of the C channels: (y float32, mean [C], variance [C]).
 
-    One pass and one collective for both statistics, and one for both sums of the gradient, which is
-    written out because autodiff would need two of each.
+    One pass and one collective for both statistics from `shift` on, and one for both sums of the
+    gradient, which is written out because autodiff would need two of each.
     """
     copies = x.shape[-1] // gamma.shape[0]
     axes = list(range(x.shape.rank - 1))
@@ -178,15 +179,14 @@ def _normalize_replicas(x, gamma, beta, shift, epsilon: float):
         mean, variance = shift + offset, tf.maximum(square - tf.square(offset), 0.0)
         inverse = tf.math.rsqrt(variance + epsilon)
         scale = inverse * gamma
-        y = tf.cast(x, tf.float32) * wide(scale) + wide(beta - mean * scale)
+        y = (tf.cast(x, tf.float32) - wide(mean)) * wide(scale) + wide(beta)
 
         def gradient(dy, *_):
-            x32 = tf.cast(x, tf.float32)
-            products = dy * (x32 - wide(mean))
-            sums = fold([tf.reduce_sum(dy, axes), tf.reduce_sum(products, axes)])
+            centred = tf.cast(x, tf.float32) - wide(mean)
+            sums = fold([tf.reduce_sum(dy, axes), tf.reduce_sum(dy * centred, axes)])
             mean_dy, covariance = tf.unstack(collectives.all_reduce_mean(sums / count))
-            slope = scale * tf.square(inverse) * covariance
-            dx = dy * wide(scale) - x32 * wide(slope) + wide(mean * slope - scale * mean_dy)
+            slope = tf.square(inverse) * covariance
+            dx = (dy - wide(mean_dy) - centred * wide(slope)) * wide(scale)
             return tf.cast(dx, x.dtype), sums[1] * inverse, sums[0]
 
         return (y, mean, variance), gradient
