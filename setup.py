@@ -33,6 +33,7 @@ setup(
         "scikit-learn>=1.3",
         "tensorboard>=2.19",  # TensorFlow 2.21 no longer brings it, and tf.summary needs it
         "tensorflow-datasets>=4.9.7",
+        "tqdm>=4.60",
     ],
     extras_require={
         "cpu": ["tensorflow>=2.19,<2.22"],

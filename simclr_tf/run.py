@@ -107,7 +107,8 @@ def _run(values: flags.FlagValues) -> None:
     config.load(values.gin_file, values.gin_bindings)
     recipe_job = config.job_name(None, jobs.NAMES)
     job = config.job_name(values.job, jobs.NAMES)
-    config.check({recipe_job, job})
+    # A recipe says how an encoder is pretrained, and other jobs take of it what they need.
+    config.check({"pretrain", recipe_job, job})
     known[job](
         jobs.Context(
             model_dir=values.model_dir or jobs.default_model_dir(values.gin_file),

@@ -32,8 +32,11 @@ class Data:
         Raises:
           RequestError: the source would give the training images again, or other classes.
         """
-        train, source = self.train(), open_source(self.spec, self.eval_split, self.data_dir)
-        if not self.spec.startswith(("shapes", "tfds:")) and source.name == train.name:
+        source = open_source(self.spec, self.eval_split, self.data_dir)
+        if self.spec.startswith(("shapes", "tfds:")):
+            return source
+        train = self.train()
+        if source.name == train.name:
             raise RequestError(
                 f"Evaluation needs images that were not trained on. Received: split "
                 f"{self.eval_split!r} of {self.spec}, which is {source.name} as the split "

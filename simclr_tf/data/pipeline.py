@@ -185,14 +185,15 @@ class ViewsPipeline:
 
 def plain_images(
     source: Source, image_size: int, batch_size: int, bad_images: BadImages
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Every image once, in the source's order, centre-cropped; the last batch may be smaller.
 
     An image of the asked size, up to 32 pixels, is taken whole. Any other is cut to its centre and
     resized, as the reference does it. One that does not decode is left out, and noted.
 
     Yields:
-      images float32 [b, S, S, 3] in [0, 1] and labels int64 [b], -1 where unknown.
+      images float32 [b, S, S, 3] in [0, 1], labels int64 [b], -1 where unknown, and the numbers
+      by which the source knows the images, int64 [b].
     """
 
     def load(encoded: tf.Tensor, label: tf.Tensor, index: tf.Tensor):
@@ -219,7 +220,7 @@ def plain_images(
     seen = []
     for images, labels, index in batches.prefetch(2).as_numpy_iterator():
         seen.append(index)
-        yield images, labels
+        yield images, labels, index
     bad_images.add(np.setdiff1d(source.indices(), np.concatenate([[], *seen])))
 
 

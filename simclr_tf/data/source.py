@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -41,6 +42,16 @@ class Source:
         """Where a person finds the image with this number."""
         return f"image {index} of {self.name}"
 
+    def fingerprint(self) -> str:
+        """Changes when the images or labels do; files are known by name, length and time."""
+        digest = hashlib.sha256(repr((self.name, self.num_examples, self.class_names)).encode())
+        for part in self._contents():
+            digest.update(part)
+        return digest.hexdigest()
+
+    def _contents(self) -> Iterator[bytes]:
+        raise NotImplementedError
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ArraySource(Source):
@@ -48,6 +59,10 @@ class ArraySource(Source):
 
     images: np.ndarray
     labels: np.ndarray | None
+
+    def _contents(self) -> Iterator[bytes]:
+        yield np.ascontiguousarray(self.images)
+        yield repr(None if self.labels is None else self.labels.tolist()).encode()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,6 +74,10 @@ class FileSource(Source):
 
     def name_of(self, index: int) -> str:
         return self.paths[index]
+
+    def _contents(self) -> Iterator[bytes]:
+        yield repr(None if self.labels is None else self.labels.tolist()).encode()
+        yield from map(_file_state, self.paths)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,3 +113,12 @@ class RecordSource(Source):
     def name_of(self, index: int) -> str:
         number, record = divmod(index, RECORDS_PER_FILE)
         return f"{self.files[number].path}, record {record}"
+
+    def _contents(self) -> Iterator[bytes]:
+        for file in self.files:
+            yield repr((file.skip, file.count)).encode() + _file_state(file.path)
+
+
+def _file_state(path: str) -> bytes:
+    state = tf.io.gfile.stat(path)
+    return repr((path, state.length, state.mtime_nsec)).encode()

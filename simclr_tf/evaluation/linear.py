@@ -6,6 +6,13 @@ import dataclasses
 
 import numpy as np
 
+from simclr_tf.evaluation.features import Features
+
+PROTOCOL = (
+    "L2-regularized logistic regression (L-BFGS) on standardized features of images without "
+    "augmentation, computed once with training=False; penalty chosen on a held-out part of train"
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class LinearResult:
@@ -28,8 +35,8 @@ class LinearResult:
 
 
 def fit_linear(
-    train: tuple[np.ndarray, np.ndarray],
-    test: tuple[np.ndarray, np.ndarray],
+    train: Features,
+    test: Features,
     penalties: tuple[float, ...] = (0.001, 0.01, 0.1),
     max_iterations: int = 200,
     seed: int = 0,
@@ -40,15 +47,15 @@ def fit_linear(
     classifier is trained on all of them. The test part is looked at once.
 
     Args:
-      train: features [N, D] and labels [N].
-      test: the same of the test part.
+      train: what to train on.
+      test: what to test on.
       penalties: values of scikit-learn's C to choose from.
       max_iterations: of L-BFGS.
       seed: of the held-out choice.
     """
     from sklearn.linear_model import LogisticRegression
 
-    features, labels = train
+    features, labels = train.values, train.labels
     mean, std = features.mean(0), features.std(0) + 1e-6
 
     def fit(x, y, penalty):
@@ -74,9 +81,9 @@ def fit_linear(
         penalty = penalties[int(np.argmax(found))]
     model = fit(features, labels, penalty)
     return LinearResult(
-        top1=top(model, *test, 1),
-        top5=top(model, *test, 5),
+        top1=top(model, test.values, test.labels, 1),
+        top5=top(model, test.values, test.labels, 5),
         penalty=penalty,
         num_train=len(labels),
-        num_test=len(test[1]),
+        num_test=len(test.labels),
     )

@@ -17,12 +17,7 @@ from simclr_tf.errors import RequestError
 from simclr_tf.jobs import Context
 from simclr_tf.models.heads import linear_probe
 from simclr_tf.models.simclr import SimCLR, representation_dim
-from simclr_tf.training.checkpoints import (
-    complete_steps,
-    named_groups,
-    restore_groups,
-    write_text,
-)
+from simclr_tf.training.checkpoints import write_text
 
 
 @contextlib.contextmanager
@@ -73,22 +68,6 @@ def refuse_tpu(context: Context) -> None:
             "Only pretraining runs on a TPU so far. Received: "
             f"--tpu={context.tpu}. Leave --tpu out for this job."
         )
-
-
-def restore_encoder(model_dir: str, encoder: keras.Model) -> int:
-    """Fills an encoder from the newest complete checkpoint, and returns its step.
-
-    Raises:
-      RequestError: there is no checkpoint, or it is of another architecture.
-    """
-    steps = complete_steps(model_dir)
-    if not steps:
-        raise RequestError(
-            f"--model_dir must hold a checkpoint. Received: {model_dir}, which has none. Run the "
-            "pretrain job first."
-        )
-    restore_groups(model_dir, steps[-1], named_groups({"encoder": encoder}))
-    return steps[-1]
 
 
 def write_result(

@@ -12,7 +12,8 @@ import tensorflow as tf
 from simclr_tf.data.data import Data, data
 from simclr_tf.export.saved_model import export_encoder
 from simclr_tf.jobs import Context
-from simclr_tf.jobs.building import refuse_tpu, requests_checked, restore_encoder
+from simclr_tf.jobs.building import refuse_tpu, requests_checked
+from simclr_tf.jobs.pretrained import pretrained
 from simclr_tf.models.resnet import resnet
 
 
@@ -37,11 +38,12 @@ def export(
     with requests_checked():
         size = data(data_dir=context.data_dir).image_size
         model = encoder(image_size=size)
-        step = restore_encoder(context.model_dir, model)
+        weights = pretrained(context.model_dir, model_dir=context.model_dir)
+        weights.restore({"encoder": model})
     with tf.io.gfile.GFile(os.path.join(context.model_dir, "config.gin")) as file:
         recipe = file.read()
     folder = export_encoder(
-        context.model_dir, step, model, lambda: encoder(image_size=size), recipe=recipe
+        context.model_dir, weights.step, model, lambda: encoder(image_size=size), recipe=recipe
     )
     print(f"encoder: {folder}", flush=True)
     return folder

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 
 import gin
-import keras
 
-from simclr_tf.data.data import Data, data
 from simclr_tf.evaluation.baselines import colour_histograms
-from simclr_tf.evaluation.features import representations
-from simclr_tf.evaluation.linear import fit_linear
+from simclr_tf.evaluation.linear import PROTOCOL, fit_linear
 from simclr_tf.jobs import Context
-from simclr_tf.jobs.building import requests_checked, restore_encoder, write_result
-from simclr_tf.jobs.linear_eval import labelled
+from simclr_tf.jobs.building import requests_checked, write_result
+from simclr_tf.jobs.frozen import Frozen, frozen_encoder
 from simclr_tf.jobs.pretrain import pretrain
-from simclr_tf.models.resnet import resnet
+from simclr_tf.jobs.pretrained import UNTRAINED, pretrained
 
 
 @gin.configurable
@@ -24,47 +22,40 @@ def quickstart(
     context: Context,
     *,
     pretrain: Callable[..., str] = pretrain,
-    data: Callable[..., Data] = data,
-    encoder: Callable[..., keras.Model] = resnet,
-    seed: int = 0,
+    encoder: Callable[..., Frozen] = frozen_encoder,
 ) -> dict:
-    """Pretrains, then compares linear classifiers on four kinds of features.
+    """Pretrains, then compares linear classifiers on three kinds of features.
 
     Args:
       context: what the command line says.
       pretrain: the pretraining job.
-      data: the labelled data set.
-      encoder: builds the network, as in pretraining.
-      seed: of the untrained encoder; that of pretraining, to compare with its very start.
+      encoder: gives the frozen encoder; the untrained one has its seed, so give it that of
+        pretraining to compare with the run's very start.
 
     Returns:
       The numbers, which are also in `results/quickstart.json`.
     """
     folder = pretrain(context)  # before anything else, since it chooses the devices
+    simclr = encoder(context=context)
+    untrained = encoder(context=context, pretrained=functools.partial(pretrained, path=UNTRAINED))
+    numbers = {
+        "simclr": fit_linear(simclr.train(), simclr.test()),
+        "untrained": fit_linear(untrained.train(), untrained.test()),
+    }
     with requests_checked():
-        recipe = data(data_dir=context.data_dir)
-        train, test = labelled(recipe.train()), labelled(recipe.evaluation())
-        keras.utils.set_random_seed(seed)
-        model = encoder(image_size=recipe.image_size)
-
-    def embedded() -> list:
-        return [representations(model, source, recipe.image_size) for source in (train, test)]
-
-    numbers = {"untrained": fit_linear(*embedded())}
-    step = restore_encoder(context.model_dir, model)
-    numbers["simclr"] = fit_linear(*embedded())
+        train, test = simclr.data.train(), simclr.data.evaluation()
+    size = simclr.data.image_size
     numbers["colour_histogram"] = fit_linear(
-        *(colour_histograms(source, recipe.image_size) for source in (train, test))
+        colour_histograms(train, size), colour_histograms(test, size)
     )
     result = write_result(
         context.model_dir,
         "quickstart",
-        protocol="L2-regularized logistic regression (L-BFGS) on standardized features",
+        protocol=PROTOCOL,
         numbers=numbers,
         chance=1 / train.num_classes,
-        checkpoint=step,
-        data=train.name,
-        seed=seed,
+        n={"train": train.num_examples, "test": test.num_examples},
+        **simclr.record(),
     )
     rows = {
         "SimCLR encoder": numbers["simclr"].top1,

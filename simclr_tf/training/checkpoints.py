@@ -21,6 +21,7 @@ from simclr_tf.errors import RequestError
 
 _FOLDER = re.compile(r"step_(\d{8})/?$")
 Groups = Mapping[str, Mapping[str, keras.Variable]]
+Description = dict[str, dict[str, list[Any]]]
 
 
 class Checkpoints:
@@ -63,7 +64,7 @@ class Checkpoints:
         manifest = {
             "step": step,
             "settings": self._settings,
-            "variables": _describe(self._groups),
+            "variables": describe_groups(self._groups),
             "files": files,
         }
         write_text(os.path.join(folder, "manifest.json"), json.dumps(manifest, indent=1))
@@ -93,7 +94,7 @@ class Checkpoints:
         return None
 
     def _compare(self, manifest: dict[str, Any]) -> None:
-        compare_variables(manifest, self._groups, self._model_dir)
+        compare_variables(manifest["variables"], self._groups, self._model_dir)
         changed = [
             f"  {name}: {manifest['settings'].get(name)!r} in the checkpoint, {value!r} now"
             for name, value in self._settings.items()
@@ -160,16 +161,16 @@ def restore_groups(model_dir: str, step: int, groups: Groups) -> None:
     Raises:
       RequestError: a group differs from the checkpoint's in names or shapes.
     """
-    compare_variables(read_manifest(model_dir, step), groups, model_dir)
+    compare_variables(read_manifest(model_dir, step)["variables"], groups, model_dir)
     folder = _step_folder(os.path.join(model_dir, "checkpoints"), step)
     status = _trackable(groups).read(os.path.join(folder, "variables"))
     status.assert_existing_objects_matched()
     status.expect_partial()  # other groups are left where they are
 
 
-def compare_variables(manifest: dict[str, Any], groups: Groups, where: str) -> None:
-    """Raises RequestError, naming what differs, unless the checkpoint has exactly these groups."""
-    saved, wanted = manifest["variables"], _describe(groups)
+def compare_variables(saved: Description, groups: Groups, where: str) -> None:
+    """Raises RequestError, naming what differs, unless what is saved has exactly these groups."""
+    wanted = describe_groups(groups)
     lines = []
     for group, variables in wanted.items():
         there = saved.get(group, {})
@@ -186,6 +187,17 @@ def compare_variables(manifest: dict[str, Any], groups: Groups, where: str) -> N
             f"The checkpoint in {where} must be of the same architecture. It differs from this "
             f"recipe's:\n{shown}\nUse the recipe that wrote it, or another --model_dir."
         )
+
+
+def describe_groups(groups: Mapping[str, Mapping[str, Any]]) -> Description:
+    """Shape and dtype of every variable or array: group -> path -> [shape, dtype]."""
+    return {
+        name: {
+            path: [list(v.shape), keras.backend.standardize_dtype(v.dtype)]
+            for path, v in group.items()
+        }
+        for name, group in groups.items()
+    }
 
 
 def write_text(path: str, text: str) -> None:
@@ -217,16 +229,6 @@ def _trackable(groups: Groups) -> tf.train.Checkpoint:
     return tf.train.Checkpoint(
         **{name: {p: v.value for p, v in group.items()} for name, group in groups.items()}
     )
-
-
-def _describe(groups: Groups) -> dict[str, dict[str, list[Any]]]:
-    return {
-        name: {
-            path: [list(v.shape), keras.backend.standardize_dtype(v.dtype)]
-            for path, v in group.items()
-        }
-        for name, group in groups.items()
-    }
 
 
 def _files(folder: str) -> list[str]:

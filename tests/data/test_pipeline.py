@@ -206,7 +206,7 @@ def test_bad_records_are_replaced_and_counted(record_files):
 
 def test_plain_images_come_once_each_in_order_with_a_last_partial_batch(source):
     found = list(plain_images(source, 12, 5, BadImages(source)))
-    sizes = [len(labels) for _, labels in found]
+    sizes = [len(labels) for _, labels, _ in found]
     assert sum(sizes) == source.num_examples
     assert sizes[:-1] == [5] * (len(sizes) - 1) and 0 < sizes[-1] <= 5
     if source.num_classes:
@@ -217,17 +217,17 @@ def test_plain_images_skip_and_count_what_does_not_decode(photos):
     spoil(photos)
     source = folder.open_folder(str(photos), "train")
     bad = BadImages(source, limit=0.5)
-    images = [image for image, _ in plain_images(source, 12, 5, bad)]
+    images = [image for image, _, _ in plain_images(source, 12, 5, bad)]
     assert sum(len(i) for i in images) == source.num_examples - 2 == 11
     assert len(bad) == 2
 
 
 def test_small_images_of_the_asked_size_are_taken_whole(tmp_path):
     source = array_source(size=16)
-    images, _ = next(iter(plain_images(source, 16, 10, BadImages(source))))
+    images, _, _ = next(iter(plain_images(source, 16, 10, BadImages(source))))
     np.testing.assert_allclose(images, source.images / 255, atol=1e-6)
     for i, pixels in enumerate(source.images):
         (tmp_path / f"{i}.png").write_bytes(tf.io.encode_png(pixels).numpy())
     files = folder.open_folder(str(tmp_path), "train")
-    images, _ = next(iter(plain_images(files, 16, 10, BadImages(files))))
+    images, _, _ = next(iter(plain_images(files, 16, 10, BadImages(files))))
     np.testing.assert_allclose(images, source.images / 255, atol=1e-6)

@@ -106,8 +106,9 @@ def test_a_large_tfds_set_is_read_record_by_record(datasets, monkeypatch):
     assert isinstance(streamed, RecordSource)
     assert len(streamed.indices()) == streamed.num_examples == 40
     batches = list(plain_images(streamed, 32, 25, BadImages(streamed)))
-    images, labels = (np.concatenate(part) for part in zip(*batches, strict=True))
+    images, labels, index = (np.concatenate(part) for part in zip(*batches, strict=True))
     np.testing.assert_array_equal(labels, in_memory.labels)
+    np.testing.assert_array_equal(index, streamed.indices())
     np.testing.assert_allclose(images, in_memory.images / 255, atol=1e-6)
 
 

@@ -1,0 +1,114 @@
+"""What every evaluation of frozen networks starts from: the data, the weights, and the layer."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from typing import Any
+
+import gin
+import keras
+
+from simclr_tf.data.data import Data, data
+from simclr_tf.data.source import Source
+from simclr_tf.errors import RequestError
+from simclr_tf.evaluation.features import REPRESENTATION, Features, FrozenEncoder
+from simclr_tf.jobs import Context
+from simclr_tf.jobs.building import refuse_tpu, requests_checked
+from simclr_tf.jobs.pretrained import Weights, pretrained
+from simclr_tf.models.heads import projection_head
+from simclr_tf.models.resnet import resnet
+from simclr_tf.models.simclr import representation_dim
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    """Frozen networks and the data to look at.
+
+    Attributes:
+      encoder: gives features, which are kept in the model_dir.
+      data: the recipe's data.
+      layer: whose features are evaluated.
+      weights: what the networks were filled with.
+      seed: of the initial weights, for what is not filled.
+    """
+
+    encoder: FrozenEncoder
+    data: Data
+    layer: str
+    weights: Weights
+    seed: int
+
+    def train(self) -> Features:
+        """Features of the labelled split to train on."""
+        return self.features(labelled(self.data.train()))
+
+    def test(self) -> Features:
+        """Features of the labelled split to test on."""
+        return self.features(labelled(self.data.evaluation()))
+
+    def features(self, source: Source) -> Features:
+        """Features of any split."""
+        return self.encoder.features(source, (self.layer,))[self.layer]
+
+    def record(self) -> dict[str, Any]:
+        """What every result says about where its numbers come from."""
+        return {
+            "checkpoint": self.weights.record() | {"fingerprint": self.encoder.fingerprint()},
+            "layer": self.layer,
+            "data": self.data.spec,
+            "image_size": self.data.image_size,
+            "seed": self.seed,
+        }
+
+
+@gin.configurable
+def frozen_encoder(
+    *,
+    data: Callable[..., Data] = data,
+    encoder: Callable[..., keras.Model] = resnet,
+    projection_head: Callable[..., keras.Model] = projection_head,
+    pretrained: Callable[..., Weights] = pretrained,
+    layer: str = REPRESENTATION,
+    seed: int = 0,
+    context: Context,
+) -> Frozen:
+    """Builds the recipe's networks, and fills them with pretrained weights.
+
+    Args:
+      data: which images, at which size.
+      encoder: builds the network, as in pretraining.
+      projection_head: builds the head, as in pretraining, if `layer` lies in it.
+      pretrained: where the weights come from.
+      layer: "representation" (h), "projection" (z), or "projection_k", the head's k-th layer.
+      seed: of the initial weights, which 'untrained' networks keep.
+      context: what the command line says.
+    """
+    refuse_tpu(context)
+    with requests_checked():
+        recipe = data(data_dir=context.data_dir)
+        weights = pretrained(model_dir=context.model_dir)
+        keras.utils.set_random_seed(seed)
+        networks = {"encoder": encoder(image_size=recipe.image_size)}
+        if layer != REPRESENTATION:
+            dim = representation_dim(networks["encoder"])
+            networks["projection_head"] = projection_head(input_dim=dim)
+        weights.restore(networks)
+    cache = os.path.join(context.model_dir, "features")
+    frozen = FrozenEncoder(**networks, image_size=recipe.image_size, cache_dir=cache)
+    return Frozen(frozen, recipe, layer, weights, seed)
+
+
+def labelled(source: Source) -> Source:
+    """The source, if it has the labels that an evaluation needs.
+
+    Raises:
+      RequestError: it has none.
+    """
+    if source.num_classes is None:
+        raise RequestError(
+            f"This evaluation needs labels. Received: {source.name}, which has none. For a "
+            "folder, put each class into a subfolder of its own."
+        )
+    return source

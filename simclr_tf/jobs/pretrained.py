@@ -1,0 +1,111 @@
+"""Where a job's pretrained weights come from: a checkpoint directory, a SavedModel, or nowhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Mapping
+
+import gin
+import keras
+import tensorflow as tf
+
+from simclr_tf.errors import RequestError
+from simclr_tf.export.loading import read_weights
+from simclr_tf.training.checkpoints import (
+    compare_variables,
+    complete_steps,
+    describe_groups,
+    named_groups,
+    read_manifest,
+    restore_groups,
+)
+
+UNTRAINED = "untrained"
+_STEP_FOLDER = re.compile(r"(.+?)/checkpoints/step_(\d+)/?$")
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """Weights that lie somewhere, group by group ("encoder", "projection_head", ...).
+
+    Attributes:
+      path: the run's folder or the SavedModel; `untrained` where a network keeps its initial
+        weights.
+      step: the training step that wrote them, or None where that is not known.
+      groups: the parts that there are.
+    """
+
+    path: str
+    step: int | None
+    groups: tuple[str, ...]
+
+    def restore(self, networks: Mapping[str, keras.Model]) -> None:
+        """Fills all of `networks`, or changes nothing.
+
+        Raises:
+          RequestError: a part is missing, or of another architecture.
+        """
+        if self.path == UNTRAINED:
+            return
+        missing = [name for name in networks if name not in self.groups]
+        if missing:
+            raise RequestError(
+                f"The weights must have the part {missing[0]!r}. Received: {self.path}, which has "
+                f"{', '.join(self.groups)}. Give the run's folder, or a SavedModel that was "
+                "exported with it, or ask for the encoder's representation."
+            )
+        groups = named_groups(networks)
+        if _is_saved_model(self.path):
+            values = read_weights(self.path)
+            compare_variables(describe_groups(values), groups, self.path)
+            for name, variables in groups.items():
+                for path, variable in variables.items():
+                    variable.assign(values[name][path])
+        else:
+            restore_groups(self.path, self.step, groups)
+
+    def record(self) -> dict[str, str | int | None]:
+        """What a result says about them."""
+        return {"path": self.path, "step": self.step}
+
+
+@gin.configurable
+def pretrained(path: str = "", step: int | None = None, *, model_dir: str) -> Weights:
+    """Finds pretrained weights.
+
+    Args:
+      path: a run's folder, one of its checkpoints (`.../checkpoints/step_00000100`), a SavedModel
+        of this project, or 'untrained' for the networks' initial weights. By default the job's own
+        model_dir.
+      step: which of the run's checkpoints; by default the newest.
+      model_dir: the command line's.
+
+    Raises:
+      RequestError: there are no such weights.
+    """
+    path = (path or model_dir).rstrip("/")
+    if path == UNTRAINED:
+        return Weights(UNTRAINED, None, ())
+    if _is_saved_model(path):
+        name = os.path.basename(path)
+        return Weights(path, int(name) if name.isdigit() else None, tuple(read_weights(path)))
+    named = _STEP_FOLDER.match(path)
+    if named:
+        path, step = named[1], int(named[2])
+    steps = complete_steps(path)
+    if not steps or (step is not None and step not in steps):
+        wanted = "a complete checkpoint" if step is None else f"a complete checkpoint {step}"
+        there = f"its complete ones are {', '.join(map(str, steps))}" if steps else "it has none"
+        raise RequestError(
+            f"The pretrained weights must be {wanted} or a SavedModel. Received: {path}; {there}. "
+            "Pretrain first, or set pretrained.path to a run's folder, a SavedModel, or "
+            f"'{UNTRAINED}' for initial weights."
+        )
+    step = steps[-1] if step is None else step
+    return Weights(path, step, tuple(read_manifest(path, step)["variables"]))
+
+
+def _is_saved_model(path: str) -> bool:
+    return tf.io.gfile.exists(os.path.join(path, "saved_model.pb"))
