@@ -1,4 +1,4 @@
-"""`export`: the newest checkpoint's encoder as a SavedModel."""
+"""`export`: the newest checkpoint's networks as a SavedModel."""
 
 from __future__ import annotations
 
@@ -10,10 +10,17 @@ import keras
 import tensorflow as tf
 
 from simclr_tf.data.data import Data, data
-from simclr_tf.export.saved_model import export_encoder
+from simclr_tf.export.saved_model import export_networks
 from simclr_tf.jobs import Context
-from simclr_tf.jobs.building import refuse_tpu, requests_checked, restore_encoder
+from simclr_tf.jobs.building import (
+    build_for_export,
+    refuse_tpu,
+    requests_checked,
+    restore_encoder,
+)
+from simclr_tf.models.heads import projection_head
 from simclr_tf.models.resnet import resnet
+from simclr_tf.training.checkpoints import named_groups, read_manifest, restore_groups
 
 
 @gin.configurable
@@ -22,13 +29,15 @@ def export(
     *,
     data: Callable[..., Data] = data,
     encoder: Callable[..., keras.Model] = resnet,
+    projection_head: Callable[..., keras.Model] = projection_head,
 ) -> str:
-    """Exports the encoder of the newest complete checkpoint in the model_dir.
+    """Exports the newest complete checkpoint in the model_dir: encoder and projection head.
 
     Args:
       context: what the command line says.
       data: gives the image size, as in pretraining; no image is read.
       encoder: builds the network, as in pretraining.
+      projection_head: builds it as in pretraining; left out if the checkpoint has none.
 
     Returns:
       The folder of the SavedModel.
@@ -36,12 +45,17 @@ def export(
     refuse_tpu(context)
     with requests_checked():
         size = data(data_dir=context.data_dir).image_size
-        model = encoder(image_size=size)
-        step = restore_encoder(context.model_dir, model)
+        networks = build_for_export(encoder, projection_head, size)
+        step = restore_encoder(context.model_dir, networks["encoder"])
+        head = {"projection_head": networks["projection_head"]}
+        if "projection_head" in read_manifest(context.model_dir, step)["variables"]:
+            restore_groups(context.model_dir, step, named_groups(head))
+        else:
+            del networks["projection_head"]
     with tf.io.gfile.GFile(os.path.join(context.model_dir, "config.gin")) as file:
         recipe = file.read()
-    folder = export_encoder(
-        context.model_dir, step, model, lambda: encoder(image_size=size), recipe=recipe
+    folder = export_networks(
+        context.model_dir, step, networks, lambda: networks, image_size=size, recipe=recipe
     )
     print(f"encoder: {folder}", flush=True)
     return folder
