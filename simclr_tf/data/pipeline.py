@@ -204,7 +204,7 @@ def plain_images(
     """
 
     def load(encoded: tf.Tensor, label: tf.Tensor, index: tf.Tensor):
-        return _decode_center(encoded, image_size), label, index
+        return decode.decode_center(encoded, image_size), label, index
 
     with tf.device("/CPU:0"):
         if isinstance(source, ArraySource):
@@ -255,10 +255,3 @@ def _center(images: tf.Tensor, size: int) -> tf.Tensor:
     y, x, h, w = center_crop_box(height, width)
     crops = tf.image.convert_image_dtype(images[:, y : y + h, x : x + w], tf.float32)
     return tf.clip_by_value(tf.image.resize(crops, [size, size], method="bicubic"), 0.0, 1.0)
-
-
-def _decode_center(encoded: tf.Tensor, size: int) -> tf.Tensor:
-    height, width = tf.unstack(decode.image_shape(encoded))
-    whole = tf.reduce_all([height == size, width == size, size <= 32])
-    box = tf.where(whole, [0, 0, size, size], tf.stack(center_crop_box(height, width)))
-    return decode.decode_crops(encoded, box[tf.newaxis], size)[0]

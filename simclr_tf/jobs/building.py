@@ -61,6 +61,17 @@ def build_simclr(
     return SimCLR(encoder_model, head, probe)
 
 
+def build_for_export(
+    encoder: Callable[..., keras.Model],
+    projection_head: Callable[..., keras.Model],
+    image_size: int,
+) -> dict[str, keras.Model]:
+    """The networks of a SavedModel, by their names in a checkpoint."""
+    encoder_model = encoder(image_size=image_size)
+    head = projection_head(input_dim=representation_dim(encoder_model))
+    return {"encoder": encoder_model, "projection_head": head}
+
+
 def refuse_tpu(context: Context) -> None:
     """Raises RequestError if the command line asks this job, which uses one device, for a TPU."""
     if context.tpu not in ("auto", "none"):

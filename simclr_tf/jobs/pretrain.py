@@ -140,6 +140,7 @@ def pretrain(
             schedule=schedule,
             loss=loss,
             encoder=encoder,
+            projection_head=projection_head,
             settings=_settings(plan, precision, seed),
             steps_per_loop=steps_per_loop,
             checkpoint_every_steps=checkpoint_every_steps,

@@ -11,8 +11,9 @@ import tensorflow as tf
 
 from simclr_tf import config
 from simclr_tf.data.pipeline import ViewsPipeline
-from simclr_tf.export.saved_model import export_encoder
+from simclr_tf.export.saved_model import export_networks
 from simclr_tf.jobs import Context
+from simclr_tf.jobs.building import build_for_export
 from simclr_tf.jobs.trainer import Training, train
 from simclr_tf.models.simclr import SimCLR
 from simclr_tf.objectives.nt_xent import loss_chance
@@ -37,6 +38,7 @@ class Pretraining:
       schedule: of the learning rate.
       loss: projections -> (this replica's share of the loss, of metrics).
       encoder: builds the encoder anew, from `image_size`.
+      projection_head: builds the projection head anew, from `input_dim`.
       settings: what must not change when the run goes on.
       steps_per_loop: steps between two reports.
       checkpoint_every_steps: steps between two checkpoints.
@@ -52,6 +54,7 @@ class Pretraining:
     schedule: WarmupCosine
     loss: Callable[..., tuple]
     encoder: Callable[..., keras.Model]
+    projection_head: Callable[..., keras.Model]
     settings: dict
     steps_per_loop: int
     checkpoint_every_steps: int
@@ -63,7 +66,7 @@ class Pretraining:
 
 
 def train_and_export(run: Pretraining) -> str:
-    """Trains to the end of the plan, and exports the encoder.
+    """Trains to the end of the plan, and exports the networks.
 
     Returns:
       The folder of the SavedModel; empty where another host exports.
@@ -91,11 +94,13 @@ def train_and_export(run: Pretraining) -> str:
     )
     if not train(training):
         return ""
-    folder = export_encoder(
+    groups = run.simclr.groups()
+    folder = export_networks(
         model_dir,
         run.plan.total_steps,
-        run.simclr.encoder,
-        lambda: run.encoder(image_size=image_size),
+        {name: groups[name] for name in ("encoder", "projection_head")},
+        lambda: build_for_export(run.encoder, run.projection_head, image_size),
+        image_size=image_size,
         recipe=config.record(),
     )
     figures.curves(model_dir)
