@@ -11,7 +11,15 @@ import importlib
 import pathlib
 from collections.abc import Callable, Sequence
 
-NAMES = ("pretrain", "linear_eval", "export", "quickstart", "preflight")
+NAMES = (
+    "pretrain",
+    "linear_eval",
+    "finetune",
+    "supervised",
+    "export",
+    "quickstart",
+    "preflight",
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,49 @@
+"""A share of a labelled source in which every class keeps its share, the same for the same seed."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from simclr_tf.data.source import ArraySource, FileSource, Source
+from simclr_tf.errors import RequestError
+
+
+def class_balanced(source: Source, share: float, seed: int) -> Source:
+    """`share` of each class's images (rounded, at least one), drawn by `seed` alone.
+
+    Args:
+      source: labelled, of files or in memory.
+      share: of the labels, above 0 and at most 1.
+      seed: of the draw; a smaller share is part of a larger one.
+
+    Raises:
+      RequestError: the share is impossible, or the source is one whose labels lie in its records.
+    """
+    if not 0.0 < share <= 1.0:
+        raise RequestError(f"The share of labels must be in (0, 1]. Received: {share}.")
+    if share == 1.0:
+        return source
+    if not isinstance(source, (ArraySource, FileSource)):
+        raise RequestError(
+            f"A share of the labels can be drawn from files or small data sets. Received: {share} "
+            f"of {source.name}, which is read from records in order. Use a data set that holds the "
+            "share, such as tfds:imagenet2012_subset/1pct, with the share 1.0."
+        )
+    chosen = np.sort(np.concatenate([*_drawn(source.labels, share, seed)]))
+    common = {
+        "name": f"{source.name} ({share:.4g} of each class, seed {seed})",
+        "num_examples": len(chosen),
+        "labels": source.labels[chosen],
+    }
+    if isinstance(source, ArraySource):
+        return dataclasses.replace(source, images=source.images[chosen], **common)
+    return dataclasses.replace(source, paths=[source.paths[i] for i in chosen], **common)
+
+
+def _drawn(labels: np.ndarray, share: float, seed: int):
+    for label in np.unique(labels[labels >= 0]):
+        of_class = np.flatnonzero(labels == label)
+        order = np.random.default_rng([seed, int(label)]).permutation(of_class)
+        yield order[: max(1, round(share * len(of_class)))]
