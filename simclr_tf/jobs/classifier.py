@@ -26,6 +26,7 @@ from simclr_tf.distribute.strategy import (
     describe,
     fast_precision,
 )
+from simclr_tf.errors import RequestError
 from simclr_tf.evaluation.features import FrozenEncoder
 from simclr_tf.export.saved_model import export_networks
 from simclr_tf.jobs import Context
@@ -61,7 +62,6 @@ class Task:
       label_share: of the labels of each class.
       settings: what else must not change when the run goes on; also written into the result.
       zero_init: whether the classifier starts from zeros.
-      export: whether to write a SavedModel.
     """
 
     job: str
@@ -73,7 +73,6 @@ class Task:
     label_share: float = 1.0
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     zero_init: bool = True
-    export: bool = True
 
 
 @gin.configurable(denylist=["context", "task"])
@@ -134,6 +133,7 @@ def train_classifier(
         recipe = data(data_dir=context.data_dir)
         source = class_balanced(labelled(recipe.train()), asked.label_share, seed)
         test = labelled(recipe.evaluation())
+        _check_classes(source, test)
         policy = fast_precision(replicas) if precision == "auto" else precision
         schedule = learning_rate(
             base=base_learning_rate,
@@ -206,23 +206,23 @@ def train_classifier(
     if not is_chief:
         return {}
     figures.curves(context.model_dir)
-    trained = build()
-    _copy(simclr, trained)
-    if asked.export:
-        folder = export_networks(
-            context.model_dir,
-            schedule.total_steps,
-            _exported(trained),
-            lambda: _exported(trained),
-            image_size=recipe.image_size,
-            recipe=config.record(),
-            class_names=source.class_names,
-        )
-        print(f"classifier: {folder}", flush=True)
-    numbers = count_recognized(trained, test, recipe.image_size)
+    on_host = build()
+    _copy(simclr, on_host)
+    networks = _exported(on_host)
+    folder = export_networks(
+        context.model_dir,
+        schedule.total_steps,
+        networks,
+        lambda: networks,
+        image_size=recipe.image_size,
+        recipe=config.record(),
+        class_names=source.class_names,
+    )
+    numbers = count_recognized(on_host, test, recipe.image_size)
     print(
         f"{asked.job}: top-1 {numbers['top1']:.2%}, top-5 {numbers['top5']:.2%} of "
-        f"{numbers['num_test']} test images (trained on {source.num_examples})",
+        f"{numbers['num_test']} test images (trained on {source.num_examples})\n"
+        f"classifier: {folder}",
         flush=True,
     )
     return write_result(
@@ -293,6 +293,14 @@ def _build(
     initializer = "zeros" if task.zero_init else None
     probe = linear_probe(num_classes, input_dim=width, kernel_initializer=initializer)
     return SimCLR(parts["encoder"], head, probe)
+
+
+def _check_classes(train: Source, test: Source) -> None:
+    if test.num_classes > train.num_classes:
+        raise RequestError(
+            f"The test images must be of the {train.num_classes} classes of {train.name}. "
+            f"Received: {test.name} with {test.num_classes} classes. Choose splits of one data set."
+        )
 
 
 def _copy(source: SimCLR, target: SimCLR) -> None:
