@@ -129,7 +129,10 @@ def load(path: str) -> dict[str, np.ndarray]:
         with tf.io.gfile.GFile(path, "rb") as file:
             return safetensors.numpy.load(file.read())
     except (tf.errors.OpError, safetensors.SafetensorError, KeyError, TypeError) as error:
-        raise RequestError(f"{path} cannot be read as .safetensors: {error}") from error
+        raise RequestError(
+            f"SOURCE must be a .safetensors file of float16, float32 or float64. Reading {path} "
+            f"gave {type(error).__name__}: {error}. Save it from PyTorch in one of these types."
+        ) from error
 
 
 def export_torchvision(model_dir: str, output: str) -> list[str]:

@@ -185,7 +185,7 @@ def test_other_networks_are_refused(change, message):
 def test_a_file_that_is_none(tmp_path):
     (tmp_path / "text.safetensors").write_text("nothing of the kind")
     for name in ("text", "missing"):
-        with pytest.raises(RequestError, match="cannot be read as"):
+        with pytest.raises(RequestError, match="SOURCE must be a"):
             convert(str(tmp_path / f"{name}.safetensors"), str(tmp_path / "run"))
 
 
