@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -31,6 +32,7 @@ NETWORKS = {
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 STEM_KERNEL = f"model/resnet_model/initial_conv_relu_max_pool/0/conv2d/kernel{VALUE}"
 STEM_BETA = f"model/resnet_model/initial_conv_relu_max_pool/2/bn/beta{VALUE}"
+NUMBERED = re.compile(r"(conv2d|padding|relu|block|dense|normalization)(?:_(\d+))?/")
 LARGE = [pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS if "r50" in name]
 
 
@@ -127,16 +129,24 @@ def test_a_saved_model_gives_the_reference_s_outputs(golden, tmp_path, network):
     assert_outputs(tmp_path / "ours", golden(network))
 
 
+@pytest.mark.parametrize("built_before", [0, 95])
 @pytest.mark.parametrize("network", NETWORKS)
-def test_keys_and_names_say_the_same(golden, network):
-    """Each place once, also for a process that had built other networks before."""
+def test_keys_and_names_say_the_same(golden, network, built_before):
+    """Each place once, also where the process had built as many layers of each class before."""
+
+    def named(variable: dict) -> str:
+        def later(match: re.Match) -> str:
+            return f"{match[1]}_{int(match[2] or 0) + built_before}/"
+
+        return NUMBERED.sub(later, variable["variable_name"])
+
     variables = golden(network).variables
     by_key = places_of_keys(v["checkpoint_key"] for v in variables)
-    by_name = places_of_names(v["variable_name"] for v in variables)
+    by_name = places_of_names(map(named, variables))
     assert len(set(by_key.values())) == len(variables)
     for variable in variables:
         place = by_key[variable["checkpoint_key"]]
-        assert by_name[variable["variable_name"]] == place
+        assert by_name[named(variable)] == place
         assert place[1].rpartition("/")[2] == variable["kind"]
 
 
@@ -226,11 +236,15 @@ def test_what_does_not_fit_is_refused(tiny, tmp_path, change, message):
     assert not (tmp_path / "ours").exists()
 
 
-def test_the_encoder_alone(tiny, tmp_path):
-    """Of a network whose head was cut off after the layer that was fine-tuned from."""
-    shortened = without(tiny, head(tiny, 1))
-    prefix = write_checkpoint(tmp_path / "theirs", shortened)
-    assert tool(prefix, f"--model_dir={tmp_path / 'ours'}", "--encoder_only") == 0
+@pytest.mark.parametrize(
+    ("missing", "options"),
+    [([0, 1], []), ([1], ["--encoder_only"])],
+    ids=["no head, as in SimCLRv1", "head cut off behind the layer that was fine-tuned from"],
+)
+def test_networks_without_a_whole_head(tiny, tmp_path, missing, options):
+    values = without(tiny, [key for layer in missing for key in head(tiny, layer)])
+    prefix = write_checkpoint(tmp_path / "theirs", values)
+    assert tool(prefix, f"--model_dir={tmp_path / 'ours'}", *options) == 0
     encoder = resnet(18, 0.125, "cifar", image_size=32)
     restore_groups(str(tmp_path / "ours"), 1234, named_groups({"encoder": encoder}))
     np.testing.assert_array_equal(encoder.get_layer("stem_bn").beta, tiny[STEM_BETA])
