@@ -48,6 +48,13 @@ setup(
             "tensorflow-addons==0.23.0; python_version < '3.12'",
             "tf-keras>=2.19,<2.22; python_version < '3.12'",
         ],
-        "test": ["hypothesis>=6.100", "pytest>=8.0", "ruff>=0.6", "scipy>=1.11"],
+        "torch": ["safetensors>=0.4"],  # PyTorch's weights are read and written without PyTorch
+        "test": [
+            "hypothesis>=6.100",
+            "pytest>=8.0",
+            "ruff>=0.6",
+            "safetensors>=0.4",
+            "scipy>=1.11",
+        ],
     },
 )

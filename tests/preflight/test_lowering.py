@@ -34,10 +34,21 @@ RECIPES = sorted(
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_is_for_tpus(recipe):
     """At a small batch and resolution, with the stem that the recipe's own resolution has."""
-    jobs.load()
     stem = "imagenet" if "imagenet" in recipe.read_text() or recipe.stem == "folder" else "cifar"
-    bindings = ["pretrain.global_batch_size = 16", "data.image_size = 64"]
-    config.load([str(recipe)], [*bindings, f"resnet.stem = '{stem}'"])
+    assert_is_for_tpus(recipe, f"resnet.stem = '{stem}'")
+
+
+@pytest.mark.slow
+def test_selective_kernels_are_for_tpus():
+    recipe = next(path for path in RECIPES if path.stem == "r50_1x")
+    small = ["resnet.stem = 'imagenet'", "resnet.width_multiplier = 0.125"]
+    assert_is_for_tpus(recipe, "resnet.sk_ratio = 0.0625", *small)
+
+
+def assert_is_for_tpus(recipe: pathlib.Path, *bindings: str) -> None:
+    jobs.load()
+    small = ["pretrain.global_batch_size = 16", "data.image_size = 64"]
+    config.load([str(recipe)], [*small, *bindings])
     step = pretrain(
         jobs.Context(model_dir="unused"),
         data=_OnPaper(num_classes=10),
