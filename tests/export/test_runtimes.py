@@ -108,7 +108,7 @@ def test_a_runtime_that_is_not_tensorflow(exported):
 
 @pytest.mark.slow
 def test_a_hub_layer_of_tf_keras_trains_it(exported, run_elsewhere, images_file):
-    """All variables are the layer's, and fit moves each of them; inference moves none."""
+    """fit moves every variable; inference moves none, and neither does fit of a frozen layer."""
     pytest.importorskip("tensorflow_hub")
     pytest.importorskip("tf_keras")
     output = run_elsewhere(f"""
@@ -122,6 +122,11 @@ def test_a_hub_layer_of_tf_keras_trains_it(exported, run_elsewhere, images_file)
         kept = all(np.array_equal(v, b) for v, b in zip(layer.variables, before))
         model.fit(images, np.eye(3, dtype="float32")[[0, 1, 2, 0]], epochs=3, verbose=0)
         moved = [not np.array_equal(v, b) for v, b in zip(layer.variables, before)]
+        frozen = hub.KerasLayer({exported.folder!r}, trainable=False)
+        model = tf_keras.Sequential([frozen, tf_keras.layers.Dense(3)])
+        model.compile(tf_keras.optimizers.SGD(0.1), "mse")
+        model.fit(images, np.eye(3, dtype="float32")[[0, 1, 2, 0]], verbose=0)
+        kept &= all(np.array_equal(v, b) for v, b in zip(frozen.variables, before))
         counts = [len(layer.variables), len(layer.trainable_variables)]
         print(json.dumps([h.tolist(), kept, sum(moved), *counts]))
     """)
