@@ -32,7 +32,8 @@ def export_networks(
       trained: functional models, possibly replicated: "encoder", from images to a dict with
         "final_avg_pool" [B, D]; if wanted "projection_head", from representations [B, D] to a dict
         "projection_0" ... "projection_n"; and "classifier", from representations to logits [B, K].
-      build: builds networks of the same names and architectures on this host.
+      build: builds networks of the same names and architectures on this host, the encoder of
+        layers that Keras can serialize.
       image_size: side of the training images in pixels.
       recipe: the run's configuration, kept beside the model as `assets.extra/config.gin`.
       class_names: of the classifier's K classes, in the order of its logits.

@@ -43,7 +43,9 @@ def exported(tmp_path_factory):
     rng = np.random.default_rng(0)
     for network in networks.values():
         for variable in network.variables:
-            variable.assign(np.abs(variable.numpy() + rng.normal(0, 0.1, variable.shape)) + 0.01)
+            noise = rng.normal(0, 0.1, variable.shape)
+            positive = variable.path.endswith(("gamma", "moving_variance"))
+            variable.assign(0.5 + np.abs(noise) if positive else variable.numpy() + noise)
     folder = export_networks(
         str(tmp_path_factory.mktemp("run")),
         7,

@@ -3,6 +3,7 @@
 import glob
 import json
 import os
+import sys
 
 import keras
 import numpy as np
@@ -172,7 +173,7 @@ def test_the_graph_is_small_and_runs_on_any_one_device(exported):
     assert not [n.name for n in nodes if "_gradient_op_type" in n.attr and n.op == "IdentityN"]
     assert not graph.library.gradient
     # The encoder is in it three times: to be called in both modes, and for all signatures.
-    assert os.path.getsize(f"{exported.folder}/saved_model.pb") < 1_000_000
+    assert os.path.getsize(f"{exported.folder}/saved_model.pb") < 1_200_000
     kernels = [v for v in exported.networks["encoder"].variables if v.path.endswith("kernel")]
     assert len([n for n in nodes if n.op == "Conv2D"]) == 3 * len(kernels)
 
@@ -215,7 +216,7 @@ def test_warmup_requests_run_on_every_signature(exported, loaded):
 
 
 def test_without_the_serving_api_a_model_is_written_without_warmup(monkeypatch, tmp_path, exported):
-    monkeypatch.setitem(__import__("sys").modules, "tensorflow_serving.apis", None)
+    monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
     (tmp_path / "assets.extra").mkdir()
     warmup.write_warmup(str(tmp_path), {}, SIZE)
     assert list((tmp_path / "assets.extra").iterdir()) == []
