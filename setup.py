@@ -31,6 +31,7 @@ setup(
         "matplotlib>=3.7",
         "numpy>=1.26",
         "scikit-learn>=1.3",
+        "scipy>=1.11",
         "tensorboard>=2.19",  # TensorFlow 2.21 no longer brings it, and tf.summary needs it
         "tensorflow-datasets>=4.9.7",
         "tqdm>=4.60",
@@ -48,6 +49,6 @@ setup(
             "tensorflow-addons==0.23.0; python_version < '3.12'",
             "tf-keras>=2.19,<2.22; python_version < '3.12'",
         ],
-        "test": ["hypothesis>=6.100", "pytest>=8.0", "ruff>=0.6", "scipy>=1.11"],
+        "test": ["hypothesis>=6.100", "pytest>=8.0", "ruff>=0.6"],
     },
 )
