@@ -11,7 +11,7 @@ import importlib
 import pathlib
 from collections.abc import Callable, Sequence
 
-NAMES = ("pretrain", "linear_eval", "knn", "export", "quickstart", "preflight")
+NAMES = ("pretrain", "linear_eval", "lbfgs", "knn", "export", "quickstart", "preflight")
 
 
 @dataclasses.dataclass(frozen=True)
