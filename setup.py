@@ -36,6 +36,7 @@ setup(
         "matplotlib>=3.7",
         "numpy>=1.26",
         "scikit-learn>=1.3",
+        "scipy>=1.11",
         "tensorboard>=2.19",  # TensorFlow 2.21 no longer brings it, and tf.summary needs it
         "tensorflow-datasets>=4.9.7",
         "tqdm>=4.60",
@@ -62,7 +63,6 @@ setup(
             "openvino>=2025.0",
             "pytest>=8.0",
             "ruff>=0.6",
-            "scipy>=1.11",
             *SERVING,
             *HUB,
             *TORCH,

@@ -30,18 +30,30 @@ class Data:
         """The split to evaluate on, which must be one of its own.
 
         Raises:
-          RequestError: the source would give the training images again, or other classes.
+          RequestError: the source would give training images again, or other classes.
         """
-        source = open_source(self.spec, self.eval_split, self.data_dir)
+        return self.held_out(self.eval_split, "data.eval_split")
+
+    def held_out(self, split: str, setting: str) -> Source:
+        """A split beside the one to train on.
+
+        Args:
+          split: its name.
+          setting: what the person set it by.
+
+        Raises:
+          RequestError: the source would give training images again, or other classes.
+        """
+        source = open_source(self.spec, split, self.data_dir)
         if self.spec.startswith(("shapes", "tfds:")):
             return source
         train = self.train()
-        if source.name == train.name:
+        if source.name == train.name or _overlap(source, train):
             raise RequestError(
-                f"Evaluation needs images that were not trained on. Received: split "
-                f"{self.eval_split!r} of {self.spec}, which is {source.name} as the split "
-                f"{self.train_split!r} is. Give folders of these names below the data, or "
-                "'{split}' in a tfrecord pattern, or set data.eval_split."
+                f"Evaluation needs images that were not trained on. Received: split {split!r} of "
+                f"{self.spec}, which is {source.name} and has images of the split "
+                f"{self.train_split!r}, {train.name}. Give folders of these names below the data, "
+                f"or '{{split}}' in a tfrecord pattern, or set {setting}."
             )
         if isinstance(source, FileSource) and source.class_names != train.class_names:
             raise RequestError(
@@ -49,6 +61,11 @@ class Data:
                 f"{train.class_names} in {train.name}, {source.class_names} in {source.name}."
             )
         return source
+
+
+def _overlap(one: Source, other: Source) -> bool:
+    both = isinstance(one, FileSource) and isinstance(other, FileSource)
+    return both and not set(one.paths).isdisjoint(other.paths)
 
 
 @gin.configurable

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from simclr_tf.evaluation import logistic
+from simclr_tf.evaluation.accuracy import top_k
 from simclr_tf.evaluation.features import Features
+from simclr_tf.evaluation.logistic import Classifier
 
 PROTOCOL = (
     "L2-regularized logistic regression (L-BFGS) on standardized features of images without "
@@ -37,7 +41,7 @@ class LinearResult:
 def fit_linear(
     train: Features,
     test: Features,
-    penalties: tuple[float, ...] = (0.001, 0.01, 0.1),
+    penalties: Sequence[float] = (0.001, 0.01, 0.1),
     max_iterations: int = 200,
     seed: int = 0,
 ) -> LinearResult:
@@ -49,40 +53,32 @@ def fit_linear(
     Args:
       train: what to train on.
       test: what to test on.
-      penalties: values of scikit-learn's C to choose from.
+      penalties: values of scikit-learn's C to choose from; among equals the smallest wins.
       max_iterations: of L-BFGS.
       seed: of the held-out choice.
     """
-    from sklearn.linear_model import LogisticRegression
+    mean, std = train.values.mean(0), train.values.std(0) + 1e-6
+    features, labels = (train.values - mean) / std, train.labels
 
-    features, labels = train.values, train.labels
-    mean, std = features.mean(0), features.std(0) + 1e-6
-
-    def fit(x, y, penalty):
-        model = LogisticRegression(C=penalty, max_iter=max_iterations, tol=1e-3)
-        return model.fit((x - mean) / std, y)
-
-    def scores(model, x) -> np.ndarray:
-        decision = model.decision_function((x - mean) / std)
-        return decision if decision.ndim == 2 else np.stack([-decision, decision], axis=1)
-
-    def top(model, x, y, k) -> float:
-        best = np.argsort(-scores(model, x), axis=1)[:, :k]
-        return float((model.classes_[best] == y[:, None]).any(1).mean())
+    def fit(rows: np.ndarray | slice, strengths: Sequence[float]) -> Iterator[Classifier]:
+        x, y = features[rows], labels[rows]
+        return logistic.fit(
+            x, y, [1 / (c * len(y)) for c in strengths], max_iterations=max_iterations
+        )
 
     order = np.random.default_rng(seed).permutation(len(labels))
     held_out, rest = np.split(order, [min(len(order) // 10, 5000)])
+    penalties = sorted(penalties)
     penalty = penalties[0]
     if len(penalties) > 1 and len(held_out):
-        found = [
-            top(fit(features[rest], labels[rest], c), features[held_out], labels[held_out], 1)
-            for c in penalties
-        ]
+        x, y = features[held_out], labels[held_out]
+        found = [top_k(c.logits(x), y, 1) for c in fit(rest, penalties)]
         penalty = penalties[int(np.argmax(found))]
-    model = fit(features, labels, penalty)
+    classifier = next(fit(slice(None), [penalty]))
+    scores = classifier.logits((test.values - mean) / std)
     return LinearResult(
-        top1=top(model, test.values, test.labels, 1),
-        top5=top(model, test.values, test.labels, 5),
+        top1=top_k(scores, test.labels, 1),
+        top5=top_k(scores, test.labels, 5),
         penalty=penalty,
         num_train=len(labels),
         num_test=len(test.labels),

@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 NAMES = (
     "pretrain",
     "linear_eval",
+    "lbfgs",
+    "knn",
     "finetune",
     "supervised",
     "export",

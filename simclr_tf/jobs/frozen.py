@@ -9,6 +9,7 @@ from typing import Any
 
 import gin
 import keras
+import numpy as np
 
 from simclr_tf.data.data import Data, data
 from simclr_tf.data.source import Source
@@ -47,6 +48,16 @@ class Frozen:
     def test(self) -> Features:
         """Features of the labelled split to test on."""
         return self.features(labelled(self.data.evaluation()))
+
+    def splits(self) -> tuple[Features, Features]:
+        """Features of the splits to train and to test on, whose classes fit.
+
+        Raises:
+          RequestError: an image has no label, or one of the test images a class of its own.
+        """
+        train, test = self.train(), self.test()
+        check_classes(train, test)
+        return train, test
 
     def features(self, source: Source) -> Features:
         """Features of any split."""
@@ -98,6 +109,24 @@ def frozen_encoder(
     cache = os.path.join(context.model_dir, "features")
     frozen = FrozenEncoder(**networks, image_size=recipe.image_size, cache_dir=cache)
     return Frozen(frozen, recipe, layer, weights, seed)
+
+
+def check_classes(train: Features, other: Features) -> None:
+    """Raises RequestError unless every image has a label, and each class is one of train's."""
+    for part in (train, other):
+        unlabelled = int((part.labels < 0).sum())
+        if unlabelled:
+            raise RequestError(
+                f"Every image must have a label. Received: {unlabelled} of {len(part.labels)} "
+                "without one. Choose splits with labels (data.train_split, data.eval_split)."
+            )
+    unknown = np.setdiff1d(other.labels, train.labels)
+    if len(unknown):
+        raise RequestError(
+            "Every class of the evaluated images must occur in the training split. Received: "
+            f"class numbers {', '.join(map(str, unknown[:5]))} that do not, beside "
+            f"{len(np.unique(train.labels))} that do. Check data.train_split and data.eval_split."
+        )
 
 
 def labelled(source: Source) -> Source:

@@ -34,7 +34,7 @@ def cached(
       max_iterations: of L-BFGS.
     """
     frozen = encoder(context=context)
-    train, test = frozen.train(), frozen.test()
+    train, test = frozen.splits()
     numbers = fit_linear(train, test, tuple(penalties), max_iterations, frozen.seed)
     print(
         f"linear classifier on {frozen.layer} of {frozen.weights.path}: top-1 {numbers.top1:.2%}, "

@@ -120,6 +120,12 @@ def test_evaluation_never_sees_the_training_images(tmp_path, record_files):
             data(source=spec, data_dir=None).evaluation()
 
 
+def test_a_missing_split_does_not_become_the_whole_folder(tmp_path):
+    path = tree(tmp_path, "train/a/1.jpg", "train/b/2.jpg", "test/a/3.jpg", "test/b/4.jpg")
+    with pytest.raises(RequestError, match="images that were not trained on"):
+        data(source=f"folder:{path}", eval_split="tset", data_dir=None).evaluation()
+
+
 def test_splits_must_agree_on_the_classes(tmp_path):
     path = tree(tmp_path, "train/a/1.jpg", "train/b/2.jpg", "test/b/3.jpg", "test/c/4.jpg")
     with pytest.raises(RequestError, match="same classes"):

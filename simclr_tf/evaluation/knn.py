@@ -1,0 +1,145 @@
+"""Weighted k-nearest-neighbour classification by cosine similarity.
+
+Wu, Xiong, Yu, Lin: Unsupervised Feature Learning via Non-Parametric Instance Discrimination,
+CVPR 2018, https://arxiv.org/abs/1805.01978, section 3.4: each of the k nearest training examples
+votes for its class with weight exp(similarity / temperature). There k is 200 and the temperature
+0.07; here, as most libraries have it today, 0.1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from simclr_tf.evaluation.features import Features
+
+PROTOCOL = (
+    "weighted k-nearest neighbours (Wu et al. 2018): cosine similarity, votes weighted by "
+    "exp(similarity / temperature); features of images without augmentation, computed once with "
+    "training=False"
+)
+_BLOCK_BYTES = 2**28
+
+
+@dataclasses.dataclass(frozen=True)
+class KnnAccuracy:
+    """What one choice of k and temperature reaches: shares of the test examples."""
+
+    k: int
+    temperature: float
+    top1: float
+    top5: float
+
+
+def knn_accuracies(
+    train: Features,
+    test: Features,
+    choices: Sequence[tuple[int, float]],
+    *,
+    block_bytes: int = _BLOCK_BYTES,
+) -> list[KnnAccuracy]:
+    """Classifies the test examples by their neighbours, for each (k, temperature) of `choices`.
+
+    Neighbours are searched once, for the largest k. Of classes with equal votes the one with the
+    lower number comes first, and a class without a vote is not found.
+
+    Args:
+      train: the neighbours.
+      test: what is classified.
+      choices: pairs of k, at most the number of training examples, and a positive temperature.
+      block_bytes: memory that a block of test examples may take, beside the features.
+
+    Raises:
+      ValueError: k or a temperature is out of its range.
+    """
+    num_classes = int(max(train.labels.max(), test.labels.max())) + 1
+    _check(choices, len(train.labels))
+    found = np.zeros((len(choices), 2))
+    largest = max(k for k, _ in choices)
+    for rows, positions, similarities in nearest(
+        test.values, train.values, largest, block_bytes=block_bytes, row_bytes=8 * num_classes
+    ):
+        neighbours = train.labels[positions]
+        for choice, (k, temperature) in enumerate(choices):
+            # The same for all of a row, the largest similarity keeps exp from overflowing.
+            gaps = similarities[:, :k].astype(np.float64) - similarities[:, :1]
+            votes = _votes(neighbours[:, :k], np.exp(gaps / temperature), num_classes)
+            place = _places(votes, test.labels[rows])
+            found[choice] += [(place < 1).sum(), (place < 5).sum()]
+    shares = found / len(test.labels)
+    return [
+        KnnAccuracy(k, temperature, float(top1), float(top5))
+        for (k, temperature), (top1, top5) in zip(choices, shares, strict=True)
+    ]
+
+
+def nearest(
+    queries: np.ndarray,
+    bank: np.ndarray,
+    k: int,
+    *,
+    block_bytes: int = _BLOCK_BYTES,
+    row_bytes: int = 0,
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """The k most similar rows of the bank for each query, block by block of queries.
+
+    Args:
+      queries: float32 [M, D].
+      bank: float32 [N, D].
+      k: from 1 to N.
+      block_bytes: memory that a block may take, beside the normalized bank.
+      row_bytes: what the caller itself needs of it for each query.
+
+    Yields:
+      Which queries; positions in the bank int64 [b, k], the most similar first; and their cosine
+      similarities float32 [b, k].
+    """
+    bank = _normalized(bank)
+    # float32 similarities and int64 positions of every row of the bank; the same of the k found,
+    # with copies in order.
+    block = max(1, block_bytes // (12 * len(bank) + 48 * k + row_bytes + 8 * bank.shape[1]))
+    for start in range(0, len(queries), block):
+        rows = slice(start, min(start + block, len(queries)))
+        yield rows, *_nearest_in_block(_normalized(queries[rows]), bank, k)
+
+
+def _nearest_in_block(
+    queries: np.ndarray, bank: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    similarities = queries @ bank.T
+    positions = np.argpartition(similarities, -k, axis=1)[:, -k:]
+    similarities = np.take_along_axis(similarities, positions, axis=1)
+    order = np.argsort(-similarities, axis=1, kind="stable")
+    ordered = (np.take_along_axis(part, order, axis=1) for part in (positions, similarities))
+    return tuple(ordered)
+
+
+def _check(choices: Sequence[tuple[int, float]], num_train: int) -> None:
+    for k, temperature in choices:
+        if not 1 <= k <= num_train or temperature <= 0:
+            raise ValueError(
+                "k must be from 1 to the number of training examples, and the temperature "
+                f"positive. Received: k={k}, temperature={temperature} with {num_train} examples."
+            )
+
+
+def _normalized(values: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(values, axis=1, keepdims=True)
+    return (values / np.maximum(lengths, np.finfo(np.float32).tiny)).astype(np.float32)
+
+
+def _votes(classes: np.ndarray, weights: np.ndarray, num_classes: int) -> np.ndarray:
+    """Classes [b, k] and their weights -> sums of the weights by class [b, K]."""
+    cells = classes + num_classes * np.arange(len(classes))[:, None]
+    votes = np.bincount(cells.ravel(), weights.ravel(), minlength=len(classes) * num_classes)
+    return votes.reshape(len(classes), num_classes)
+
+
+def _places(votes: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """How many classes come before each example's own; K where its own has no vote."""
+    own = votes[np.arange(len(labels)), labels][:, None]
+    lower = np.arange(votes.shape[1]) < labels[:, None]
+    before = ((votes > own) | ((votes == own) & lower)).sum(1)
+    return np.where(own[:, 0] > 0, before, votes.shape[1] + 5)

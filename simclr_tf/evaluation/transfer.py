@@ -1,0 +1,154 @@
+"""Transfer by logistic regression on frozen features, as in the SimCLR paper's appendix B.8.
+
+Chen et al. 2020, https://arxiv.org/abs/2002.05709: L2-regularized multinomial logistic regression
+by L-BFGS without augmentation; the penalty is one of 45 between 1e-6 and 1e5, the best on a
+validation part, and the classifier is then trained on train and validation together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from simclr_tf.evaluation import logistic
+from simclr_tf.evaluation.accuracy import mean_per_class, top_k
+from simclr_tf.evaluation.features import Features
+
+PROTOCOL = (
+    "SimCLR appendix B.8: multinomial logistic regression (L-BFGS; mean cross-entropy + penalty/2 "
+    "* squared weights, biases free) on features as they are, not standardized, of images without "
+    "augmentation, computed once with training=False; penalty chosen on a validation part, then "
+    "trained on train and validation. Unlike B.8, images larger than 32 px are cut to the central "
+    "87.5 % of the shorter side, as in the reference's linear evaluation"
+)
+PENALTIES = tuple(float(p) for p in np.logspace(-6, 5, 45))
+METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "top1": lambda scores, labels: top_k(scores, labels, 1),
+    "mean_per_class": mean_per_class,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """What a penalty reaches on the validation part."""
+
+    penalty: float
+    accuracy: float
+    iterations: int
+    converged: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class TransferResult:
+    """What a classifier reaches whose penalty was chosen on a validation part.
+
+    Attributes:
+      top1: share of the test examples whose class is found.
+      top5: share of those whose class is among the first five.
+      mean_per_class: top-1 of each class, averaged over the classes.
+      metric: by which the penalty was chosen.
+      penalty: the chosen one; the strongest of equals.
+      at_end: "strongest" or "weakest" where the choice is an end of the range, so that a better
+        one may lie beyond; None elsewhere.
+      validation: the accuracy by penalty, from the strongest on, in that metric.
+      converged: whether the last fit came to an end before its last allowed iteration.
+      num_train: examples of the train part, without the validation part.
+      num_validation: examples of the validation part.
+      num_test: test examples.
+    """
+
+    top1: float
+    top5: float
+    mean_per_class: float
+    metric: str
+    penalty: float
+    at_end: str | None
+    validation: tuple[Point, ...]
+    converged: bool
+    num_train: int
+    num_validation: int
+    num_test: int
+
+
+def fit_transfer(
+    train: Features,
+    validation: Features,
+    test: Features,
+    *,
+    penalties: Sequence[float] = PENALTIES,
+    metric: str = "top1",
+    max_iterations: int = 1000,
+) -> TransferResult:
+    """Chooses the penalty on `validation`, trains on both, and looks once at `test`.
+
+    Args:
+      train: what to train on.
+      validation: what to choose by.
+      test: what to test on.
+      penalties: of the mean cross-entropy, as `logistic` states it; so they mean the same for
+        any number of examples.
+      metric: a key of METRICS.
+      max_iterations: of L-BFGS, for each penalty.
+    """
+    num_classes = int(max(train.labels.max(), validation.labels.max())) + 1
+    points: list[Point] = []
+    for classifier in logistic.fit(
+        train.values,
+        train.labels,
+        penalties,
+        num_classes=num_classes,
+        max_iterations=max_iterations,
+    ):
+        accuracy = METRICS[metric](classifier.logits(validation.values), validation.labels)
+        points.append(
+            Point(classifier.penalty, accuracy, classifier.iterations, classifier.converged)
+        )
+    best = int(np.argmax([point.accuracy for point in points]))
+    ends = {0: "strongest", len(points) - 1: "weakest"} if len(points) > 1 else {}
+    both = np.concatenate([train.values, validation.values])
+    labels = np.concatenate([train.labels, validation.labels])
+    classifier = next(
+        logistic.fit(both, labels, [points[best].penalty], max_iterations=max_iterations)
+    )
+    scores = classifier.logits(test.values)
+    return TransferResult(
+        top1=top_k(scores, test.labels, 1),
+        top5=top_k(scores, test.labels, 5),
+        mean_per_class=mean_per_class(scores, test.labels),
+        metric=metric,
+        penalty=classifier.penalty,
+        at_end=ends.get(best),
+        validation=tuple(points),
+        converged=classifier.converged,
+        num_train=len(train.labels),
+        num_validation=len(validation.labels),
+        num_test=len(test.labels),
+    )
+
+
+def split_by_class(features: Features, share: float, seed: int) -> tuple[Features, Features]:
+    """Takes the same share of every class away, drawn by `seed`.
+
+    A class of n examples gives round(share * n) of them, and always keeps one.
+
+    Args:
+      features: with labels.
+      share: between 0 and 1.
+      seed: of the draw.
+
+    Returns:
+      What remains, and what was taken, both in the given order.
+    """
+    taken = np.zeros(len(features.labels), bool)
+    rng = np.random.default_rng(seed)
+    for label in np.unique(features.labels):
+        (rows,) = np.nonzero(features.labels == label)
+        count = min(round(share * len(rows)), len(rows) - 1)
+        taken[rng.permutation(rows)[:count]] = True
+
+    def part(rows: np.ndarray) -> Features:
+        return Features(features.values[rows], features.labels[rows], features.index[rows])
+
+    return part(~taken), part(taken)

@@ -1,0 +1,78 @@
+"""`knn`: how often an image's nearest neighbours are of its class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import gin
+
+from simclr_tf.errors import RequestError
+from simclr_tf.evaluation.knn import PROTOCOL, KnnAccuracy, knn_accuracies
+from simclr_tf.jobs import Context
+from simclr_tf.jobs.building import requests_checked, write_result
+from simclr_tf.jobs.frozen import Frozen, frozen_encoder
+
+
+@gin.configurable
+def knn(
+    context: Context,
+    *,
+    encoder: Callable[..., Frozen] = frozen_encoder,
+    k: int = 200,
+    temperature: float = 0.1,
+    table_ks: Sequence[int] = (1, 10, 20, 50, 200),
+    table_temperatures: Sequence[float] = (0.02, 0.07, 0.1, 0.5),
+    block_megabytes: int = 256,
+) -> dict:
+    """Weighted k-nearest neighbours on features of the frozen encoder; nothing is trained.
+
+    Args:
+      context: what the command line says.
+      encoder: gives the frozen encoder and the data.
+      k: neighbours that vote, in the number that is reported.
+      temperature: of their weights.
+      table_ks: values of k in the table; those above the number of training images are left out.
+      table_temperatures: temperatures in the table.
+      block_megabytes: memory for similarities, beside the features.
+
+    Returns:
+      The numbers, which are also in `results/knn.json`.
+    """
+    frozen = encoder(context=context)
+    train, test = frozen.splits()
+    count = len(train.labels)
+    if k > count:
+        raise RequestError(
+            f"knn.k must be at most the number of training images. Received: knn.k={k}, {count} "
+            "images."
+        )
+    choices = [(k, temperature)]
+    choices += [(n, t) for n in table_ks if n <= count for t in table_temperatures]
+    with requests_checked():
+        chosen, *table = knn_accuracies(train, test, choices, block_bytes=block_megabytes * 2**20)
+    print(_table(table), flush=True)
+    print(
+        f"{chosen.k} nearest neighbours (temperature {chosen.temperature:g}) on {frozen.layer} of "
+        f"{frozen.weights.path}: top-1 {chosen.top1:.2%}, top-5 {chosen.top5:.2%} of "
+        f"{len(test.labels)} test images",
+        flush=True,
+    )
+    return write_result(
+        context.model_dir,
+        "knn",
+        protocol=PROTOCOL,
+        numbers=chosen,
+        table=table,
+        n={"train": count, "test": len(test.labels)},
+        **frozen.record(),
+    )
+
+
+def _table(rows: Sequence[KnnAccuracy]) -> str:
+    """Top-1 by k, downwards, and temperature, across."""
+    temperatures = list(dict.fromkeys(row.temperature for row in rows))
+    lines = ["top-1      k" + "".join(f"   T={t:<5g}" for t in temperatures)]
+    for k in dict.fromkeys(row.k for row in rows):
+        cells = "".join(f"{row.top1:>10.2%}" for row in rows if row.k == k)
+        lines.append(f"{k:>12}{cells}")
+    return "\n".join(lines)

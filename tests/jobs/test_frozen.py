@@ -1,0 +1,65 @@
+"""If this breaks, evaluating what cannot be evaluated ends in a traceback or a wrong number."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from simclr_tf.errors import RequestError
+from simclr_tf.evaluation.features import Features
+from simclr_tf.jobs.frozen import check_classes
+
+
+def of(labels):
+    return Features(
+        np.zeros((len(labels), 2), np.float32), np.array(labels), np.arange(len(labels))
+    )
+
+
+def test_classes_that_fit():
+    check_classes(of([0, 1, 2, 2]), of([2, 0]))
+
+
+@pytest.mark.parametrize(
+    ("train", "other", "words"),
+    [
+        ([0, 1, 1], [0, 1, 4], r"class numbers 4 that do not, beside 2 that do"),
+        ([0, 1, -1], [0, 1], r"1 of 3 without one"),
+        ([0, 1], [-1, -1], r"2 of 2 without one"),
+    ],
+)
+def test_classes_that_do_not_fit(train, other, words):
+    with pytest.raises(RequestError, match=words):
+        check_classes(of(train), of(other))
+
+
+def test_pictures_without_classes(evaluation, refused, tmp_path):
+    flat = tmp_path / "flat"
+    for split in ("train", "test"):
+        shutil.copytree(evaluation.pictures / split / "red", flat / split)
+    assert "needs labels" in refused("knn", pictures=flat)
+
+
+def test_a_test_split_with_other_classes(evaluation, refused, tmp_path):
+    pictures = tmp_path / "pictures"
+    shutil.copytree(evaluation.pictures, pictures)
+    (pictures / "test" / "red").rename(pictures / "test" / "yellow")
+    assert "must have the same classes" in refused("knn", pictures=pictures)
+
+
+def test_the_projection_of_weights_without_a_head(refused):
+    words = refused("knn", "frozen_encoder.layer = 'projection'", weights="encoder_only")
+    assert "must have the part 'projection_head'" in words
+
+
+def test_a_layer_that_is_not_there(refused):
+    assert "must be one of representation" in refused(
+        "knn", "frozen_encoder.layer = 'projection_7'"
+    )
+
+
+def test_a_checkpoint_that_was_cut_short(evaluation, refused, tmp_path):
+    weights = tmp_path / "partial"
+    shutil.copytree(evaluation.runs / "whole", weights)
+    (weights / "checkpoints" / "step_00000003" / "manifest.json").unlink()
+    assert "must be a complete checkpoint" in refused("knn", weights=weights)
