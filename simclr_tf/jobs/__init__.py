@@ -11,7 +11,16 @@ import importlib
 import pathlib
 from collections.abc import Callable, Sequence
 
-NAMES = ("pretrain", "linear_eval", "lbfgs", "knn", "export", "quickstart", "preflight")
+NAMES = (
+    "pretrain",
+    "linear_eval",
+    "lbfgs",
+    "knn",
+    "probe_invariance",
+    "export",
+    "quickstart",
+    "preflight",
+)
 
 
 @dataclasses.dataclass(frozen=True)
