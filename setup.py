@@ -11,6 +11,11 @@ from setuptools import find_packages, setup
 
 ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "simclr_tf/__init__.py").read_text())[1]
+# Both require the wheel `tensorflow`, so neither goes beside tensorflow-tpu; pip picks the release
+# for the TensorFlow that is there. tensorflow-hub 0.16.1 imports pkg_resources.
+SERVING = ["tensorflow-serving-api>=2.19,<2.22"]
+HUB = ["tensorflow-hub>=0.16", "tf-keras>=2.19,<2.22", "setuptools<81"]
+TORCH = ["safetensors>=0.4"]  # PyTorch's weights are read and written without PyTorch
 
 setup(
     name="simclr_tf",
@@ -49,6 +54,18 @@ setup(
             "tensorflow-addons==0.23.0; python_version < '3.12'",
             "tf-keras>=2.19,<2.22; python_version < '3.12'",
         ],
-        "test": ["hypothesis>=6.100", "pytest>=8.0", "ruff>=0.6"],
+        "torch": TORCH,
+        # TF Serving's messages, for the warm-up requests beside a SavedModel.
+        "serving": SERVING,
+        "hub": HUB,
+        "test": [
+            "hypothesis>=6.100",
+            "openvino>=2025.0",
+            "pytest>=8.0",
+            "ruff>=0.6",
+            *SERVING,
+            *HUB,
+            *TORCH,
+        ],
     },
 )

@@ -1,12 +1,16 @@
 """What every test starts from: a quiet TensorFlow, four logical CPUs, no gin binding left over."""
 
+import dataclasses
 import functools
+import json
 import os
 import pathlib
+from collections.abc import Callable, Iterator
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import gin
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -57,6 +61,52 @@ def goldens() -> pathlib.Path:
     if not folder.is_dir():
         pytest.skip("no golden numbers beside this checkout (../shared/goldens)")
     return folder
+
+
+@dataclasses.dataclass(frozen=True)
+class Golden:
+    """One network of the reference: flags, variables, and the outputs that its code gave."""
+
+    flags: dict[str, str]
+    variables: list[dict]
+    outputs: dict
+
+    @property
+    def image_size(self) -> int:
+        return int(self.flags["image_size"])
+
+    def values(self) -> Iterator[tuple[dict, np.ndarray]]:
+        """Each variable's description and value, by the formula of the folder's README."""
+        for rank, variable in enumerate(self.variables):
+            kind, shape = variable["kind"], variable["shape"]
+            s = np.sin(0.37 * np.arange(np.prod(shape)) + rank).reshape(shape)
+            if kind == "kernel":
+                value = 1.4 * np.sqrt(2 / np.prod(shape[:-1])) * s
+            elif kind == "gamma":
+                value = 1 + 0.1 * s
+            elif kind == "moving_variance":
+                value = 1 + 0.5 * np.abs(s)
+            else:
+                value = 0.05 * s
+            yield variable, value.astype(np.float32)
+
+    def images(self) -> np.ndarray:
+        """8 rows, view 1 of four images and then view 2, from views on the channel axis."""
+        size = self.image_size
+        i = np.arange(4 * size * size * 6)
+        both = (0.5 + 0.5 * np.sin(0.0131 * i + 1) * np.cos(0.0007 * i)).reshape(4, size, size, 6)
+        return np.concatenate([both[..., :3], both[..., 3:]]).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def golden(goldens) -> Callable[[str], Golden]:
+    """Name of a golden network -> what is known of it."""
+
+    def load(network: str) -> Golden:
+        record = json.loads((goldens / f"{network}.json").read_text())
+        return Golden(record["flags"], record["variables"], record["outputs"])
+
+    return load
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from simclr_tf.augment.crop import center_crop_box
+
 
 def image_shape(encoded: tf.Tensor) -> tf.Tensor:
     """Height and width of an encoded image, int32 [2]; a JPEG is not decoded for it."""
@@ -34,6 +36,24 @@ def decode_crops(encoded: tf.Tensor, boxes: tf.Tensor, size: int) -> tf.Tensor:
         lambda: _any_crops(encoded, boxes, num_boxes, size),
     )
     return tf.clip_by_value(crops, 0.0, 1.0)
+
+
+def decode_center(encoded: tf.Tensor, size: int) -> tf.Tensor:
+    """An encoded image as evaluation sees it: whole if it has the asked size, up to 32 pixels.
+
+    Any other is cut to its centre and resized, as the reference does it.
+
+    Args:
+      encoded: string scalar.
+      size: side of the result in pixels.
+
+    Returns:
+      float32 [size, size, 3] in [0, 1].
+    """
+    height, width = tf.unstack(image_shape(encoded))
+    whole = tf.reduce_all([height == size, width == size, size <= 32])
+    box = tf.where(whole, [0, 0, size, size], tf.stack(center_crop_box(height, width)))
+    return decode_crops(encoded, box[tf.newaxis], size)[0]
 
 
 def _jpeg_crops(encoded: tf.Tensor, boxes: tf.Tensor, num_boxes: int, size: int) -> tf.Tensor:

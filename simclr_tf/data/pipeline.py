@@ -1,4 +1,4 @@
-"""From a source to batches: two augmented views of each image, or the plain images once each.
+"""From a source to batches: augmented views of each image, or the plain images once each.
 
 Position p = 0, 1, 2, ... counts the images of a whole run over all hosts: epoch p // N holds each
 of the N images once, in an order of its own, and global batch s takes positions s*G to (s+1)*G - 1.
@@ -23,14 +23,13 @@ from simclr_tf.data.bad_images import BadImages
 from simclr_tf.data.source import ArraySource, FileSource, RecordSource, Source
 from simclr_tf.distribute.strategy import HostSlice
 
-_NUM_VIEWS = 2
 # How many other images are tried in place of one that does not decode.
 _SUBSTITUTES = 7
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ViewsPipeline:
-    """Batches of two augmented views for one host.
+    """Batches of augmented views for one host: two an image for SimCLR, one for a classifier.
 
     Attributes:
       source: where the images come from.
@@ -39,6 +38,7 @@ class ViewsPipeline:
       seed: the run's seed.
       bad_images: notes what does not decode.
       shuffle_buffer: encoded images held to shuffle record files; other sources need none.
+      num_views: V, views of each image.
     """
 
     source: Source
@@ -47,12 +47,13 @@ class ViewsPipeline:
     seed: int
     bad_images: BadImages
     shuffle_buffer: int = 8192
+    num_views: int = 2
 
     def dataset(self, host: HostSlice, start_step: int = 0) -> tf.data.Dataset:
         """Endless batches, one per replica in turn, from global step `start_step` on.
 
         Returns:
-          A dataset of {'images': float32 [2B, S, S, 3] in [0, 1], view 1 of all B images and then
+          A dataset of {'images': float32 [V*B, S, S, 3] in [0, 1], view 1 of all B images and then
           view 2 of them; 'labels': int32 [B], -1 where unknown; 'index': int32 [B]}.
         """
         with tf.device("/CPU:0"):
@@ -73,7 +74,7 @@ class ViewsPipeline:
         """What `dataset` gives a replica of B = `per_replica` images."""
         side = self.image_size
         return {
-            "images": tf.TensorSpec([_NUM_VIEWS * per_replica, side, side, 3], tf.float32),
+            "images": tf.TensorSpec([self.num_views * per_replica, side, side, 3], tf.float32),
             "labels": tf.TensorSpec([per_replica], tf.int32),
             "index": tf.TensorSpec([per_replica], tf.int32),
         }
@@ -84,8 +85,8 @@ class ViewsPipeline:
 
         def views(positions: tf.Tensor):
             epoch, index = self._epoch_and_index(positions)
-            keys = _view_keys(self.seed, epoch, index)
-            batch = tf.concat([tf.gather(images, index)] * _NUM_VIEWS, axis=0)
+            keys = self._keys(epoch, index)
+            batch = tf.concat([tf.gather(images, index)] * self.num_views, axis=0)
             crops = self.augmentation.crop(batch, keys, self.image_size)
             return self._element(crops, keys, tf.gather(labels, index), index)
 
@@ -130,8 +131,8 @@ class ViewsPipeline:
 
         def views(crops, epoch, label, index, asked):
             index = self.bad_images.compare(asked, index)
-            images = tf.concat(tf.unstack(crops, num=_NUM_VIEWS, axis=1), axis=0)
-            return self._element(images, _view_keys(self.seed, epoch, asked), label, index)
+            images = tf.concat(tf.unstack(crops, num=self.num_views, axis=1), axis=0)
+            return self._element(images, self._keys(epoch, asked), label, index)
 
         loaded = examples.interleave(
             load, cycle_length=16, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
@@ -146,19 +147,19 @@ class ViewsPipeline:
         If none does, it is a black image with number -1: the position is filled, so that later
         ones stay in place, and the failure is noted like any other.
         """
-        black = tf.zeros([_NUM_VIEWS, self.image_size, self.image_size, 3])
+        black = tf.zeros([self.num_views, self.image_size, self.image_size, 3])
         nothing = (black, epoch, tf.constant(-1, tf.int64), tf.constant(-1, tf.int64), index)
         loaded = tf.data.Dataset.from_tensor_slices(candidates).map(load).ignore_errors()
         return loaded.concatenate(tf.data.Dataset.from_tensors(nothing)).take(1)
 
     def _crops(self, encoded: tf.Tensor, epoch: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-        keys = _view_keys(self.seed, epoch[tf.newaxis], index[tf.newaxis])
+        keys = self._keys(epoch[tf.newaxis], index[tf.newaxis])
         height, width = tf.unstack(decode.image_shape(encoded))
         boxes = self.augmentation.sample_boxes(
-            keys, tf.repeat(height, _NUM_VIEWS), tf.repeat(width, _NUM_VIEWS)
+            keys, tf.repeat(height, self.num_views), tf.repeat(width, self.num_views)
         )
         return decode.decode_crops(
-            encoded, tf.ensure_shape(boxes, [_NUM_VIEWS, 4]), self.image_size
+            encoded, tf.ensure_shape(boxes, [self.num_views, 4]), self.image_size
         )
 
     def _element(self, images, keys, labels, index) -> dict[str, tf.Tensor]:
@@ -172,6 +173,12 @@ class ViewsPipeline:
         """The epoch that a position belongs to, and the image that has this place in its order."""
         epoch, place = position // self.source.num_examples, position % self.source.num_examples
         return epoch, self._shuffle(place, epoch)
+
+    def _keys(self, epoch: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+        """Random keys of [view 1 of all images; view 2 of all images], uint32 [V*B, 2]."""
+        views = range(self.num_views)
+        keys = [random_keys.example_keys(self.seed, epoch, index, view) for view in views]
+        return tf.concat(keys, axis=0)
 
     def _shuffle(self, place: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
         """What an epoch's random permutation of the N images has at `place`."""
@@ -197,7 +204,7 @@ def plain_images(
     """
 
     def load(encoded: tf.Tensor, label: tf.Tensor, index: tf.Tensor):
-        return _decode_center(encoded, image_size), label, index
+        return decode.decode_center(encoded, image_size), label, index
 
     with tf.device("/CPU:0"):
         if isinstance(source, ArraySource):
@@ -235,13 +242,6 @@ def _positions(host: HostSlice, start_step: int) -> tf.data.Dataset:
     return tf.data.Dataset.range(start_step * host.per_host, tf.int64.max).map(position)
 
 
-def _view_keys(seed: int, epoch: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-    """Random keys of [view 1 of all images; view 2 of all images], uint32 [2B, 2]."""
-    return tf.concat(
-        [random_keys.example_keys(seed, epoch, index, view) for view in range(_NUM_VIEWS)], axis=0
-    )
-
-
 def _labels(source: ArraySource | FileSource) -> tf.Tensor:
     if source.labels is None:
         return tf.fill([source.num_examples], tf.constant(-1, tf.int64))
@@ -255,10 +255,3 @@ def _center(images: tf.Tensor, size: int) -> tf.Tensor:
     y, x, h, w = center_crop_box(height, width)
     crops = tf.image.convert_image_dtype(images[:, y : y + h, x : x + w], tf.float32)
     return tf.clip_by_value(tf.image.resize(crops, [size, size], method="bicubic"), 0.0, 1.0)
-
-
-def _decode_center(encoded: tf.Tensor, size: int) -> tf.Tensor:
-    height, width = tf.unstack(decode.image_shape(encoded))
-    whole = tf.reduce_all([height == size, width == size, size <= 32])
-    box = tf.where(whole, [0, 0, size, size], tf.stack(center_crop_box(height, width)))
-    return decode.decode_crops(encoded, box[tf.newaxis], size)[0]

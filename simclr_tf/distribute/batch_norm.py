@@ -98,7 +98,12 @@ class SyncBatchNormalization(keras.layers.Layer):
             mean = tf.convert_to_tensor(self.moving_mean)
             variance = tf.convert_to_tensor(self.moving_variance)
             wide = [_repeat(v, x.shape[-1]) for v in (gamma, beta, mean, variance)]
-            y, _, _ = _fused(x, *wide, self.epsilon, training=False)
+            if in_xla():  # which fuses it; an output of the kernel has a shape known to nobody
+                gamma, beta, mean, variance = wide
+                scale = gamma * tf.math.rsqrt(variance + self.epsilon)
+                y = (tf.cast(x, tf.float32) - mean) * scale + beta
+            else:
+                y, _, _ = _fused(x, *wide, self.epsilon, training=False)
         else:
             fused = collectives.num_replicas() == 1 and not in_xla()
             if fused:

@@ -60,20 +60,25 @@ def check_global_batch(global_batch_size: int, num_replicas: int, num_examples: 
             "pretrain.global_batch_size must be at least 2, so that an image has a negative. "
             f"Received: {global_batch_size}."
         )
-    if global_batch_size % num_replicas:
-        below = global_batch_size // num_replicas * num_replicas
-        nearest = [b for b in (below, below + num_replicas) if b >= max(2, num_replicas)]
-        raise RequestError(
-            "pretrain.global_batch_size must be divisible by the number of replicas. Received: "
-            f"global_batch_size={global_batch_size}, num_replicas={num_replicas}. Nearest valid: "
-            f"{', '.join(map(str, nearest))}."
-        )
+    check_divides("pretrain.global_batch_size", global_batch_size, num_replicas)
     if global_batch_size > num_examples:
         largest = num_examples // num_replicas * num_replicas
         raise RequestError(
             "pretrain.global_batch_size must not exceed the number of images, or an image would be "
             f"its own negative. Received: global_batch_size={global_batch_size}, {num_examples} "
             f"images. Largest valid: {largest}."
+        )
+
+
+def check_divides(name: str, global_batch_size: int, num_replicas: int) -> None:
+    """Raises RequestError unless the batch, which recipes call `name`, divides over replicas."""
+    if global_batch_size < 1 or global_batch_size % num_replicas:
+        below = max(global_batch_size, 0) // num_replicas * num_replicas
+        nearest = [b for b in (below, below + num_replicas) if b >= max(2, num_replicas)]
+        raise RequestError(
+            f"{name} must be divisible by the number of replicas. Received: "
+            f"global_batch_size={global_batch_size}, num_replicas={num_replicas}. Nearest valid: "
+            f"{', '.join(map(str, nearest))}."
         )
 
 

@@ -61,6 +61,7 @@ class FrozenEncoder:
     Args:
       encoder: images -> dict with "final_avg_pool" [N, D].
       projection_head: h -> dict "projection_0" ... "projection_n", if its layers are asked for.
+      classifier: the head's last layer (without a head, h) -> logits, which are the layer "logits".
       image_size: side in pixels at which images are taken.
       cache_dir: where features are kept; None keeps none.
     """
@@ -69,19 +70,22 @@ class FrozenEncoder:
         self,
         encoder: keras.Model,
         projection_head: keras.Model | None = None,
+        classifier: keras.Model | None = None,
         *,
         image_size: int,
         cache_dir: str | None = None,
     ):
-        self._networks = [encoder] + ([projection_head] if projection_head else [])
+        self._networks = [n for n in (encoder, projection_head, classifier) if n is not None]
         self._image_size = image_size
         self._cache_dir = cache_dir
-        representation = encoder.output["final_avg_pool"]
-        self._outputs = {REPRESENTATION: representation}
+        last = encoder.output["final_avg_pool"]
+        self._outputs = {REPRESENTATION: last}
         if projection_head is not None:
-            projections = projection_head(representation)
-            self._outputs |= projections
-            self._outputs["projection"] = projections[f"projection_{len(projections) - 1}"]
+            projections = projection_head(last)
+            last = projections[f"projection_{len(projections) - 1}"]
+            self._outputs |= {**projections, "projection": last}
+        if classifier is not None:
+            self._outputs["logits"] = classifier(last)
         self._inputs = encoder.inputs
 
     def fingerprint(self) -> str:

@@ -1,12 +1,121 @@
-"""Reading SavedModels of this project back."""
+"""A SavedModel of this project, read back: its weights, its metadata, its encoder for Keras."""
 
 from __future__ import annotations
 
+import json
+import os
+from typing import Any
+
+import keras
 import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import trackable_object_graph_pb2
 
+import simclr_tf.models.resnet  # noqa: F401  registers the layers of the encoders with Keras
 from simclr_tf.errors import RequestError
+from simclr_tf.export.metadata import architecture_path, metadata_path
+
+Weights = dict[str, dict[str, np.ndarray]]
 
 
-def read_weights(path: str) -> dict[str, dict[str, np.ndarray]]:
-    """Group -> variable path -> value, of the SavedModel at `path`."""
-    raise RequestError(f"Weights are read from checkpoints only so far. Received: {path}.")
+def read_metadata(path: str) -> dict[str, Any]:
+    """The metadata of a SavedModel that this project exported.
+
+    Raises:
+      RequestError: `path` is no such SavedModel.
+    """
+    if not tf.io.gfile.exists(os.path.join(path, "saved_model.pb")):
+        raise RequestError(
+            f"A folder with a SavedModel is needed, such as runs/NAME/saved_model/STEP. Received: "
+            f"{path}, which holds no saved_model.pb."
+        )
+    try:
+        with tf.io.gfile.GFile(metadata_path(path)) as file:
+            return json.load(file)
+    except (tf.errors.OpError, ValueError) as error:
+        raise RequestError(
+            "The SavedModel must be one that simclr_tf exported. Received: "
+            f"{path}, whose assets.extra/metadata.json is missing or not JSON. Export it again "
+            "(--job=export), or copy assets.extra from the model that it was made of."
+        ) from error
+
+
+def read_weights(path: str) -> Weights:
+    """The values of all variables of a SavedModel that this project exported.
+
+    No network is built and no graph is loaded.
+
+    Args:
+      path: the folder of the SavedModel.
+
+    Returns:
+      Network ("encoder", "projection_head", "classifier") -> Keras variable path -> value.
+
+    Raises:
+      RequestError: `path` is no such SavedModel, or its files are not complete.
+    """
+    networks = read_metadata(path)["networks"]
+    try:
+        return _read_weights(os.path.join(path, "variables", "variables"), networks)
+    except (tf.errors.OpError, ValueError, LookupError) as error:
+        raise RequestError(
+            f"The SavedModel must be complete. Received: {path}, in which the variables of "
+            f"{', '.join(networks)} cannot be read ({str(error).splitlines()[0]}). Copy or export "
+            "it again."
+        ) from error
+
+
+def load_encoder(path: str, trainable: bool = True) -> keras.Model:
+    """The encoder of a SavedModel as a Keras 3 layer, for fine-tuning with Keras.
+
+    It is built anew, from the architecture that lies beside the SavedModel, in the strategy's scope
+    in which this is called. So its weights are variables of Keras, `training` does what it does in
+    pretraining, and batch normalization is synchronized over the strategy's replicas.
+
+    Args:
+      path: the folder of the SavedModel.
+      trainable: whether it learns; if not, its batch normalization is in inference mode too.
+
+    Returns:
+      A functional model named "encoder", images [B, H, W, 3] in [0, 1] -> representation [B, D].
+
+    Raises:
+      RequestError: `path` is no SavedModel of this project or not complete, or its architecture has
+        layers that are not known here.
+    """
+    values = read_weights(path)["encoder"]
+    try:
+        with tf.io.gfile.GFile(architecture_path(path)) as file:
+            network = keras.models.model_from_json(file.read())
+    except (tf.errors.OpError, ValueError, TypeError) as error:
+        raise RequestError(
+            f"The encoder's architecture must be readable. Received: {path}, where it is not "
+            f"({str(error).splitlines()[0]}). Layers of your own must be imported before."
+        ) from error
+    encoder = keras.Model(network.input, network.output["final_avg_pool"], name="encoder")
+    for variable in encoder.variables:
+        variable.assign(values[variable.path])
+    encoder.trainable = trainable
+    return encoder
+
+
+def _read_weights(prefix: str, networks: list[str]) -> Weights:
+    reader = tf.train.load_checkpoint(prefix)
+    graph = trackable_object_graph_pb2.TrackableObjectGraph.FromString(
+        reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH")
+    )
+
+    def children(node: int) -> dict[str, int]:
+        return {child.local_name: child.node_id for child in graph.nodes[node].children}
+
+    def value(node: int) -> np.ndarray:
+        [attribute] = graph.nodes[node].attributes
+        return reader.get_tensor(attribute.checkpoint_key)
+
+    groups = children(children(0)["networks"])
+    return {
+        name: {
+            path: value(node) for path, node in children(children(groups[name])["weights"]).items()
+        }
+        for name in networks
+    }

@@ -1,87 +1,103 @@
-"""The encoder as a SavedModel: for TF Serving, and for fine-tuning as a TF-Hub feature vector.
-
-What is exported is a copy of the encoder that was built outside any strategy, so its graph holds
-no collective op, and it loads where this package is not installed.
-"""
+"""Writing networks as a SavedModel: for TF Serving, and for fine-tuning as a TF-Hub module."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import tensorflow as tf
 
-
-class FeatureVector(tf.__internal__.tracking.AutoTrackable):
-    """A TF-Hub image feature vector: `module(images, training=False)` -> representation [B, D].
-
-    Images are float32 [B, H, W, 3] in [0, 1], at about the size of training. With `training=True`
-    batch normalization uses the batch's statistics and moves its averages, as fine-tuning needs.
-
-    Attributes:
-      variables: all of the encoder's variables.
-      trainable_variables: those that fine-tuning changes.
-      regularization_losses: none, an empty list.
-    """
-
-    def __init__(self, encoder: keras.Model):
-        self._encoder = encoder
-        self.trainable_variables = [v.value for v in encoder.trainable_variables]
-        self.variables = [v.value for v in encoder.variables]
-        self.regularization_losses = []
-
-    @tf.function
-    def __call__(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        return self._encoder(images, training=training)["final_avg_pool"]
-
-    @tf.function
-    def serve(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The `serving_default` signature."""
-        return {"representation": self(images, training=False)}
+from simclr_tf.export.metadata import EXTRA, architecture_path, describe, metadata_path
+from simclr_tf.export.module import FeatureVector, make_signatures
+from simclr_tf.export.warmup import write_warmup
 
 
-def export_encoder(
+def export_networks(
     model_dir: str,
     step: int,
-    trained: keras.Model,
-    build: Callable[[], keras.Model],
+    trained: Mapping[str, keras.Model],
+    build: Callable[[], Mapping[str, keras.Model]],
     *,
+    image_size: int,
     recipe: str,
+    class_names: Sequence[str] | None = None,
 ) -> str:
     """Writes `saved_model/<step>/` in `model_dir`, whole or not at all.
 
     Args:
       model_dir: the run's folder.
       step: the training step of `trained`, which becomes the version that TF Serving sees.
-      trained: the encoder, possibly replicated.
-      build: builds an encoder of the same architecture on this host.
+      trained: functional models, possibly replicated: "encoder", from images to a dict with
+        "final_avg_pool" [B, D]; if wanted "projection_head", from representations [B, D] to a dict
+        "projection_0" ... "projection_n"; and "classifier", from representations to logits [B, K].
+      build: builds networks of the same names and architectures on this host, the encoder of
+        layers that Keras can serialize.
+      image_size: side of the training images in pixels.
       recipe: the run's configuration, kept beside the model as `assets.extra/config.gin`.
+      class_names: of the classifier's K classes, in the order of its logits.
 
     Returns:
       The folder of the SavedModel.
+
+    Raises:
+      ValueError: `build` gives other networks than `trained`, or there are not K class names.
     """
-    encoder = build()
-    for variable, value in zip(encoder.variables, trained.variables, strict=True):
-        variable.assign(value.numpy())
-    module = FeatureVector(encoder)
-    images = tf.TensorSpec([None, None, None, 3], tf.float32, name="images")
-    for training in (False, True):
-        module.__call__.get_concrete_function(images, training=training)
+    networks = build()
+    _copy_values(trained, networks)
+    _check_class_names(networks, class_names)
+    module = FeatureVector(networks)
+    signatures = make_signatures(module, image_size, class_names)
     folder = os.path.join(model_dir, "saved_model", str(step))
     partial = os.path.join(model_dir, "saved_model", f"partial-{step}")
     if tf.io.gfile.exists(partial):
         tf.io.gfile.rmtree(partial)
-    tf.saved_model.save(
-        module,
-        partial,
-        signatures={"serving_default": module.serve.get_concrete_function(images)},
+    tf.saved_model.save(module, partial, signatures=signatures)
+    tf.io.gfile.makedirs(os.path.join(partial, EXTRA))
+    metadata = describe(
+        signatures, step=step, image_size=image_size, class_names=class_names, groups=list(networks)
     )
-    extra = os.path.join(partial, "assets.extra")
-    tf.io.gfile.makedirs(extra)
-    with tf.io.gfile.GFile(os.path.join(extra, "config.gin"), "w") as file:
-        file.write(recipe)
+    _write(os.path.join(partial, EXTRA, "config.gin"), recipe)
+    _write(architecture_path(partial), networks["encoder"].to_json())
+    _write(metadata_path(partial), json.dumps(metadata, indent=1) + "\n")
+    write_warmup(partial, signatures, image_size)
     if tf.io.gfile.exists(folder):
         tf.io.gfile.rmtree(folder)
     tf.io.gfile.rename(partial, folder)
     return folder
+
+
+def _copy_values(trained: Mapping[str, keras.Model], networks: Mapping[str, keras.Model]) -> None:
+    """Copies by path, since layers may have been built in another order."""
+    if set(trained) != set(networks):
+        raise ValueError(
+            "build must give the networks that were trained. Received: "
+            f"{', '.join(networks)}, but trained are {', '.join(trained)}."
+        )
+    for group, network in networks.items():
+        values = {v.path: v for v in trained[group].variables}
+        differing = set(values) ^ {v.path for v in network.variables}
+        if differing:
+            raise ValueError(
+                f"build must give the {group} with the variables of the trained one. Only one of "
+                f"the two has: {', '.join(sorted(differing)[:5])}."
+            )
+        for variable in network.variables:
+            variable.assign(values[variable.path].numpy())
+
+
+def _check_class_names(networks, class_names: Sequence[str] | None) -> None:
+    if class_names is None:
+        return
+    classes = networks["classifier"].output_shape[-1] if "classifier" in networks else 0
+    if len(class_names) != classes:
+        raise ValueError(
+            "class_names must name each class of the classifier. Received: "
+            f"{len(class_names)} names for {classes} classes."
+        )
+
+
+def _write(path: str, text: str) -> None:
+    with tf.io.gfile.GFile(path, "w") as file:
+        file.write(text)

@@ -17,6 +17,8 @@ NAMES = (
     "lbfgs",
     "knn",
     "probe_invariance",
+    "finetune",
+    "supervised",
     "export",
     "quickstart",
     "preflight",

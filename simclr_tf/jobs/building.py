@@ -49,23 +49,41 @@ def build_simclr(
       seed: of the initial weights.
     """
     keras.utils.set_random_seed(seed)
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(precision)
-    try:
+    with dtype_policy(precision):
         encoder_model = encoder(image_size=image_size)
         dim = representation_dim(encoder_model)
         head = projection_head(input_dim=dim)
-    finally:
-        keras.config.set_dtype_policy(before)
     probe = linear_probe(num_classes, input_dim=dim) if num_classes else None
     return SimCLR(encoder_model, head, probe)
+
+
+def build_for_export(
+    encoder: Callable[..., keras.Model],
+    projection_head: Callable[..., keras.Model],
+    image_size: int,
+) -> dict[str, keras.Model]:
+    """The networks of a SavedModel, by their names in a checkpoint."""
+    encoder_model = encoder(image_size=image_size)
+    head = projection_head(input_dim=representation_dim(encoder_model))
+    return {"encoder": encoder_model, "projection_head": head}
+
+
+@contextlib.contextmanager
+def dtype_policy(name: str) -> Iterator[None]:
+    """What is built meanwhile has this Keras dtype policy."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def refuse_tpu(context: Context) -> None:
     """Raises RequestError if the command line asks this job, which uses one device, for a TPU."""
     if context.tpu not in ("auto", "none"):
         raise RequestError(
-            "Only pretraining runs on a TPU so far. Received: "
+            "This job runs on one device, and no TPU. Received: "
             f"--tpu={context.tpu}. Leave --tpu out for this job."
         )
 

@@ -1,4 +1,4 @@
-"""`export`: the newest checkpoint's encoder as a SavedModel."""
+"""`export`: the newest checkpoint's networks as a SavedModel."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import keras
 import tensorflow as tf
 
 from simclr_tf.data.data import Data, data
-from simclr_tf.export.saved_model import export_encoder
+from simclr_tf.export.saved_model import export_networks
 from simclr_tf.jobs import Context
-from simclr_tf.jobs.building import refuse_tpu, requests_checked
+from simclr_tf.jobs.building import build_for_export, refuse_tpu, requests_checked
 from simclr_tf.jobs.pretrained import pretrained
+from simclr_tf.models.heads import projection_head
 from simclr_tf.models.resnet import resnet
 
 
@@ -23,13 +24,15 @@ def export(
     *,
     data: Callable[..., Data] = data,
     encoder: Callable[..., keras.Model] = resnet,
+    projection_head: Callable[..., keras.Model] = projection_head,
 ) -> str:
-    """Exports the encoder of the newest complete checkpoint in the model_dir.
+    """Exports the newest complete checkpoint in the model_dir: encoder and projection head.
 
     Args:
       context: what the command line says.
       data: gives the image size, as in pretraining; no image is read.
       encoder: builds the network, as in pretraining.
+      projection_head: builds it as in pretraining; left out if the checkpoint has none.
 
     Returns:
       The folder of the SavedModel.
@@ -37,13 +40,14 @@ def export(
     refuse_tpu(context)
     with requests_checked():
         size = data(data_dir=context.data_dir).image_size
-        model = encoder(image_size=size)
         weights = pretrained(context.model_dir, model_dir=context.model_dir)
-        weights.restore({"encoder": model})
+        networks = build_for_export(encoder, projection_head, size)
+        networks = {name: n for name, n in networks.items() if name in weights.groups}
+        weights.restore(networks)
     with tf.io.gfile.GFile(os.path.join(context.model_dir, "config.gin")) as file:
         recipe = file.read()
-    folder = export_encoder(
-        context.model_dir, weights.step, model, lambda: encoder(image_size=size), recipe=recipe
+    folder = export_networks(
+        context.model_dir, weights.step, networks, lambda: networks, image_size=size, recipe=recipe
     )
     print(f"encoder: {folder}", flush=True)
     return folder

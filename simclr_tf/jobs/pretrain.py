@@ -140,28 +140,13 @@ def pretrain(
             schedule=schedule,
             loss=loss,
             encoder=encoder,
-            settings=_settings(plan, precision, seed),
+            projection_head=projection_head,
+            settings=plan.settings(precision, seed),
             steps_per_loop=steps_per_loop,
             checkpoint_every_steps=checkpoint_every_steps,
             keep_checkpoints=keep_checkpoints,
         )
     )
-
-
-def _settings(plan: Plan, precision: str, seed: int) -> dict:
-    """What must not change when a run goes on: another value would give another run."""
-    return {
-        "source": plan.source.name,
-        "num_examples": plan.source.num_examples,
-        "image_size": plan.image_size,
-        "global_batch_size": plan.global_batch_size,
-        "total_steps": plan.total_steps,
-        "warmup_steps": plan.warmup_steps,
-        "peak_learning_rate": plan.peak_learning_rate,
-        "optimizer": plan.optimizer,
-        "precision": precision,
-        "seed": seed,
-    }
 
 
 def _check_positive(**values: int) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import gin
 
+from simclr_tf.data.selection import sample
 from simclr_tf.data.source import Source
-from simclr_tf.data.subset import subset
 from simclr_tf.errors import RequestError
 from simclr_tf.evaluation import invariance
 from simclr_tf.evaluation.features import REPRESENTATION
@@ -58,8 +58,8 @@ def probe_invariance(
         )
     frozen = encoder(context=context, layer=_PROJECTION)
     with requests_checked():
-        train = subset(frozen.data.train(), max_train, frozen.seed)
-        test = subset(frozen.data.evaluation(), max_test, frozen.seed)
+        train = sample(frozen.data.train(), max_train, frozen.seed)
+        test = sample(frozen.data.evaluation(), max_test, frozen.seed)
     with requests_checked():
         rows = [_row(frozen, task, train, test) for task in invariance.TASKS]
     print(_table(rows), flush=True)

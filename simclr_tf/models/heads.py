@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gin
 import keras
 
@@ -63,12 +65,31 @@ def projection_head(
     return keras.Model(inputs, outputs, name="projection_head")
 
 
-def linear_probe(num_classes: int, *, input_dim: int) -> keras.Model:
+def first_layers(head: keras.Model, count: int) -> keras.Model:
+    """The projection head up to "projection_<count>", of the same variables (SimCLRv2, section 2).
+
+    Raises:
+        ValueError: The head has no such layer.
+    """
+    if not 0 <= count < len(head.output):
+        raise ValueError(
+            f"The projection head has the layers {', '.join(head.output)}. Received: "
+            f"projection_{count}."
+        )
+    kept = {f"projection_{layer}": head.output[f"projection_{layer}"] for layer in range(count + 1)}
+    return keras.Model(head.input, kept, name="projection_head")
+
+
+def linear_probe(
+    num_classes: int, *, input_dim: int, kernel_initializer: Any = None
+) -> keras.Model:
     """Builds the linear classifier that watches the representation while it is learned.
 
     Args:
         num_classes: Number of classes, at least 2.
         input_dim: D, the dimension of the representation.
+        kernel_initializer: By default normal with a standard deviation of 0.01; fine-tuning starts
+            from "zeros".
 
     Returns:
         A functional model named "probe" from representations [N, D] to logits
@@ -83,10 +104,10 @@ def linear_probe(num_classes: int, *, input_dim: int) -> keras.Model:
             f"num_classes={num_classes}, input_dim={input_dim}."
         )
     inputs = keras.Input((input_dim,), name="representation")
-    logits = _dense(num_classes, "probe_dense", dtype="float32")(inputs)
+    logits = _dense(num_classes, "probe_dense", kernel_initializer, dtype="float32")(inputs)
     return keras.Model(inputs, logits, name="probe")
 
 
-def _dense(units: int, name: str, **kwargs) -> keras.layers.Dense:
-    initializer = keras.initializers.RandomNormal(stddev=0.01)
+def _dense(units: int, name: str, kernel_initializer: Any = None, **kwargs) -> keras.layers.Dense:
+    initializer = kernel_initializer or keras.initializers.RandomNormal(stddev=0.01)
     return keras.layers.Dense(units, kernel_initializer=initializer, name=name, **kwargs)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import keras
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 
 from simclr_tf.distribute.batch_norm import in_xla, statistics_kept
 
+_ACTIVATIONS_KEPT: list[bool] = []
 
+
+@keras.saving.register_keras_serializable(package="simclr_tf")
 class Remat(keras.Model):
     """Runs `block`; in training its activations are not kept but computed again.
 
@@ -24,7 +30,7 @@ class Remat(keras.Model):
         self.block = block
 
     def call(self, inputs, training: bool | None = None):
-        if not training:
+        if not training or _ACTIVATIONS_KEPT:
             return self.block.call(inputs, training=training)
 
         @tf.custom_gradient
@@ -44,6 +50,24 @@ class Remat(keras.Model):
 
     def compute_output_shape(self, input_shape):
         return self.block.compute_output_shape(input_shape)
+
+    def get_config(self):
+        block = keras.saving.serialize_keras_object(self.block)
+        return {"name": self.name, "trainable": self.trainable, "block": block}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "block": keras.saving.deserialize_keras_object(config["block"])})
+
+
+@contextlib.contextmanager
+def activations_kept() -> Iterator[None]:
+    """Nothing is computed again, so what is traced here holds no custom gradient."""
+    _ACTIVATIONS_KEPT.append(True)
+    try:
+        yield
+    finally:
+        _ACTIVATIONS_KEPT.pop()
 
 
 def _barrier(*tensors: tf.Tensor) -> list[tf.Tensor]:

@@ -18,6 +18,7 @@ from absl import logging
 from simclr_tf.distribute.batch_norm import SyncBatchNormalization
 from simclr_tf.models.packing import PACKED, PACKED_FOR_POOL, Conv2D, MaxPool, Unpack
 from simclr_tf.models.remat import Remat
+from simclr_tf.models.selective_kernel import ShortcutPool, mix_streams
 
 DEPTHS = {
     18: ("basic", (2, 2, 2, 2)),
@@ -37,6 +38,7 @@ def resnet(
     width_multiplier: float = 1.0,
     stem: str = "auto",
     remat: Sequence[int] = (),
+    sk_ratio: float = 0.0,
     *,
     image_size: int,
 ) -> keras.Model:
@@ -55,15 +57,21 @@ def resnet(
             pool; paper, appendix B.9) or "auto" (cifar for images of at most 64 pixels).
         remat: Block groups, of 1 to 4, whose activations are computed again for the gradient
             instead of being kept: less memory for more time.
+        sk_ratio: Above 0, the selective kernels of SimCLRv2 take the place of the 3x3 convolutions
+            of bottlenecks (0.0625 in the paper: the hidden width of their mixing as a share of the
+            filters), with the stem (three 3x3 convolutions for the 7x7 one) and the shortcuts of
+            ResNet-D. Their layers are `..._conv2` with twice the filters, `..._mix_dense1`,
+            `..._mix_bn` and `..._mix_dense2`, and `stem_conv1` to `stem_bn3`.
         image_size: Side of the images in pixels; it decides only what "auto" means.
 
     Returns:
         A functional model named "encoder" from images [N, H, W, 3] in [0, 1] to a dict of
-        "initial_conv" (the first convolution, before its normalization), "block_group1" to
+        "initial_conv" (the stem's last convolution, before its normalization), "block_group1" to
         "block_group4", each [N, h, w, c] in the compute dtype, and "final_avg_pool" [N, D] float32.
 
     Raises:
-        ValueError: For a depth, width, stem or block group that does not exist.
+        ValueError: For a depth, width, stem or block group that does not exist, and selective
+            kernels without bottlenecks.
     """
     if depth not in DEPTHS:
         raise ValueError(
@@ -78,20 +86,30 @@ def resnet(
         raise ValueError(f"remat must name block groups, of 1 to 4. Received: remat={remat}.")
     stem = _choose_stem(stem, image_size)
     kind, blocks_per_group = DEPTHS[depth]
+    _check_sk_ratio(sk_ratio, kind, depth)
     branch = _basic_branch if kind == "basic" else _bottleneck_branch
+    if sk_ratio:
+        branch = functools.partial(_selective_branch, sk_ratio=sk_ratio)
 
     outputs = {}
     images = keras.Input((None, None, 3), name="images")
-    size, stride, packs = _STEM_CONV[stem]
-    x = _conv(images, _channels(64, width_multiplier), size, stride, "stem_conv", packs=packs)
-    outputs["initial_conv"] = Unpack(packs, name="initial_conv")(x)
-    x = _norm_relu(x, "stem_bn")
+    filters = _channels(64, width_multiplier)
+    if sk_ratio and stem == "imagenet":
+        x, outputs["initial_conv"] = _deep_stem(images, filters)
+    else:
+        # Streams are told apart by their channels, so their maps are never packed.
+        x, outputs["initial_conv"] = _stem(images, filters, stem, packed=not sk_ratio)
     if stem == "imagenet":
         x = MaxPool(name="stem_pool")(x)
     for group, blocks in enumerate(blocks_per_group, start=1):
         filters = _channels(64 * 2 ** (group - 1), width_multiplier)
         build = functools.partial(
-            _group, branch=branch, filters=filters, blocks=blocks, group=group
+            _group,
+            branch=branch,
+            filters=filters,
+            blocks=blocks,
+            group=group,
+            pools_shortcut=bool(sk_ratio),
         )
         if group in remat:
             inside = keras.Input(x.shape[1:], dtype=x.dtype)
@@ -122,13 +140,40 @@ def _choose_stem(stem: str, image_size: int) -> str:
     return stem
 
 
-def _group(x, branch, filters: int, blocks: int, group: int):
+def _check_sk_ratio(sk_ratio: float, kind: str, depth: int) -> None:
+    if sk_ratio < 0:
+        raise ValueError(f"sk_ratio must not be negative. Received: sk_ratio={sk_ratio}.")
+    if sk_ratio and kind != "bottleneck":
+        raise ValueError(
+            "sk_ratio needs bottleneck blocks, of ResNet-50 and deeper. Received: "
+            f"depth={depth}, sk_ratio={sk_ratio}. Leave sk_ratio at 0, or use a deeper network."
+        )
+
+
+def _stem(images, filters: int, stem: str, packed: bool):
+    size, stride, packs = _STEM_CONV[stem]
+    packs = packs if packed else ()
+    x = _conv(images, filters, size, stride, "stem_conv", packs=packs)
+    return _norm_relu(x, "stem_bn"), Unpack(packs, name="initial_conv")(x)
+
+
+def _deep_stem(images, filters: int):
+    x = _norm_relu(_conv(images, filters // 2, 3, 2, "stem_conv1"), "stem_bn1")
+    x = _norm_relu(_conv(x, filters // 2, 3, 1, "stem_conv2"), "stem_bn2")
+    x = _conv(x, filters, 3, 1, "stem_conv3")
+    return _norm_relu(x, "stem_bn3"), Unpack((), name="initial_conv")(x)
+
+
+def _group(x, branch, filters: int, blocks: int, group: int, pools_shortcut: bool):
     for block in range(1, blocks + 1):
         stride = 2 if group > 1 and block == 1 else 1
         name = f"block_group{group}_block{block}"
         shortcut = x
         x = branch(x, filters, stride, name)
         if block == 1:
+            if pools_shortcut:
+                shortcut = ShortcutPool(stride, name=f"{name}_shortcut_pool")(shortcut)
+                stride = 1
             shortcut = _conv(shortcut, x.shape[-1], 1, stride, f"{name}_shortcut_conv")
             shortcut = SyncBatchNormalization(name=f"{name}_shortcut_bn")(shortcut)
         x = keras.layers.Add(name=f"{name}_add")([x, shortcut])
@@ -149,6 +194,14 @@ def _basic_branch(x, filters: int, stride: int, name: str):
 def _bottleneck_branch(x, filters: int, stride: int, name: str):
     x = _norm_relu(_conv(x, filters, 1, 1, f"{name}_conv1"), f"{name}_bn1")
     x = _norm_relu(_conv(x, filters, 3, stride, f"{name}_conv2"), f"{name}_bn2")
+    x = _conv(x, 4 * filters, 1, 1, f"{name}_conv3")
+    return SyncBatchNormalization(gamma_initializer="zeros", name=f"{name}_bn3")(x)
+
+
+def _selective_branch(x, filters: int, stride: int, name: str, sk_ratio: float):
+    x = _norm_relu(_conv(x, filters, 1, 1, f"{name}_conv1"), f"{name}_bn1")
+    x = _norm_relu(_conv(x, 2 * filters, 3, stride, f"{name}_conv2"), f"{name}_bn2")
+    x = mix_streams(x, sk_ratio, name)
     x = _conv(x, 4 * filters, 1, 1, f"{name}_conv3")
     return SyncBatchNormalization(gamma_initializer="zeros", name=f"{name}_bn3")(x)
 

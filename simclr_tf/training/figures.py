@@ -1,4 +1,4 @@
-"""Pictures of a run: the augmented pairs it learns from, and its curves."""
+"""Pictures of a run: the augmented views it learns from, and its curves."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ _CURVES = (
     ("contrastive_loss", "contrastive loss"),
     ("contrastive_top1", "contrastive top-1"),
     ("probe_accuracy", "online probe, train top-1"),
+    ("cross_entropy", "cross-entropy"),
+    ("top1", "train top-1"),
     ("embedding_std", "embedding spread (1: whole sphere)"),
     ("learning_rate", "learning rate"),
     ("examples_per_second", "images a second"),
@@ -23,7 +25,7 @@ _CURVES = (
 
 
 def first_views(pipeline: ViewsPipeline, count: int = 16) -> np.ndarray:
-    """The first pairs of views that a run will see: float32 [count, 2, S, S, 3].
+    """The views of the first images that a run will see: float32 [count, V, S, S, 3].
 
     Raises:
       RequestError: they are not what a run could learn from, or too many images are bad.
@@ -32,18 +34,21 @@ def first_views(pipeline: ViewsPipeline, count: int = 16) -> np.ndarray:
     host = HostSlice(index=0, num_hosts=1, replicas=1, per_replica=count)
     images = next(iter(pipeline.dataset(host)))["images"].numpy()
     pipeline.bad_images.check()
-    _check_views(images, count)
-    return np.stack([images[:count], images[count:]], axis=1)
+    found = np.stack(np.split(images, pipeline.num_views), axis=1)
+    _check_views(found)
+    return found
 
 
-def views(model_dir: str, pairs: np.ndarray) -> str:
-    """Writes `figures/views.png`: the views of each pair side by side."""
-    figure, axes = _subplots(rows=(len(pairs) + 3) // 4, columns=8, cell=1.2)
+def views(model_dir: str, found: np.ndarray) -> str:
+    """Writes `figures/views.png`: the views of each image side by side."""
+    images = found.reshape(-1, *found.shape[2:])
+    figure, axes = _subplots(rows=(len(images) + 7) // 8, columns=8, cell=1.2)
     for axis in axes.flat:
         axis.axis("off")
-    for axis, image in zip(axes.flat, pairs.reshape(-1, *pairs.shape[2:]), strict=False):
+    for axis, image in zip(axes.flat, images, strict=False):
         axis.imshow(image)
-    figure.suptitle("Pairs of views: columns 1-2, 3-4, 5-6, 7-8")
+    if found.shape[1] == 2:
+        figure.suptitle("Pairs of views: columns 1-2, 3-4, 5-6, 7-8")
     return _save(figure, model_dir, "views.png")
 
 
@@ -59,7 +64,7 @@ def curves(model_dir: str) -> str:
         axis.plot(*zip(*points, strict=True), color="tab:blue")
         axis.set_title(title, fontsize=10)
         axis.grid(alpha=0.3)
-        if name == "contrastive_loss":
+        if name in ("contrastive_loss", "cross_entropy"):
             chance = reports[-1]["loss_chance"]
             axis.axhline(chance, color="tab:gray", linestyle="--")
             axis.text(points[0][0], chance, "chance", va="bottom", fontsize=8, color="tab:gray")
@@ -68,11 +73,11 @@ def curves(model_dir: str) -> str:
     return _save(figure, model_dir, "curves.png")
 
 
-def _check_views(images: np.ndarray, count: int) -> None:
-    low, high = images.min(), images.max()
-    if not (np.isfinite(images).all() and low >= 0 and high <= 1):
+def _check_views(found: np.ndarray) -> None:
+    low, high = found.min(), found.max()
+    if not (np.isfinite(found).all() and low >= 0 and high <= 1):
         raise RequestError(f"Views must lie in [0, 1]. Received: from {low} to {high}.")
-    if np.array_equal(images[:count], images[count:]):
+    if found.shape[1] == 2 and np.array_equal(found[:, 0], found[:, 1]):
         raise RequestError(
             "The two views of an image must differ. Received: identical pairs, so there is nothing "
             "to learn. Turn augmentation.random_crop on, or give augmentation.policy some ops."

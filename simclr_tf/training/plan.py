@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from typing import Any
+
+import keras
 
 from simclr_tf.data.source import Source
 from simclr_tf.models.simclr import SimCLR, count_parameters
@@ -11,7 +15,7 @@ from simclr_tf.optim.factory import exclusion_summary
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The numbers of a pretraining run."""
+    """The numbers of a training run: of two views an image for SimCLR, of one for a classifier."""
 
     source: Source
     image_size: int
@@ -24,6 +28,22 @@ class Plan:
     peak_learning_rate: float
     optimizer: str
     precision: str
+    num_views: int = 2
+
+    def settings(self, precision: str, seed: int) -> dict[str, Any]:
+        """What must not change when a run goes on: another value would give another run."""
+        return {
+            "source": self.source.name,
+            "num_examples": self.source.num_examples,
+            "image_size": self.image_size,
+            "global_batch_size": self.global_batch_size,
+            "total_steps": self.total_steps,
+            "warmup_steps": self.warmup_steps,
+            "peak_learning_rate": self.peak_learning_rate,
+            "optimizer": self.optimizer,
+            "precision": precision,
+            "seed": seed,
+        }
 
     def text(self, simclr: SimCLR) -> str:
         """The plan as printed, one line a subject."""
@@ -31,16 +51,15 @@ class Plan:
         batch = self.global_batch_size
         lines = {
             "data": f"{self.source.name}, {self.source.num_examples:,} images, "
-            + (f"{classes} classes (online probe)" if classes else "no labels (no probe)"),
-            "views": f"2 of {self.image_size} x {self.image_size} pixels an image",
+            + (f"{classes} classes" if classes else "no labels"),
+            "views": f"{self.num_views} of {self.image_size} x {self.image_size} pixels an image",
             "model": ", ".join(
-                f"{name} {count_parameters(model) / 1e6:.3g} M parameters"
-                for name, model in simclr.groups().items()
+                f"{name} {_size(model)}" for name, model in simclr.groups().items() if model.weights
             )
             + f", {self.precision}",
             "replicas": self.strategy,
-            "batch": f"{batch} images globally, {batch // self.num_replicas} a replica, "
-            f"{2 * (batch - 1)} negatives per anchor",
+            "batch": f"{batch} images globally, {batch // self.num_replicas} a replica"
+            + (f", {2 * (batch - 1)} negatives per anchor" if self.num_views == 2 else ""),
             "steps": f"{self.total_steps:,} ({self.epochs:g} epochs), "
             f"{self.warmup_steps:,} of them warm-up",
             "optimizer": f"{self.optimizer}, peak learning rate {self.peak_learning_rate:.4g}, "
@@ -54,6 +73,13 @@ class Plan:
         }
         width = max(map(len, lines))
         return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items())
+
+
+def _size(model: keras.Model) -> str:
+    trained, all_of_it = count_parameters(model), sum(math.prod(v.shape) for v in model.weights)
+    if not trained:
+        return f"{all_of_it / 1e6:.3g} M parameters, frozen"
+    return f"{trained / 1e6:.3g} M parameters"
 
 
 def _lars_words(adapted: bool) -> str:

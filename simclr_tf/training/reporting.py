@@ -6,6 +6,7 @@ import json
 import math
 import os
 import sys
+from collections.abc import Callable
 
 import tensorflow as tf
 from absl import logging
@@ -21,12 +22,22 @@ class Reporter:
       start_step: the step from which this process goes on; later reports of an interrupted run
         are dropped, since they will be made again.
       total_steps: the run's length.
+      words: a report's numbers -> what the progress line says of the run's own ones.
       is_chief: whether this process reports.
     """
 
-    def __init__(self, model_dir: str, *, start_step: int, total_steps: int, is_chief: bool = True):
+    def __init__(
+        self,
+        model_dir: str,
+        *,
+        start_step: int,
+        total_steps: int,
+        words: Callable[[dict[str, float]], str],
+        is_chief: bool = True,
+    ):
         self._path = os.path.join(model_dir, "metrics.jsonl")
         self._total_steps = total_steps
+        self._words = words
         self._is_chief = is_chief
         self._seconds_per_step: float | None = None
         if is_chief:
@@ -54,16 +65,22 @@ class Reporter:
 
     def _progress(self, step: int, epoch: float, numbers: dict[str, float]) -> str:
         left = (self._total_steps - step) * (self._seconds_per_step or 0.0)
-        accuracy = numbers.get("probe_accuracy")
-        probe = "" if accuracy is None else f"probe {accuracy:.1%}  "
         return (
-            f"step {step}/{self._total_steps}  epoch {epoch:.1f}  "
-            f"contrastive loss {numbers['contrastive_loss']:.3f} (chance "
-            f"{numbers['loss_chance']:.2f}), top-1 {numbers['contrastive_top1']:.1%}  "
-            f"{probe}lr {numbers['learning_rate']:.3g}  "
+            f"step {step}/{self._total_steps}  epoch {epoch:.1f}  {self._words(numbers)}  "
+            f"lr {numbers['learning_rate']:.3g}  "
             f"{numbers['examples_per_second']:.0f} images/s  "
             f"host wait {numbers['host_wait']:.0%}  left {duration(left)}"
         )
+
+
+def contrastive_words(numbers: dict[str, float]) -> str:
+    """What a progress line says of pretraining."""
+    accuracy = numbers.get("probe_accuracy")
+    return (
+        f"contrastive loss {numbers['contrastive_loss']:.3f} (chance "
+        f"{numbers['loss_chance']:.2f}), top-1 {numbers['contrastive_top1']:.1%}"
+        + ("" if accuracy is None else f"  probe {accuracy:.1%}")
+    )
 
 
 def read_metrics(model_dir: str) -> list[dict[str, float]]:

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from simclr_tf.distribute import collectives
 from simclr_tf.models.simclr import SimCLR, forward
+from simclr_tf.training.classification import cross_entropies
 
 METRICS = (
     "loss",
@@ -73,10 +74,7 @@ def _probe_loss(logits: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Ten
     """
     labels = tf.concat([labels, labels], axis=0)
     rows = tf.cast(tf.shape(labels)[0] * collectives.num_replicas(), tf.float32)
-    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
-        labels=tf.maximum(labels, 0), logits=logits
-    )
-    losses = tf.where(labels >= 0, losses, 0.0)
+    losses = cross_entropies(logits, labels)
     found = tf.argmax(logits, axis=-1, output_type=tf.int32)
     accuracy = tf.reduce_sum(tf.cast(found == labels, tf.float32)) / rows
     return tf.reduce_sum(losses) / rows, accuracy

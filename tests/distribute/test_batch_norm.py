@@ -264,3 +264,13 @@ def test_model_made_under_a_strategy_is_traced_without_collectives():
 def test_rejects_unknown_channels():
     with pytest.raises(ValueError, match=r"known last axis. Received: input_shape=\(None, None\)"):
         SyncBatchNormalization().build((None, None))
+
+
+def test_inference_is_the_same_under_xla():
+    """There an affine form stands for the kernel."""
+    layer = SyncBatchNormalization()
+    x = np.random.default_rng(0).normal(3, 2, (4, 5, 5, 6)).astype(np.float32)
+    layer.build(x.shape)
+    layer.set_weights([np.random.default_rng(i).uniform(0.5, 2, 6) for i in range(4)])
+    compiled = tf.function(lambda x: layer(x, training=False), jit_compile=True)
+    np.testing.assert_allclose(compiled(x), layer(x, training=False), rtol=1e-5, atol=1e-5)

@@ -10,14 +10,23 @@ from simclr_tf import config, jobs
 from simclr_tf.distribute.lowering import LoweringStrategy, lower, not_for_tpu
 from simclr_tf.errors import RequestError
 from simclr_tf.jobs import preflight
+from simclr_tf.jobs.building import dtype_policy
+from simclr_tf.jobs.classifier import freeze_groups
 from simclr_tf.jobs.preflight import _lower_step, _OnPaper
 from simclr_tf.jobs.pretrain import pretrain
+from simclr_tf.models.heads import first_layers, linear_probe, projection_head
+from simclr_tf.models.resnet import resnet
+from simclr_tf.models.simclr import SimCLR
+from simclr_tf.optim.factory import lars
+from simclr_tf.optim.schedules import WarmupCosine
 from simclr_tf.preflight.analysis import analyse
+from simclr_tf.training.classification import make_classification_step
 
 RECIPES = sorted(
     path
     for path in (pathlib.Path(__file__).parents[2] / "gin").glob("*.gin")
     if path.stem not in ("base", "imagenet", "cifar10")  # parts of the others
+    and "train_classifier" not in path.read_text()
 )
 
 
@@ -25,10 +34,21 @@ RECIPES = sorted(
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_is_for_tpus(recipe):
     """At a small batch and resolution, with the stem that the recipe's own resolution has."""
-    jobs.load()
     stem = "imagenet" if "imagenet" in recipe.read_text() or recipe.stem == "folder" else "cifar"
-    bindings = ["pretrain.global_batch_size = 16", "data.image_size = 64"]
-    config.load([str(recipe)], [*bindings, f"resnet.stem = '{stem}'"])
+    assert_is_for_tpus(recipe, f"resnet.stem = '{stem}'")
+
+
+@pytest.mark.slow
+def test_selective_kernels_are_for_tpus():
+    recipe = next(path for path in RECIPES if path.stem == "r50_1x")
+    small = ["resnet.stem = 'imagenet'", "resnet.width_multiplier = 0.125"]
+    assert_is_for_tpus(recipe, "resnet.sk_ratio = 0.0625", *small)
+
+
+def assert_is_for_tpus(recipe: pathlib.Path, *bindings: str) -> None:
+    jobs.load()
+    small = ["pretrain.global_batch_size = 16", "data.image_size = 64"]
+    config.load([str(recipe)], [*small, *bindings])
     step = pretrain(
         jobs.Context(model_dir="unused"),
         data=_OnPaper(num_classes=10),
@@ -40,6 +60,27 @@ def test_every_recipe_is_for_tpus(recipe):
     for unwanted in ("f64", "?x", "dynamic_reshape", "custom_call", "infeed", "outfeed", "send"):
         assert unwanted not in text, unwanted
     assert all("convolution" not in line or "bf16" in line for line in text.splitlines())
+
+
+@pytest.mark.slow
+def test_training_a_classifier_is_for_tpus():
+    replicas = LoweringStrategy(8)
+    with replicas.scope(), dtype_policy("mixed_bfloat16"):
+        encoder = resnet(18, 0.125, image_size=32)
+        head = first_layers(projection_head(input_dim=64), 1)
+        simclr = SimCLR(encoder, head, linear_probe(10, input_dim=64))
+        freeze_groups(encoder, 1)
+        schedule = WarmupCosine(0.1, 0, 10)
+        optimizer = lars(weight_decay=0.0, learning_rate=schedule, simclr=simclr)
+        optimizer.build(simclr.trainable_variables)
+    step = make_classification_step(simclr, optimizer)
+    batch = {
+        "images": tf.TensorSpec([2, 32, 32, 3], tf.float32),
+        "labels": tf.TensorSpec([2], tf.int32),
+    }
+    text = lower(replicas, step, batch).stablehlo
+    assert "stablehlo.all_reduce" in text and "bf16" in text
+    assert "f64" not in text and "custom_call" not in text
 
 
 VECTOR = tf.TensorSpec([4])

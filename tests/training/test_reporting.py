@@ -6,7 +6,13 @@ import logging
 import pytest
 
 from simclr_tf.objectives.nt_xent import loss_chance
-from simclr_tf.training.reporting import Reporter, Watch, duration, read_metrics
+from simclr_tf.training.reporting import (
+    Reporter,
+    Watch,
+    contrastive_words,
+    duration,
+    read_metrics,
+)
 
 HEALTHY = {
     "loss": 3.0,
@@ -25,12 +31,12 @@ def report(reporter, step):
 
 
 def test_going_on_drops_reports_that_will_be_made_again(tmp_path):
-    first = Reporter(str(tmp_path), start_step=0, total_steps=9)
+    first = Reporter(str(tmp_path), start_step=0, total_steps=9, words=contrastive_words)
     for step in (1, 2, 3):
         report(first, step)
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 4, "lo')  # killed while writing
-    second = Reporter(str(tmp_path), start_step=2, total_steps=9)
+    second = Reporter(str(tmp_path), start_step=2, total_steps=9, words=contrastive_words)
     report(second, 3)
     assert [r["step"] for r in read_metrics(str(tmp_path))] == [1, 2, 3]
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
@@ -38,7 +44,12 @@ def test_going_on_drops_reports_that_will_be_made_again(tmp_path):
 
 
 def test_a_process_that_is_not_the_chief_writes_nothing(tmp_path):
-    report(Reporter(str(tmp_path), start_step=0, total_steps=9, is_chief=False), 1)
+    report(
+        Reporter(
+            str(tmp_path), start_step=0, total_steps=9, words=contrastive_words, is_chief=False
+        ),
+        1,
+    )
     assert not list(tmp_path.iterdir())
 
 

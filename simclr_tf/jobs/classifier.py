@@ -1,0 +1,317 @@
+"""Training a classifier on an encoder, and counting what it recognizes, as several jobs do."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import gin
+import keras
+import numpy as np
+import tensorflow as tf
+
+from simclr_tf import config
+from simclr_tf.augment.policy import Augmentation
+from simclr_tf.data.bad_images import BadImages
+from simclr_tf.data.data import Data, data
+from simclr_tf.data.pipeline import ViewsPipeline
+from simclr_tf.data.source import Source
+from simclr_tf.data.subset import class_balanced
+from simclr_tf.distribute.strategy import (
+    check_divides,
+    create_strategy,
+    describe,
+    fast_precision,
+)
+from simclr_tf.errors import RequestError
+from simclr_tf.evaluation.features import FrozenEncoder
+from simclr_tf.export.saved_model import export_networks
+from simclr_tf.jobs import Context
+from simclr_tf.jobs.building import dtype_policy, requests_checked, write_result
+from simclr_tf.jobs.frozen import labelled
+from simclr_tf.jobs.trainer import Training, train
+from simclr_tf.models.heads import first_layers, linear_probe, projection_head
+from simclr_tf.models.resnet import resnet
+from simclr_tf.models.simclr import SimCLR, representation_dim
+from simclr_tf.optim.factory import momentum
+from simclr_tf.optim.schedules import learning_rate
+from simclr_tf.training import figures
+from simclr_tf.training.classification import (
+    METRICS,
+    classification_words,
+    label_ranks,
+    make_classification_step,
+)
+from simclr_tf.training.plan import Plan
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a job asks of `train_classifier`.
+
+    Attributes:
+      job: whose result it is.
+      protocol: in words, for the result.
+      augmentation: of the training images.
+      restore: fills the recipe's encoder and, if it is needed, projection head.
+      freeze: sets what does not train.
+      head_layers: how many layers of the projection head stay below the classifier.
+      label_share: of the labels of each class.
+      settings: what else must not change when the run goes on; also written into the result.
+      zero_init: whether the classifier starts from zeros.
+    """
+
+    job: str
+    protocol: str
+    augmentation: Augmentation
+    restore: Callable[[Mapping[str, keras.Model]], None] = lambda networks: None
+    freeze: Callable[[SimCLR], None] = lambda simclr: None
+    head_layers: int = 0
+    label_share: float = 1.0
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    zero_init: bool = True
+
+
+@gin.configurable(denylist=["context", "task"])
+def train_classifier(
+    context: Context,
+    task: Callable[[], Task],
+    *,
+    data: Callable[..., Data] = data,
+    encoder: Callable[..., keras.Model] = resnet,
+    projection_head: Callable[..., keras.Model] = projection_head,
+    optimizer: Callable[..., keras.optimizers.Optimizer] = momentum,
+    base_learning_rate: float = 0.1,
+    scaling: Literal["linear", "sqrt", "none"] = "linear",
+    warmup_epochs: float = 0.0,
+    weight_decay: float = 0.0,
+    global_batch_size: int = 256,
+    epochs: float = 90.0,
+    strategy: Callable[..., tf.distribute.Strategy] = create_strategy,
+    precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto",
+    seed: int = 0,
+    steps_per_loop: int = 100,
+    checkpoint_every_steps: int = 1000,
+    keep_checkpoints: int = 1,
+) -> dict:
+    """Trains with cross-entropy, evaluates on every test image once, and writes the result.
+
+    What the recipe says about pretraining (its learning rate, its augmentation) has no part in it.
+
+    Args:
+      context: what the command line says.
+      task: what the job asks, found out once the devices are chosen.
+      data: must name labelled train and evaluation splits.
+      encoder: builds the network, as in pretraining.
+      projection_head: builds the head, as in pretraining, where some of its layers are kept.
+      optimizer: builds it from the schedule and the models.
+      base_learning_rate: before scaling with the batch.
+      scaling: of the learning rate: base * G / 256, base * sqrt(G), or base.
+      warmup_epochs: of linear warm-up; then the rate follows a cosine to zero.
+      weight_decay: of kernels; the classifier's is never decayed.
+      global_batch_size: G, images per step over all replicas.
+      epochs: passes over the training images.
+      strategy: picks the tf.distribute strategy.
+      precision: what the networks compute in.
+      seed: of weights, order, augmentation and the labels' share.
+      steps_per_loop: steps between two reports.
+      checkpoint_every_steps: steps between two checkpoints.
+      keep_checkpoints: how many of the newest checkpoints are kept.
+
+    Returns:
+      The numbers, which are also in `results/<job>.json`.
+    """
+    with requests_checked():
+        replicas = strategy(tpu=context.tpu)
+        check_divides(
+            "train_classifier.global_batch_size", global_batch_size, replicas.num_replicas_in_sync
+        )
+        asked = task()
+        recipe = data(data_dir=context.data_dir)
+        source = class_balanced(labelled(recipe.train()), asked.label_share, seed)
+        test = labelled(recipe.evaluation())
+        _check_classes(source, test)
+        policy = fast_precision(replicas) if precision == "auto" else precision
+        schedule = learning_rate(
+            base=base_learning_rate,
+            scaling=scaling,
+            warmup_epochs=warmup_epochs,
+            epochs=epochs,
+            num_examples=source.num_examples,
+            global_batch=global_batch_size,
+        )
+
+        build = functools.partial(
+            _build,
+            encoder,
+            projection_head,
+            image_size=recipe.image_size,
+            num_classes=source.num_classes,
+            task=asked,
+            seed=seed,
+        )
+        with replicas.scope():
+            with dtype_policy(policy):
+                simclr = build(restore=asked.restore)
+            asked.freeze(simclr)
+            rule = optimizer(weight_decay=weight_decay, learning_rate=schedule, simclr=simclr)
+            rule.build(simclr.trainable_variables)
+    plan = Plan(
+        source=source,
+        image_size=recipe.image_size,
+        strategy=describe(replicas),
+        num_replicas=replicas.num_replicas_in_sync,
+        global_batch_size=global_batch_size,
+        epochs=epochs,
+        total_steps=schedule.total_steps,
+        warmup_steps=schedule.warmup_steps,
+        peak_learning_rate=schedule.peak,
+        optimizer=type(rule).__name__,
+        precision=policy,
+        num_views=1,
+    )
+    pipeline = ViewsPipeline(
+        source=source,
+        augmentation=asked.augmentation,
+        image_size=recipe.image_size,
+        seed=seed,
+        bad_images=BadImages(source),
+        shuffle_buffer=recipe.shuffle_buffer,
+        num_views=1,
+    )
+    settings = {"weight_decay": weight_decay, **asked.settings}
+    is_chief = train(
+        Training(
+            model_dir=context.model_dir,
+            strategy=replicas,
+            plan=plan.text(simclr),
+            pipeline=pipeline,
+            networks={name: n for name, n in simclr.groups().items() if n.weights},
+            optimizer=rule,
+            schedule=schedule,
+            train_step=make_classification_step(simclr, rule),
+            metric_names=METRICS,
+            chance=math.log(source.num_classes),
+            words=classification_words,
+            settings={"job": asked.job, **plan.settings(precision, seed), **settings},
+            global_batch_size=global_batch_size,
+            steps_per_loop=steps_per_loop,
+            checkpoint_every_steps=checkpoint_every_steps,
+            keep_checkpoints=keep_checkpoints,
+        )
+    )
+    if not is_chief:
+        return {}
+    figures.curves(context.model_dir)
+    on_host = build()
+    _copy(simclr, on_host)
+    networks = _exported(on_host)
+    folder = export_networks(
+        context.model_dir,
+        schedule.total_steps,
+        networks,
+        lambda: networks,
+        image_size=recipe.image_size,
+        recipe=config.record(),
+        class_names=source.class_names,
+    )
+    numbers = count_recognized(on_host, test, recipe.image_size)
+    print(
+        f"{asked.job}: top-1 {numbers['top1']:.2%}, top-5 {numbers['top5']:.2%} of "
+        f"{numbers['num_test']} test images (trained on {source.num_examples})\n"
+        f"classifier: {folder}",
+        flush=True,
+    )
+    return write_result(
+        context.model_dir,
+        asked.job,
+        protocol=asked.protocol,
+        numbers={name: numbers[name] for name in ("top1", "top5")},
+        n={"train": source.num_examples, "test": numbers["num_test"]},
+        data=recipe.spec,
+        **plan.settings(policy, seed),
+        epochs=epochs,
+        **settings,
+    )
+
+
+def count_recognized(simclr: SimCLR, source: Source, image_size: int) -> dict[str, float]:
+    """How many of the source's images the classifier recognizes, each counted once.
+
+    Returns:
+      {"top1": share, "top5": share, "num_test": number of images}.
+    """
+    networks = FrozenEncoder(*simclr.groups().values(), image_size=image_size)
+    logits = networks.features(source, ("logits",))["logits"]
+    ranks = label_ranks(logits.values, tf.constant(logits.labels)).numpy()
+    return {
+        "top1": float(np.mean(ranks < 1)),
+        "top5": float(np.mean(ranks < 5)),
+        "num_test": len(ranks),
+    }
+
+
+def freeze_groups(encoder: keras.Model, groups: int) -> None:
+    """Freezes the stem and the first block groups, with their batch normalization.
+
+    Args:
+      encoder: as `models.resnet` builds it.
+      groups: -1 freezes nothing, 0 the stem, k the stem and block groups 1 to k; 4 is all of it.
+    """
+    if not -1 <= groups <= 4:
+        raise ValueError(f"Frozen block groups must be from -1 to 4. Received: {groups}.")
+    frozen = tuple(f"block_group{k}_" for k in range(1, groups + 1)) + ("stem_",) * (groups >= 0)
+    for layer in encoder.layers:
+        if layer.name.startswith(frozen):
+            layer.trainable = False
+
+
+def _build(
+    encoder: Callable[..., keras.Model],
+    projection_head: Callable[..., keras.Model],
+    *,
+    image_size: int,
+    num_classes: int,
+    task: Task,
+    seed: int,
+    restore: Callable[[Mapping[str, keras.Model]], None] = lambda networks: None,
+) -> SimCLR:
+    """The recipe's networks with a classifier for probe, initialized by `seed`, then restored."""
+    keras.utils.set_random_seed(seed)
+    parts = {"encoder": encoder(image_size=image_size)}
+    dim = representation_dim(parts["encoder"])
+    if task.head_layers:
+        parts["projection_head"] = projection_head(input_dim=dim)
+        head = first_layers(parts["projection_head"], task.head_layers)
+    else:
+        head = projection_head(kind="none", input_dim=dim)
+    restore(parts)
+    width = head.output[f"projection_{task.head_layers}"].shape[-1]
+    initializer = "zeros" if task.zero_init else None
+    probe = linear_probe(num_classes, input_dim=width, kernel_initializer=initializer)
+    return SimCLR(parts["encoder"], head, probe)
+
+
+def _check_classes(train: Source, test: Source) -> None:
+    if test.num_classes > train.num_classes:
+        raise RequestError(
+            f"The test images must be of the {train.num_classes} classes of {train.name}. "
+            f"Received: {test.name} with {test.num_classes} classes. Choose splits of one data set."
+        )
+
+
+def _copy(source: SimCLR, target: SimCLR) -> None:
+    values = {v.path: v for v in source.variables}
+    for variable in target.variables:
+        variable.assign(values[variable.path].numpy())
+
+
+def _exported(simclr: SimCLR) -> dict[str, keras.Model]:
+    """What a SavedModel holds: the encoder, and all that stands on it as the classifier."""
+    head = simclr.projection_head
+    logits = simclr.probe(head.output[f"projection_{len(head.output) - 1}"])
+    classifier = keras.Model(head.input, logits, name="classifier")
+    return {"encoder": simclr.encoder, "classifier": classifier}

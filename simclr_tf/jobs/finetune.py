@@ -1,0 +1,91 @@
+"""`finetune`: train the whole pretrained network with labels, all of them or a few."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import gin
+
+from simclr_tf.augment.policy import Augmentation, parse_policy
+from simclr_tf.errors import RequestError
+from simclr_tf.evaluation.features import REPRESENTATION
+from simclr_tf.jobs import Context
+from simclr_tf.jobs.classifier import Task, freeze_groups, train_classifier
+from simclr_tf.jobs.pretrained import Weights, pretrained
+
+# SimCLR appendix B.4, B.5: random crops and flips, no colour distortion, no blur.
+CROP_AND_FLIP = Augmentation(parse_policy((("flip", 0.5),)))
+
+
+@gin.configurable
+def finetune(
+    context: Context,
+    *,
+    pretrained: Callable[..., Weights] = pretrained,
+    training: Callable[..., dict] = train_classifier,
+    label_share: float = 1.0,
+    from_layer: str = REPRESENTATION,
+    frozen_groups: int = -1,
+) -> dict:
+    """Fine-tunes with cross-entropy from a classifier of zeros (SimCLR B.5; SimCLRv2 section 2).
+
+    The run has a model_dir of its own, with checkpoints and a SavedModel that classifies.
+
+    Args:
+      context: what the command line says.
+      pretrained: where the weights come from; not from this job's model_dir.
+      training: how the classifier is trained.
+      label_share: of each class's labels, drawn by `train_classifier.seed`.
+      from_layer: "representation" (h), or "projection_k": the head's first k layers are kept and
+        fine-tuned too.
+      frozen_groups: -1 trains everything, 0 freezes the stem, k also block groups 1 to k, with
+        their batch normalization; 4 freezes the encoder.
+
+    Returns:
+      The numbers, which are also in `results/finetune.json`.
+    """
+
+    def task() -> Task:
+        weights = pretrained(model_dir=context.model_dir)
+        refuse_own_folder(weights, context)
+        return Task(
+            job="finetune",
+            protocol="cross-entropy on all layers that are not frozen, random crops and flips; "
+            "tested on the centre crop",
+            augmentation=CROP_AND_FLIP,
+            restore=weights.restore,
+            freeze=lambda simclr: freeze_groups(simclr.encoder, frozen_groups),
+            head_layers=_head_layers(from_layer),
+            label_share=label_share,
+            settings={
+                "checkpoint": weights.record(),
+                "label_share": label_share,
+                "layer": from_layer,
+                "frozen_groups": frozen_groups,
+            },
+        )
+
+    return training(context, task)
+
+
+def refuse_own_folder(weights: Weights, context: Context) -> None:
+    """Raises RequestError if the job would write its checkpoints among those it starts from."""
+    if weights.path == context.model_dir.rstrip("/"):
+        raise RequestError(
+            "This job trains, so it needs a --model_dir of its own, and pretrained.path to say "
+            f"where the encoder lies. Received: {weights.path} for both. Add "
+            f"--gin_bindings='pretrained.path = \"{weights.path}\"' and another --model_dir."
+        )
+
+
+def _head_layers(layer: str) -> int:
+    if layer == REPRESENTATION:
+        return 0
+    number = re.fullmatch(r"projection_([1-9]\d*)", layer)
+    if not number:
+        raise RequestError(
+            "finetune.from_layer must be 'representation' or 'projection_k' with k from 1 on. "
+            f"Received: {layer!r}."
+        )
+    return int(number[1])

@@ -1,0 +1,53 @@
+"""`supervised`: the same encoder trained from scratch with labels, the baseline of every table."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import gin
+
+from simclr_tf.augment.policy import Augmentation, augmentation
+from simclr_tf.jobs import Context
+from simclr_tf.jobs.classifier import Task, train_classifier
+
+
+@gin.configurable
+def supervised(
+    context: Context,
+    *,
+    training: Callable[..., dict] = train_classifier,
+    augmentation: Callable[[], Augmentation] = augmentation,
+    label_share: float = 1.0,
+) -> dict:
+    """Trains encoder and classifier with cross-entropy (SimCLR appendix B.3).
+
+    The run's folder serves every evaluation as that of a pretraining run does.
+
+    Args:
+      context: what the command line says.
+      training: how they are trained.
+      augmentation: the recipe's, of which blur is left out.
+      label_share: of each class's labels.
+
+    Returns:
+      The numbers, which are also in `results/supervised.json`.
+    """
+
+    def task() -> Task:
+        whole = augmentation()
+        kept = tuple(op for op in whole.policy if op.name != "blur")
+        return Task(
+            job="supervised",
+            protocol="cross-entropy from scratch with the pretraining's augmentation minus blur; "
+            "tested on the centre crop",
+            augmentation=dataclasses.replace(whole, policy=kept),
+            label_share=label_share,
+            settings={
+                "label_share": label_share,
+                "checkpoint": {"path": "untrained", "step": None},
+            },
+            zero_init=False,
+        )
+
+    return training(context, task)

@@ -1,0 +1,61 @@
+"""If this breaks, a published table shows one run's numbers as another's."""
+
+import csv
+import json
+import pathlib
+import subprocess
+import sys
+
+PROGRAM = pathlib.Path(__file__).resolve().parents[2] / "tools/results_table.py"
+
+
+def write(folder, job, numbers, **record):
+    (folder / "results").mkdir(parents=True, exist_ok=True)
+    (folder / "results" / f"{job}.json").write_text(json.dumps({"numbers": numbers, **record}))
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, PROGRAM, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+
+
+def runs(tmp_path):
+    simclr, untrained = tmp_path / "simclr", tmp_path / "untrained"
+    write(simclr, "linear_eval", {"top1": 0.6533, "top5": 0.969, "penalty": 0.01}, preset="cached")
+    write(simclr, "finetune", {"top1": 0.5}, label_share=0.01)
+    write(simclr, "probe_invariance", {"rotation": {"h": {"accuracy": 0.7}, "chance": 0.25}})
+    write(untrained, "linear_eval", {"top1": 0.3843, "top5": 0.9}, preset="cached")
+    return simclr, untrained
+
+
+def test_numbers_stand_in_their_run_s_column(tmp_path):
+    simclr, untrained = runs(tmp_path)
+    done = run(simclr, untrained, "--format=csv")
+    assert done.returncode == 0, done.stderr
+    header, *rows = csv.reader(done.stdout.splitlines())
+    assert header == ["", str(simclr), str(untrained)]
+    assert {row[0]: row[1:] for row in rows} == {
+        "linear_eval cached top1": ["65.33 %", "38.43 %"],
+        "linear_eval cached top5": ["96.90 %", "90.00 %"],
+        "finetune 0.01 of labels top1": ["50.00 %", ""],
+        "probe_invariance rotation h accuracy": ["70.00 %", ""],
+        "probe_invariance rotation chance": ["25.00 %", ""],
+    }
+
+
+def test_markdown_has_the_same_cells(tmp_path):
+    folders = runs(tmp_path)
+    cells = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in run(*folders).stdout.splitlines()
+    ]
+    assert set(cells[1][0]) == {"-"} and cells[1][1].endswith("-:")
+    del cells[1]
+    assert cells == list(csv.reader(run(*folders, "--format=csv").stdout.splitlines()))
+
+
+def test_a_folder_without_results_is_named(tmp_path):
+    done = run(tmp_path)
+    assert done.returncode == 2
+    assert str(tmp_path) in done.stderr and "Traceback" not in done.stderr

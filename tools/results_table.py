@@ -1,0 +1,105 @@
+"""Prints the results of many runs side by side, a column a folder.
+
+    python tools/results_table.py runs/untrained runs/simclr runs/supervised [--format=csv]
+
+Each folder is a run's --model_dir. A row is a share (accuracy, chance) of one of its
+results/*.json, in per cent; what one file says of several, such as h and z, stands in rows of its
+own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import pathlib
+import sys
+from collections.abc import Iterator
+
+Column = dict[str, str]
+SHARES = ("top1", "top5", "mean_per_class", "accuracy", "chance")
+
+
+def read_column(folder: pathlib.Path) -> Column:
+    """Row -> number, of all results of one run.
+
+    Raises:
+      ValueError: the folder holds no result, or one that is not JSON.
+    """
+    files = sorted((folder / "results").glob("*.json"))
+    if not files:
+        raise ValueError(
+            f"Each folder must be a run's --model_dir with results/*.json. Received: {folder}, "
+            "which has none."
+        )
+    column: Column = {}
+    for file in files:
+        try:
+            result = json.loads(file.read_text())
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{file} must be JSON. It is not: {error}.") from error
+        for name, value in _flatten(result.get("numbers", {})):
+            column[f"{_protocol(file.stem, result)} {name}"] = f"{100 * value:.2f} %"
+    return column
+
+
+def table(columns: dict[str, Column]) -> list[list[str]]:
+    """Header and rows; a number that a run lacks is left empty."""
+    rows = dict.fromkeys(row for column in columns.values() for row in column)
+    body = [[row, *(column.get(row, "") for column in columns.values())] for row in rows]
+    return [["", *columns], *body]
+
+
+def as_markdown(rows: list[list[str]]) -> str:
+    """The rows as a Markdown table."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |"
+        for row in rows
+    ]
+    rule = "| " + " | ".join(["-" * widths[0], *("-" * (w - 1) + ":" for w in widths[1:])]) + " |"
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def as_csv(rows: list[list[str]]) -> str:
+    """The rows as CSV."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().rstrip("\n")
+
+
+def _protocol(job: str, result: dict) -> str:
+    """The job, and what else tells its protocol from another of the same job."""
+    share = result.get("label_share", 1.0)
+    words = [job, result.get("preset", ""), f"{share:.3g} of labels" if share != 1.0 else ""]
+    return " ".join(w for w in words if w)
+
+
+def _flatten(numbers: dict, prefix: str = "") -> Iterator[tuple[str, float]]:
+    for name, value in numbers.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{name} ")
+        elif name in SHARES:
+            yield f"{prefix}{name}", value
+
+
+def main(argv: list[str]) -> int:
+    """Prints the table, and returns the program's exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folders", nargs="+", type=pathlib.Path, metavar="DIR")
+    parser.add_argument("--format", choices=("markdown", "csv"), default="markdown")
+    arguments = parser.parse_args(argv)
+    try:
+        columns = {str(folder): read_column(folder) for folder in arguments.folders}
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print({"markdown": as_markdown, "csv": as_csv}[arguments.format](table(columns)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
