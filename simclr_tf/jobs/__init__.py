@@ -16,6 +16,7 @@ NAMES = (
     "linear_eval",
     "lbfgs",
     "knn",
+    "probe_invariance",
     "finetune",
     "supervised",
     "export",

@@ -1,0 +1,101 @@
+"""`probe_invariance`: which transformations h keeps and z loses (the SimCLR paper's table 3)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import gin
+
+from simclr_tf.data.selection import sample
+from simclr_tf.data.source import Source
+from simclr_tf.errors import RequestError
+from simclr_tf.evaluation import invariance
+from simclr_tf.evaluation.features import REPRESENTATION
+from simclr_tf.jobs import Context
+from simclr_tf.jobs.building import requests_checked, write_result
+from simclr_tf.jobs.frozen import Frozen, frozen_encoder
+
+_PROJECTION = "projection"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """How often a transformation is predicted from h and from z, and by guessing."""
+
+    task: str
+    chance: float
+    representation: float
+    projection: float
+
+
+@gin.configurable
+def probe_invariance(
+    context: Context,
+    *,
+    encoder: Callable[..., Frozen] = frozen_encoder,
+    max_train: int = 10000,
+    max_test: int = 5000,
+) -> dict:
+    """Predicts from h and from z which transformation an image went through.
+
+    The paper pretrained with rotation, noise and Sobel filtering among the augmentations for its
+    last three rows: z loses what it was trained to be invariant to.
+
+    Args:
+      context: what the command line says.
+      encoder: gives the frozen encoder with its projection head, and the data.
+      max_train: images to train on, each in one version.
+      max_test: images to test on.
+
+    Returns:
+      The numbers, which are also in `results/probe_invariance.json`.
+    """
+    if min(max_train, max_test) < 1:
+        raise RequestError(
+            "probe_invariance.max_train and .max_test must be at least 1. Received: "
+            f"{max_train} and {max_test}."
+        )
+    frozen = encoder(context=context, layer=_PROJECTION)
+    with requests_checked():
+        train = sample(frozen.data.train(), max_train, frozen.seed)
+        test = sample(frozen.data.evaluation(), max_test, frozen.seed)
+    with requests_checked():
+        rows = [_row(frozen, task, train, test) for task in invariance.TASKS]
+    print(_table(rows), flush=True)
+    return write_result(
+        context.model_dir,
+        "probe_invariance",
+        protocol=invariance.PROTOCOL,
+        numbers=rows,
+        n={"train": train.num_examples, "test": test.num_examples},
+        **frozen.record() | {"layer": [REPRESENTATION, _PROJECTION]},
+    )
+
+
+def _row(frozen: Frozen, task: invariance.Task, train: Source, test: Source) -> Row:
+    transform = invariance.transform(task, frozen.seed)
+    layers = (REPRESENTATION, _PROJECTION)
+    seen, unseen = (
+        frozen.encoder.features(source, layers, transform=transform) for source in (train, test)
+    )
+    found = {
+        layer: invariance.accuracy(
+            seen[layer].values,
+            invariance.labels(task, frozen.seed, seen[layer].index),
+            unseen[layer].values,
+            invariance.labels(task, frozen.seed, unseen[layer].index),
+            frozen.seed,
+        )
+        for layer in layers
+    }
+    return Row(task=task.name, chance=task.chance, **found)
+
+
+def _table(rows: list[Row]) -> str:
+    lines = [f"{'what is predicted':<36}{'chance':>8}{'h':>8}{'z = g(h)':>10}"]
+    for row in rows:
+        lines.append(
+            f"{row.task:<36}{row.chance:>8.1%}{row.representation:>8.1%}{row.projection:>10.1%}"
+        )
+    return "\n".join(lines)
