@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterator
 
 Column = dict[str, str]
-SHARES = ("top1", "top5", "mean_per_class", "accuracy", "chance")
+SHARES = ("top1", "top5", "mean_per_class", "representation", "projection", "chance")
 
 
 def read_column(folder: pathlib.Path) -> Column:

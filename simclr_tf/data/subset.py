@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 
+from simclr_tf.data.selection import select
 from simclr_tf.data.source import ArraySource, FileSource, Source
 from simclr_tf.errors import RequestError
 
@@ -31,18 +33,12 @@ def class_balanced(source: Source, share: float, seed: int) -> Source:
             f"of {source.name}, which is read from records in order. Use a data set that holds the "
             "share, such as tfds:imagenet2012_subset/1pct, with the share 1.0."
         )
-    chosen = np.sort(np.concatenate([*_drawn(source.labels, share, seed)]))
-    common = {
-        "name": f"{source.name} ({share:.4g} of each class, seed {seed})",
-        "num_examples": len(chosen),
-        "labels": source.labels[chosen],
-    }
-    if isinstance(source, ArraySource):
-        return dataclasses.replace(source, images=source.images[chosen], **common)
-    return dataclasses.replace(source, paths=[source.paths[i] for i in chosen], **common)
+    chosen = np.sort(np.concatenate(list(_drawn(source.labels, share, seed))))
+    name = f"{source.name} ({share:.4g} of each class, seed {seed})"
+    return dataclasses.replace(select(source, chosen), name=name)
 
 
-def _drawn(labels: np.ndarray, share: float, seed: int):
+def _drawn(labels: np.ndarray, share: float, seed: int) -> Iterator[np.ndarray]:
     for label in np.unique(labels[labels >= 0]):
         of_class = np.flatnonzero(labels == label)
         order = np.random.default_rng([seed, int(label)]).permutation(of_class)

@@ -23,7 +23,6 @@ _PROJECTION = "projection"
 class Row:
     """How often a transformation is predicted from h and from z, and by guessing."""
 
-    task: str
     chance: float
     representation: float
     projection: float
@@ -61,7 +60,7 @@ def probe_invariance(
         train = sample(frozen.data.train(), max_train, frozen.seed)
         test = sample(frozen.data.evaluation(), max_test, frozen.seed)
     with requests_checked():
-        rows = [_row(frozen, task, train, test) for task in invariance.TASKS]
+        rows = {task.name: _row(frozen, task, train, test) for task in invariance.TASKS}
     print(_table(rows), flush=True)
     return write_result(
         context.model_dir,
@@ -89,13 +88,13 @@ def _row(frozen: Frozen, task: invariance.Task, train: Source, test: Source) -> 
         )
         for layer in layers
     }
-    return Row(task=task.name, chance=task.chance, **found)
+    return Row(chance=task.chance, **found)
 
 
-def _table(rows: list[Row]) -> str:
+def _table(rows: dict[str, Row]) -> str:
     lines = [f"{'what is predicted':<36}{'chance':>8}{'h':>8}{'z = g(h)':>10}"]
-    for row in rows:
+    for task, row in rows.items():
         lines.append(
-            f"{row.task:<36}{row.chance:>8.1%}{row.representation:>8.1%}{row.projection:>10.1%}"
+            f"{task:<36}{row.chance:>8.1%}{row.representation:>8.1%}{row.projection:>10.1%}"
         )
     return "\n".join(lines)

@@ -92,7 +92,7 @@ def files(tmp_path_factory):
 def test_encode_jpeg_preprocesses_as_evaluation_does(loaded, files):
     source = folder_source.open_folder(files, "train")
     bad = BadImages(source)
-    [(images, _)] = list(plain_images(source, SIZE, 100, bad))
+    [(images, _, _)] = list(plain_images(source, SIZE, 100, bad))
     encoded = tf.stack([tf.io.read_file(p) for p in source.paths])
     assert len(bad) == 0 and len(images) == len(encoded) == 16
     served = loaded.signatures["encode_jpeg"](image_bytes=encoded)["representation"]

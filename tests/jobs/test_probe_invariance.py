@@ -27,7 +27,7 @@ def test_a_table_of_four_tasks(evaluation, many, tmp_path, capsys):
     )
     assert result["n"] == {"train": 150, "test": 60}
     assert result["layer"] == ["representation", "projection"]
-    rows = {row["task"]: row for row in result["numbers"]}
+    rows = result["numbers"]
     assert [row["chance"] for row in rows.values()] == [0.5, 0.25, 0.5, 0.5]
     assert rows["original or Sobel filtered"]["representation"] > 0.8
     assert len(list((tmp_path / "features").iterdir())) == 4 * 2 * 2  # tasks, layers, splits
