@@ -15,6 +15,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "simclr_tf/__init__.py").re
 # for the TensorFlow that is there. tensorflow-hub 0.16.1 imports pkg_resources.
 SERVING = ["tensorflow-serving-api>=2.19,<2.22"]
 HUB = ["tensorflow-hub>=0.16", "tf-keras>=2.19,<2.22", "setuptools<81"]
+EMBED = ["pyarrow>=14.0", "umap-learn>=0.5.6"]
 TORCH = ["safetensors>=0.4"]  # PyTorch's weights are read and written without PyTorch
 
 setup(
@@ -54,6 +55,8 @@ setup(
             "tensorflow-addons==0.23.0; python_version < '3.12'",
             "tf-keras>=2.19,<2.22; python_version < '3.12'",
         ],
+        # Parquet files, and maps by UMAP.
+        "embed": EMBED,
         "torch": TORCH,
         # TF Serving's messages, for the warm-up requests beside a SavedModel.
         "serving": SERVING,
@@ -63,6 +66,7 @@ setup(
             "openvino>=2025.0",
             "pytest>=8.0",
             "ruff>=0.6",
+            *EMBED,
             *SERVING,
             *HUB,
             *TORCH,

@@ -17,6 +17,7 @@ NAMES = (
     "lbfgs",
     "knn",
     "probe_invariance",
+    "embed",
     "finetune",
     "supervised",
     "export",

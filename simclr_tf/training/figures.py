@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 import numpy as np
-import tensorflow as tf
 
+from simclr_tf import plotting
 from simclr_tf.data.pipeline import ViewsPipeline
 from simclr_tf.distribute.strategy import HostSlice
 from simclr_tf.errors import RequestError
@@ -42,21 +42,21 @@ def first_views(pipeline: ViewsPipeline, count: int = 16) -> np.ndarray:
 def views(model_dir: str, found: np.ndarray) -> str:
     """Writes `figures/views.png`: the views of each image side by side."""
     images = found.reshape(-1, *found.shape[2:])
-    figure, axes = _subplots(rows=(len(images) + 7) // 8, columns=8, cell=1.2)
+    figure, axes = plotting.subplots(rows=(len(images) + 7) // 8, columns=8, cell=1.2)
     for axis in axes.flat:
         axis.axis("off")
     for axis, image in zip(axes.flat, images, strict=False):
         axis.imshow(image)
     if found.shape[1] == 2:
         figure.suptitle("Pairs of views: columns 1-2, 3-4, 5-6, 7-8")
-    return _save(figure, model_dir, "views.png")
+    return plotting.save(figure, os.path.join(model_dir, "figures", "views.png"))
 
 
 def curves(model_dir: str) -> str:
     """Writes `figures/curves.png` from the run's `metrics.jsonl`."""
     reports = read_metrics(model_dir)
     shown = [(name, title) for name, title in _CURVES if any(name in r for r in reports)]
-    figure, axes = _subplots(rows=2, columns=3, cell=3.5)
+    figure, axes = plotting.subplots(rows=2, columns=3, cell=3.5)
     for axis in axes.flat[len(shown) :]:
         axis.axis("off")
     for axis, (name, title) in zip(axes.flat, shown, strict=False):
@@ -70,7 +70,7 @@ def curves(model_dir: str) -> str:
             axis.text(points[0][0], chance, "chance", va="bottom", fontsize=8, color="tab:gray")
     for axis in axes[-1]:
         axis.set_xlabel("step")
-    return _save(figure, model_dir, "curves.png")
+    return plotting.save(figure, os.path.join(model_dir, "figures", "curves.png"))
 
 
 def _check_views(found: np.ndarray) -> None:
@@ -82,21 +82,3 @@ def _check_views(found: np.ndarray) -> None:
             "The two views of an image must differ. Received: identical pairs, so there is nothing "
             "to learn. Turn augmentation.random_crop on, or give augmentation.policy some ops."
         )
-
-
-def _subplots(rows: int, columns: int, cell: float):
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(columns * cell, rows * cell), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, columns, squeeze=False)
-
-
-def _save(figure, model_dir: str, name: str) -> str:
-    folder = os.path.join(model_dir, "figures")
-    tf.io.gfile.makedirs(folder)
-    path = os.path.join(folder, name)
-    with tf.io.gfile.GFile(path, "wb") as file:
-        figure.savefig(file, format="png", dpi=120)
-    return path

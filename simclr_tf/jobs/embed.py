@@ -1,0 +1,85 @@
+"""`embed`: features of all images for search and clustering, with pictures of what is near what."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import gin
+import numpy as np
+
+from simclr_tf.errors import RequestError
+from simclr_tf.evaluation import projector, sheets
+from simclr_tf.evaluation.embedding import MAPS, Embedding, planar_map, require, write_vectors
+from simclr_tf.jobs import Context
+from simclr_tf.jobs.building import requests_checked, write_result
+from simclr_tf.jobs.frozen import Frozen, frozen_encoder
+
+_SHEET_PIXELS = 128
+
+
+@gin.configurable
+def embed(
+    context: Context,
+    *,
+    encoder: Callable[..., Frozen] = frozen_encoder,
+    splits: Sequence[str] = ("train",),
+    parquet: bool = False,
+    map: Literal["tsne", "umap", "none"] = "tsne",
+    queries: int = 8,
+    neighbours: int = 8,
+    max_points: int = 2000,
+) -> dict:
+    """Writes `embeddings/<split>/`: vectors with names, neighbours, a map, and a projector.
+
+    Args:
+      context: what the command line says.
+      encoder: gives the frozen encoder and the data, which needs no labels.
+      splits: 'train', 'evaluation' or both.
+      parquet: whether to write the vectors into a Parquet file too; needs pyarrow.
+      map: how images are placed in the plane; 'umap' needs umap-learn.
+      queries: images whose neighbours are shown.
+      neighbours: of each of them.
+      max_points: images on the map and in the projector, drawn by the encoder's seed.
+
+    Returns:
+      What was written, which is also in `results/embed.json`.
+    """
+    _check(splits, {"queries": queries, "neighbours": neighbours, "max_points": max_points})
+    require([*(["pyarrow"] if parquet else []), *([MAPS[map]] if map != "none" else [])])
+    frozen = encoder(context=context)
+    with requests_checked():
+        opened = {"train": frozen.data.train, "evaluation": frozen.data.evaluation}
+        sources = {split: opened[split]() for split in splits}
+    written = {}
+    for split, source in sources.items():
+        embedding = Embedding(source, frozen.features(source))
+        folder = os.path.join(context.model_dir, "embeddings", split)
+        write_vectors(embedding, folder, parquet)
+        count, dim = embedding.features.values.shape
+        rng = np.random.default_rng(frozen.seed)
+        if count > 1:
+            rows = rng.choice(count, min(queries, count), replace=False)
+            side = min(frozen.data.image_size, _SHEET_PIXELS)
+            sheets.neighbours(embedding, rows, min(neighbours, count - 1), side, folder)
+        part = embedding.rows(np.sort(rng.choice(count, min(max_points, count), replace=False)))
+        projector.write(part, frozen.layer, os.path.join(folder, "projector"))
+        if map != "none":
+            places = planar_map(part.features.values, map, frozen.seed)
+            title = f"{frozen.layer} of {len(places)} images, {source.name} ({map})"
+            sheets.plane(part, places, title, folder)
+        print(f"{count} images, {dim} numbers each: {folder}", flush=True)
+        written[split] = {"folder": folder, "images": count, "dimensions": dim}
+    return write_result(context.model_dir, "embed", written=written, map=map, **frozen.record())
+
+
+def _check(splits: Sequence[str], counts: dict[str, int]) -> None:
+    if not splits or set(splits) - {"train", "evaluation"}:
+        raise RequestError(
+            "embed.splits must hold 'train', 'evaluation' or both. Received: "
+            f"embed.splits={tuple(splits)!r}."
+        )
+    for name, count in counts.items():
+        if count < 1:
+            raise RequestError(f"embed.{name} must be at least 1. Received: embed.{name}={count}.")

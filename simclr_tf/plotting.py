@@ -1,0 +1,28 @@
+"""Figures without a display, written where a run's files are."""
+
+from __future__ import annotations
+
+import os
+
+import tensorflow as tf
+
+
+def subplots(rows: int, columns: int, cell: float):
+    """A figure of `rows` by `columns` square cells of `cell` inches, and its axes [rows, columns].
+
+    matplotlib's own state (pyplot) stays as it is.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(columns * cell, rows * cell), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def save(figure, path: str) -> str:
+    """Writes a PNG, with the folders above it, and returns its path."""
+    tf.io.gfile.makedirs(os.path.dirname(path))
+    with tf.io.gfile.GFile(path, "wb") as file:
+        figure.savefig(file, format="png", dpi=120)
+    return path
