@@ -38,7 +38,7 @@ def test_base_recipe_passes():
         ("pretrain.encoder = 50", "pretrain.encoder must be a @function"),
         ("augmentation.area_range = (0.1, 'x')", "augmentation.area_range must be Sequence"),
         ("adam.beta_1 = 0.5", "Nothing uses adam.beta_1"),
-        ("linear_eval.max_iterations = 3", "Nothing uses linear_eval.max_iterations"),
+        ("cached.max_iterations = 3", "Nothing uses cached.max_iterations"),
         ("UNUSED = 3", "macro UNUSED is set, but nothing refers to it"),
         ("resnet.depth = %gin.REQUIRED", "resnet.depth must be set"),
     ],
@@ -75,7 +75,7 @@ def test_replacing_a_part_on_the_command_line_leaves_its_settings_in_the_recipe(
 
 
 def test_the_recipe_of_one_job_serves_another():
-    load_and_check("linear_eval.max_iterations = 3", roots=("pretrain", "linear_eval"))
+    load_and_check("cached.max_iterations = 3", roots=("pretrain", "linear_eval"))
 
 
 def test_bindings_win_over_files_and_later_files_over_earlier(tmp_path):
