@@ -31,11 +31,12 @@ from simclr_tf.evaluation.features import FrozenEncoder
 from simclr_tf.export.saved_model import export_networks
 from simclr_tf.jobs import Context
 from simclr_tf.jobs.building import dtype_policy, requests_checked, write_result
-from simclr_tf.jobs.frozen import labelled
+from simclr_tf.jobs.frozen import check_labels, labelled
 from simclr_tf.jobs.trainer import Training, train
-from simclr_tf.models.heads import first_layers, linear_probe, projection_head
+from simclr_tf.models.classifier import build_classifier, copy_values, served_networks
+from simclr_tf.models.heads import projection_head
 from simclr_tf.models.resnet import resnet
-from simclr_tf.models.simclr import SimCLR, representation_dim
+from simclr_tf.models.simclr import SimCLR
 from simclr_tf.optim.factory import momentum
 from simclr_tf.optim.schedules import learning_rate
 from simclr_tf.training import figures
@@ -145,12 +146,13 @@ def train_classifier(
         )
 
         build = functools.partial(
-            _build,
+            build_classifier,
             encoder,
             projection_head,
             image_size=recipe.image_size,
             num_classes=source.num_classes,
-            task=asked,
+            head_layers=asked.head_layers,
+            zero_init=asked.zero_init,
             seed=seed,
         )
         with replicas.scope():
@@ -207,8 +209,8 @@ def train_classifier(
         return {}
     figures.curves(context.model_dir)
     on_host = build()
-    _copy(simclr, on_host)
-    networks = _exported(on_host)
+    copy_values(simclr, on_host)
+    networks = served_networks(on_host)
     folder = export_networks(
         context.model_dir,
         schedule.total_steps,
@@ -243,9 +245,13 @@ def count_recognized(simclr: SimCLR, source: Source, image_size: int) -> dict[st
 
     Returns:
       {"top1": share, "top5": share, "num_test": number of images}.
+
+    Raises:
+      RequestError: an image has no label.
     """
     networks = FrozenEncoder(*simclr.groups().values(), image_size=image_size)
     logits = networks.features(source, ("logits",))["logits"]
+    check_labels(logits)
     ranks = label_ranks(logits.values, tf.constant(logits.labels)).numpy()
     return {
         "top1": float(np.mean(ranks < 1)),
@@ -254,64 +260,9 @@ def count_recognized(simclr: SimCLR, source: Source, image_size: int) -> dict[st
     }
 
 
-def freeze_groups(encoder: keras.Model, groups: int) -> None:
-    """Freezes the stem and the first block groups, with their batch normalization.
-
-    Args:
-      encoder: as `models.resnet` builds it.
-      groups: -1 freezes nothing, 0 the stem, k the stem and block groups 1 to k; 4 is all of it.
-    """
-    if not -1 <= groups <= 4:
-        raise ValueError(f"Frozen block groups must be from -1 to 4. Received: {groups}.")
-    frozen = tuple(f"block_group{k}_" for k in range(1, groups + 1)) + ("stem_",) * (groups >= 0)
-    for layer in encoder.layers:
-        if layer.name.startswith(frozen):
-            layer.trainable = False
-
-
-def _build(
-    encoder: Callable[..., keras.Model],
-    projection_head: Callable[..., keras.Model],
-    *,
-    image_size: int,
-    num_classes: int,
-    task: Task,
-    seed: int,
-    restore: Callable[[Mapping[str, keras.Model]], None] = lambda networks: None,
-) -> SimCLR:
-    """The recipe's networks with a classifier for probe, initialized by `seed`, then restored."""
-    keras.utils.set_random_seed(seed)
-    parts = {"encoder": encoder(image_size=image_size)}
-    dim = representation_dim(parts["encoder"])
-    if task.head_layers:
-        parts["projection_head"] = projection_head(input_dim=dim)
-        head = first_layers(parts["projection_head"], task.head_layers)
-    else:
-        head = projection_head(kind="none", input_dim=dim)
-    restore(parts)
-    width = head.output[f"projection_{task.head_layers}"].shape[-1]
-    initializer = "zeros" if task.zero_init else None
-    probe = linear_probe(num_classes, input_dim=width, kernel_initializer=initializer)
-    return SimCLR(parts["encoder"], head, probe)
-
-
 def _check_classes(train: Source, test: Source) -> None:
     if test.num_classes > train.num_classes:
         raise RequestError(
             f"The test images must be of the {train.num_classes} classes of {train.name}. "
             f"Received: {test.name} with {test.num_classes} classes. Choose splits of one data set."
         )
-
-
-def _copy(source: SimCLR, target: SimCLR) -> None:
-    values = {v.path: v for v in source.variables}
-    for variable in target.variables:
-        variable.assign(values[variable.path].numpy())
-
-
-def _exported(simclr: SimCLR) -> dict[str, keras.Model]:
-    """What a SavedModel holds: the encoder, and all that stands on it as the classifier."""
-    head = simclr.projection_head
-    logits = simclr.probe(head.output[f"projection_{len(head.output) - 1}"])
-    classifier = keras.Model(head.input, logits, name="classifier")
-    return {"encoder": simclr.encoder, "classifier": classifier}

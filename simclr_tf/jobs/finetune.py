@@ -11,8 +11,9 @@ from simclr_tf.augment.policy import Augmentation, parse_policy
 from simclr_tf.errors import RequestError
 from simclr_tf.evaluation.features import REPRESENTATION
 from simclr_tf.jobs import Context
-from simclr_tf.jobs.classifier import Task, freeze_groups, train_classifier
+from simclr_tf.jobs.classifier import Task, train_classifier
 from simclr_tf.jobs.pretrained import Weights, pretrained
+from simclr_tf.models.classifier import freeze_groups
 
 # SimCLR appendix B.4, B.5: random crops and flips, no colour distortion, no blur.
 CROP_AND_FLIP = Augmentation(parse_policy((("flip", 0.5),)))

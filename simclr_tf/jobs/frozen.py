@@ -113,19 +113,24 @@ def frozen_encoder(
 
 def check_classes(train: Features, other: Features) -> None:
     """Raises RequestError unless every image has a label, and each class is one of train's."""
-    for part in (train, other):
-        unlabelled = int((part.labels < 0).sum())
-        if unlabelled:
-            raise RequestError(
-                f"Every image must have a label. Received: {unlabelled} of {len(part.labels)} "
-                "without one. Choose splits with labels (data.train_split, data.eval_split)."
-            )
+    check_labels(train)
+    check_labels(other)
     unknown = np.setdiff1d(other.labels, train.labels)
     if len(unknown):
         raise RequestError(
             "Every class of the evaluated images must occur in the training split. Received: "
             f"class numbers {', '.join(map(str, unknown[:5]))} that do not, beside "
             f"{len(np.unique(train.labels))} that do. Check data.train_split and data.eval_split."
+        )
+
+
+def check_labels(features: Features) -> None:
+    """Raises RequestError unless every image has a label."""
+    unlabelled = int((features.labels < 0).sum())
+    if unlabelled:
+        raise RequestError(
+            f"Every image must have a label. Received: {unlabelled} of {len(features.labels)} "
+            "without one. Choose splits with labels (data.train_split, data.eval_split)."
         )
 
 

@@ -11,9 +11,9 @@ from simclr_tf.distribute.lowering import LoweringStrategy, lower, not_for_tpu
 from simclr_tf.errors import RequestError
 from simclr_tf.jobs import preflight
 from simclr_tf.jobs.building import dtype_policy
-from simclr_tf.jobs.classifier import freeze_groups
 from simclr_tf.jobs.preflight import _lower_step, _OnPaper
 from simclr_tf.jobs.pretrain import pretrain
+from simclr_tf.models.classifier import freeze_groups
 from simclr_tf.models.heads import first_layers, linear_probe, projection_head
 from simclr_tf.models.resnet import resnet
 from simclr_tf.models.simclr import SimCLR

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simclr_tf.distribute.strategy import simulated_replicas
-from simclr_tf.jobs.classifier import freeze_groups
+from simclr_tf.models.classifier import freeze_groups
 from simclr_tf.models.heads import first_layers, linear_probe, projection_head
 from simclr_tf.models.resnet import resnet
 from simclr_tf.models.simclr import SimCLR

@@ -1,0 +1,79 @@
+"""A classifier on an encoder: the probe of a SimCLR, on h or on a layer of the projection head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import keras
+
+from simclr_tf.models.heads import first_layers, linear_probe
+from simclr_tf.models.simclr import SimCLR, representation_dim
+
+
+def build_classifier(
+    encoder: Callable[..., keras.Model],
+    projection_head: Callable[..., keras.Model],
+    *,
+    image_size: int,
+    num_classes: int,
+    head_layers: int,
+    zero_init: bool,
+    seed: int,
+    restore: Callable[[Mapping[str, keras.Model]], None] = lambda networks: None,
+) -> SimCLR:
+    """Builds networks whose probe is the classifier, initialized by `seed` and then restored.
+
+    Args:
+        encoder: `image_size` -> the encoder.
+        projection_head: `input_dim` -> the whole projection head.
+        image_size: Side of the training images in pixels.
+        num_classes: Classes to tell apart.
+        head_layers: Layers of the projection head that are kept, below the classifier; 0 puts it on
+            the representation (SimCLRv2, section 2).
+        zero_init: Whether the classifier starts from zeros.
+        seed: Of the initial weights.
+        restore: Fills "encoder" and, if layers of it are kept, the whole "projection_head".
+    """
+    keras.utils.set_random_seed(seed)
+    parts = {"encoder": encoder(image_size=image_size)}
+    dim = representation_dim(parts["encoder"])
+    if head_layers:
+        parts["projection_head"] = projection_head(input_dim=dim)
+        head = first_layers(parts["projection_head"], head_layers)
+    else:
+        head = projection_head(kind="none", input_dim=dim)
+    restore(parts)
+    width = head.output[f"projection_{head_layers}"].shape[-1]
+    initializer = "zeros" if zero_init else None
+    probe = linear_probe(num_classes, input_dim=width, kernel_initializer=initializer)
+    return SimCLR(parts["encoder"], head, probe)
+
+
+def freeze_groups(encoder: keras.Model, groups: int) -> None:
+    """Freezes the stem and the first block groups, with their batch normalization.
+
+    Args:
+      encoder: as `models.resnet` builds it.
+      groups: -1 freezes nothing, 0 the stem, k the stem and block groups 1 to k; 4 is all of it.
+    """
+    if not -1 <= groups <= 4:
+        raise ValueError(f"Frozen block groups must be from -1 to 4. Received: {groups}.")
+    frozen = tuple(f"block_group{k}_" for k in range(1, groups + 1)) + ("stem_",) * (groups >= 0)
+    for layer in encoder.layers:
+        if layer.name.startswith(frozen):
+            layer.trainable = False
+
+
+def copy_values(source: SimCLR, target: SimCLR) -> None:
+    """Gives the variables of `target` the values that those of the same path have in `source`."""
+    values = {v.path: v for v in source.variables}
+    for variable in target.variables:
+        variable.assign(values[variable.path].numpy())
+
+
+def served_networks(simclr: SimCLR) -> dict[str, keras.Model]:
+    """What a SavedModel holds: the encoder, and all that stands on it as one classifier."""
+    head = simclr.projection_head
+    logits = simclr.probe(head.output[f"projection_{len(head.output) - 1}"])
+    classifier = keras.Model(head.input, logits, name="classifier")
+    return {"encoder": simclr.encoder, "classifier": classifier}
