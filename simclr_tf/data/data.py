@@ -23,6 +23,11 @@ class Data:
     data_dir: str | None
     opened: Source | None = None
 
+    @property
+    def name(self) -> str:
+        """The spec, with the folder that the command line gives."""
+        return f"{self.spec}{self.data_dir}" if self.spec == "folder:" else self.spec
+
     def train(self) -> Source:
         return self.opened or open_source(self.spec, self.train_split, self.data_dir)
 

@@ -233,7 +233,7 @@ def train_classifier(
         protocol=asked.protocol,
         numbers={name: numbers[name] for name in ("top1", "top5")},
         n={"train": source.num_examples, "test": numbers["num_test"]},
-        data=recipe.spec,
+        data=recipe.name,
         **plan.settings(policy, seed),
         epochs=epochs,
         **settings,

@@ -68,7 +68,7 @@ class Frozen:
         return {
             "checkpoint": self.weights.record() | {"fingerprint": self.encoder.fingerprint()},
             "layer": self.layer,
-            "data": self.data.spec,
+            "data": self.data.name,
             "image_size": self.data.image_size,
             "seed": self.seed,
         }
