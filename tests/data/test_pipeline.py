@@ -210,7 +210,9 @@ def test_plain_images_come_once_each_in_order_with_a_last_partial_batch(source):
     assert sum(sizes) == source.num_examples
     assert sizes[:-1] == [5] * (len(sizes) - 1) and 0 < sizes[-1] <= 5
     if source.num_classes:
-        assert [int(i) for _, labels, _ in found for i in labels] == list(range(source.num_examples))
+        assert [int(i) for _, labels, _ in found for i in labels] == list(
+            range(source.num_examples)
+        )
 
 
 def test_plain_images_skip_and_count_what_does_not_decode(photos):
