@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -120,5 +121,8 @@ class RecordSource(Source):
 
 
 def _file_state(path: str) -> bytes:
+    if "://" not in path:  # tf.io tells whole seconds, in which a file may change unseen
+        state = os.stat(path)
+        return repr((path, state.st_size, state.st_mtime_ns)).encode()
     state = tf.io.gfile.stat(path)
     return repr((path, state.length, state.mtime_nsec)).encode()
