@@ -31,6 +31,8 @@ _RECIPE_ROOTS = (_PACKAGE.parent, _PACKAGE)
 Bindings = dict[tuple[str, str], dict[str, Any]]  # (scope, selector) -> parameter -> value
 # What the recipes alone say, before the command line's bindings.
 _RECIPE: Bindings = {}
+# The jobs of the recipes, each of which may hold settings for its own.
+_RECIPE_JOBS: set[str] = set()
 
 
 @gin.configurable("run")
@@ -52,7 +54,10 @@ def load(gin_files: Sequence[str], gin_bindings: Sequence[str]) -> None:
         if str(root) not in gin_internals._LOCATION_PREFIXES:
             gin.add_config_file_search_path(str(root))
     try:
-        gin.parse_config_files_and_bindings(list(gin_files), [], finalize_config=False)
+        _RECIPE_JOBS.clear()
+        for file in gin_files:
+            gin.parse_config_file(file)
+            _RECIPE_JOBS.add(default_job())
         _RECIPE.clear()
         _RECIPE.update({key: dict(bound) for key, bound in gin_internals._CONFIG.items()})
         gin.parse_config(list(gin_bindings))
@@ -109,6 +114,11 @@ def check(roots: Iterable[str]) -> None:
     if problems:
         raise RequestError("\n".join(problems))
     gin.finalize()
+
+
+def recipe_jobs() -> set[str]:
+    """The jobs that the recipes are for, those included that a later recipe replaced."""
+    return set(_RECIPE_JOBS)
 
 
 def job_name(requested: str | None, known: Sequence[str]) -> str:

@@ -105,10 +105,10 @@ def _run(values: flags.FlagValues) -> None:
     from simclr_tf import config
 
     config.load(values.gin_file, values.gin_bindings)
-    recipe_job = config.job_name(None, jobs.NAMES)
     job = config.job_name(values.job, jobs.NAMES)
     # A recipe says how an encoder is pretrained, and other jobs take of it what they need.
-    config.check({"pretrain", recipe_job, job})
+    others = {config.job_name(name, jobs.NAMES) for name in config.recipe_jobs()}
+    config.check({"pretrain", job, *others})
     known[job](
         jobs.Context(
             model_dir=values.model_dir or jobs.default_model_dir(values.gin_file),

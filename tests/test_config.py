@@ -104,3 +104,12 @@ def test_an_unknown_job_suggests_the_nearest():
     config.load((), ())
     with pytest.raises(RequestError, match="Did you mean pretrain"):
         config.job_name("pretrian", jobs.NAMES)
+
+
+def test_a_recipe_for_another_job_stands_on_one_with_a_job_of_its_own():
+    """Fine-tuning what the quick start pretrained: its other settings may stay."""
+    files = ("gin/quickstart.gin", "gin/finetune_10pct.gin")
+    config.load(files, [])
+    assert config.recipe_jobs() == {"quickstart", "finetune"}
+    assert config.job_name(None, ["finetune"]) == "finetune"
+    config.check({"pretrain", *config.recipe_jobs()})
