@@ -67,6 +67,16 @@ def all_gather(x: Any, axis: int = 0) -> Any:
     )
 
 
+def usable_in_loops() -> bool:
+    """Whether these functions may stand inside `tf.while_loop` here.
+
+    MirroredStrategy and MultiWorkerMirroredStrategy bring the replicas together in Python, while
+    they are traced (`merge_call`), which TensorFlow forbids inside a loop of the graph.
+    """
+    context = _context()
+    return context is None or not context.strategy.extended._use_merge_call()
+
+
 def _context() -> tf.distribute.ReplicaContext | None:
     """The context of a replica that has others beside it, else None."""
     context = tf.distribute.get_replica_context()

@@ -166,6 +166,8 @@ def not_for_tpu(graph: tf.Graph) -> list[str]:
     problems = []
     for function in [graph, *_functions_in(graph)]:
         for op in function.get_operations():
+            if op.type == "Placeholder" and not op.outputs[0].consumers():
+                continue  # a loop's condition takes, of unknown shape, all that its body does
             if op.type in _HOST_OPS:
                 problems.append(f"{op.name} ({op.type}) runs on the host.")
             for tensor in op.outputs:

@@ -82,6 +82,24 @@ def check_divides(name: str, global_batch_size: int, num_replicas: int) -> None:
         )
 
 
+def check_microbatch(microbatch_size: int, global_batch_size: int, num_replicas: int) -> None:
+    """Raises RequestError unless micro-batches divide the batch, and over the replicas."""
+    valid = [
+        size
+        for size in range(num_replicas, global_batch_size + 1, num_replicas)
+        if global_batch_size % size == 0
+    ]
+    if microbatch_size not in valid:
+        below = [size for size in valid if size < microbatch_size]
+        above = [size for size in valid if size > microbatch_size]
+        raise RequestError(
+            "pretrain.microbatch_size must divide the global batch, and be divisible by the number "
+            f"of replicas. Received: microbatch_size={microbatch_size}, "
+            f"global_batch_size={global_batch_size}, num_replicas={num_replicas}. Nearest valid: "
+            f"{', '.join(map(str, below[-1:] + above[:1]))}."
+        )
+
+
 @gin.configurable("strategy")
 def create_strategy(cpu_replicas: int = 1, *, tpu: str) -> tf.distribute.Strategy:
     """Picks the strategy and initializes its devices. Call it before any other TensorFlow op.

@@ -15,6 +15,7 @@ from simclr_tf.data.data import Data, data
 from simclr_tf.data.pipeline import ViewsPipeline
 from simclr_tf.distribute.strategy import (
     check_global_batch,
+    check_microbatch,
     create_strategy,
     describe,
     fast_precision,
@@ -43,6 +44,7 @@ def pretrain(
     learning_rate: Callable[..., WarmupCosine] = learning_rate,
     strategy: Callable[..., tf.distribute.Strategy] = create_strategy,
     global_batch_size: int = 4096,
+    microbatch_size: int | None = None,
     epochs: float | Callable[..., float] = 100.0,
     precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto",
     online_probe: bool = True,
@@ -65,6 +67,10 @@ def pretrain(
       learning_rate: builds the schedule.
       strategy: picks the tf.distribute strategy.
       global_batch_size: G, images per step over all replicas.
+      microbatch_size: images, over all replicas, whose activations are in memory at a time, to
+        train on a larger batch than fits; it divides `global_batch_size`. The loss and its gradient
+        are those of the whole batch, at the cost of a second forward pass; batch normalization
+        takes the statistics of a micro-batch. None works off the batch at once.
       epochs: passes over the data, or a function of `num_examples` that says how many.
       precision: what the networks compute in, `auto` for what is fastest on the device;
         statistics, loss and weights are float32.
@@ -90,6 +96,8 @@ def pretrain(
         source = recipe.train()
         policy = fast_precision(replicas) if precision == "auto" else precision
         check_global_batch(global_batch_size, replicas.num_replicas_in_sync, source.num_examples)
+        if microbatch_size is not None:
+            check_microbatch(microbatch_size, global_batch_size, replicas.num_replicas_in_sync)
         length = epochs(num_examples=source.num_examples) if callable(epochs) else epochs
         schedule = learning_rate(
             epochs=length, num_examples=source.num_examples, global_batch=global_batch_size
@@ -128,6 +136,7 @@ def pretrain(
         peak_learning_rate=schedule.peak,
         optimizer=type(rule).__name__,
         precision=policy,
+        microbatch_size=microbatch_size,
     )
     return then(
         Pretraining(
@@ -141,7 +150,7 @@ def pretrain(
             loss=loss,
             encoder=encoder,
             projection_head=projection_head,
-            settings=plan.settings(precision, seed),
+            settings={**plan.settings(precision, seed), "microbatch_size": microbatch_size},
             steps_per_loop=steps_per_loop,
             checkpoint_every_steps=checkpoint_every_steps,
             keep_checkpoints=keep_checkpoints,

@@ -12,14 +12,17 @@ import gin
 import tensorflow as tf
 
 from simclr_tf.distribute import collectives
+from simclr_tf.objectives.blockwise import Sums, contrast
 
 REDUCTIONS = ("paper", "reference")
-_MASKED = 1e9
 
 
 @gin.configurable
 def nt_xent(
-    z: tf.Tensor, temperature: float = 0.1, reduction: Literal["paper", "reference"] = "paper"
+    z: tf.Tensor,
+    temperature: float = 0.1,
+    reduction: Literal["paper", "reference"] = "paper",
+    block_size: int | None = None,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """Normalized temperature-scaled cross entropy of this replica's anchors against everyone.
 
@@ -35,6 +38,9 @@ def nt_xent(
         temperature: tau; 0.1 for ImageNet and 0.5 for CIFAR-10 in the paper.
         reduction: "paper" for the mean over anchors of eq. 1, "reference" for what
             google-research/simclr minimizes, which is exactly twice that.
+        block_size: local anchors compared with everyone at a time; None for as many as keep the
+            block's similarities within 64 MiB (all of them, up to 2B * 2G = 2^24). It changes
+            memory and time, and no number beyond rounding. Memory is linear in G.
 
     Returns:
         The share of the loss, float32 scalar, and float32 scalars to watch. These are shares too:
@@ -47,11 +53,11 @@ def nt_xent(
         global batch, times sqrt(P); 1 when spread over the sphere, 0 when collapsed to a point.
 
     Raises:
-        ValueError: For a temperature that is not positive, an unknown reduction, a shape that
-            is not [2B, P] or a global batch of one.
+        ValueError: For a temperature that is not positive, an unknown reduction, a block_size
+            below 1, a shape that is not [2B, P] or a global batch of one.
     """
     z = tf.cast(z, tf.float32)
-    _validate(z, temperature, reduction)
+    _validate(z, temperature, reduction, block_size)
     batch = z.shape[0] // 2
     replicas = collectives.num_replicas()
     global_batch = batch * replicas
@@ -66,16 +72,11 @@ def nt_xent(
     self_column = tf.concat([view_1, view_2], axis=0)
     positive_column = tf.concat([view_2, view_1], axis=0)
 
-    logits = tf.matmul(z, everyone, transpose_b=True) / temperature
-    logits -= _MASKED * tf.one_hot(self_column, 2 * global_batch)
-    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=positive_column, logits=logits)
-    loss = tf.reduce_sum(losses) / (2 * global_batch)
+    sums = contrast(z, everyone, self_column, positive_column, temperature, block_size)
+    loss = sums.loss / (2 * global_batch)
     if reduction == "reference":
         loss *= 2.0
-    metrics = _metrics(
-        tf.stop_gradient(z), tf.stop_gradient(everyone), tf.stop_gradient(logits), positive_column
-    )
-    return loss, metrics
+    return loss, _metrics(tf.stop_gradient(z), tf.stop_gradient(everyone), sums)
 
 
 def loss_chance(global_batch: int) -> float:
@@ -83,34 +84,35 @@ def loss_chance(global_batch: int) -> float:
     return math.log(2 * global_batch - 1)
 
 
-def _metrics(z, everyone, logits, positive_column) -> dict[str, tf.Tensor]:
-    """This replica's shares, from normalized z [2B, P], everyone [2G, P], logits [2B, 2G]."""
+def _metrics(z: tf.Tensor, everyone: tf.Tensor, sums: Sums) -> dict[str, tf.Tensor]:
+    """This replica's shares, from normalized z [2B, P] and everyone [2G, P]."""
     anchors, dim = everyone.shape
     batch = z.shape[0] // 2
-    positive_logit = tf.gather(logits, positive_column, axis=1, batch_dims=1)
-    # The positive is never ahead of itself, hence the 1: rank 0 is the most similar.
-    rank = tf.math.count_nonzero(logits >= positive_logit[:, None], axis=1, dtype=tf.int32) - 1
     positives = 2.0 * tf.reduce_sum(z[:batch] * z[batch:])
     # All pairs at once: the sum over rows and columns of z everyone^T needs no matrix.
     all_pairs = tf.reduce_sum(tf.reduce_sum(z, axis=0) * tf.reduce_sum(everyone, axis=0))
     negatives = all_pairs - tf.reduce_sum(tf.square(z)) - positives
     spread = tf.reduce_mean(tf.math.reduce_std(everyone, axis=0)) * math.sqrt(dim)
     return {
-        "contrastive_top1": tf.reduce_sum(tf.cast(rank < 1, tf.float32)) / anchors,
-        "contrastive_top5": tf.reduce_sum(tf.cast(rank < 5, tf.float32)) / anchors,
+        "contrastive_top1": sums.top1 / anchors,
+        "contrastive_top5": sums.top5 / anchors,
         "positive_cosine": positives / anchors,
         "negative_cosine": negatives / (anchors * (anchors - 2)),
         "embedding_std": spread * (z.shape[0] / anchors),
     }
 
 
-def _validate(z: tf.Tensor, temperature: float, reduction: str) -> None:
+def _validate(z: tf.Tensor, temperature: float, reduction: str, block_size: int | None) -> None:
     if not temperature > 0:
         raise ValueError(f"temperature must be positive. Received: temperature={temperature}.")
     if reduction not in REDUCTIONS:
         raise ValueError(
             f"reduction must be a known one. Received: reduction={reduction!r}. "
             f"Valid: {', '.join(REDUCTIONS)}."
+        )
+    if block_size is not None and block_size < 1:
+        raise ValueError(
+            f"block_size must be None or at least 1. Received: block_size={block_size}."
         )
     if z.shape.rank != 2 or None in z.shape or z.shape[0] % 2:
         raise ValueError(

@@ -29,6 +29,12 @@ class Plan:
     optimizer: str
     precision: str
     num_views: int = 2
+    microbatch_size: int | None = None
+
+    @property
+    def num_microbatches(self) -> int:
+        """Parts that the batch is worked off in."""
+        return self.global_batch_size // (self.microbatch_size or self.global_batch_size)
 
     def settings(self, precision: str, seed: int) -> dict[str, Any]:
         """What must not change when a run goes on: another value would give another run."""
@@ -59,7 +65,8 @@ class Plan:
             + f", {self.precision}",
             "replicas": self.strategy,
             "batch": f"{batch} images globally, {batch // self.num_replicas} a replica"
-            + (f", {2 * (batch - 1)} negatives per anchor" if self.num_views == 2 else ""),
+            + (f", {2 * (batch - 1)} negatives per anchor" if self.num_views == 2 else "")
+            + (f", in micro-batches of {self.microbatch_size}" if self.microbatch_size else ""),
             "steps": f"{self.total_steps:,} ({self.epochs:g} epochs), "
             f"{self.warmup_steps:,} of them warm-up",
             "optimizer": f"{self.optimizer}, peak learning rate {self.peak_learning_rate:.4g}, "

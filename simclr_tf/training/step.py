@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from simclr_tf.distribute import collectives
 from simclr_tf.models.simclr import SimCLR, forward
-from simclr_tf.training.classification import cross_entropies
+from simclr_tf.training.microbatch import gradients_in_microbatches
+from simclr_tf.training.probe import PROBE_METRICS, probe_numbers
 
 METRICS = (
     "loss",
@@ -20,7 +21,6 @@ METRICS = (
     "negative_cosine",
     "embedding_std",
 )
-PROBE_METRICS = ("probe_loss", "probe_accuracy")
 
 
 def metric_names(simclr: SimCLR) -> tuple[str, ...]:
@@ -32,6 +32,7 @@ def make_train_step(
     simclr: SimCLR,
     optimizer: keras.optimizers.Optimizer,
     contrastive_loss: Callable[[tf.Tensor], tuple[tf.Tensor, dict[str, tf.Tensor]]],
+    num_microbatches: int = 1,
 ) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
     """Builds the replica function.
 
@@ -42,6 +43,8 @@ def make_train_step(
       simclr: the models; built, as is `optimizer`, under the strategy's scope.
       optimizer: applies and sums the gradients.
       contrastive_loss: projections of this replica -> (its share of the loss, shares of metrics).
+      num_microbatches: parts that a replica's batch, which they must divide, is worked off in, to
+        have the activations of one part in memory. The loss remains that of the whole batch.
 
     Returns:
       A function of {'images': [2B, H, W, C], 'labels': [B]} to the step's numbers over the global
@@ -49,32 +52,29 @@ def make_train_step(
     """
 
     def train_step(batch: dict[str, tf.Tensor]) -> tf.Tensor:
-        with tf.GradientTape() as tape:
-            outputs = forward(simclr, batch["images"], training=True)
-            contrastive, numbers = contrastive_loss(outputs.projection)
-            numbers = {"contrastive_loss": contrastive} | numbers
-            loss = contrastive
-            if simclr.probe:
-                probe_loss, accuracy = _probe_loss(outputs.probe_logits, batch["labels"])
-                numbers |= {"probe_loss": probe_loss, "probe_accuracy": accuracy}
-                loss += probe_loss
-        variables = simclr.trainable_variables
-        gradients = tape.gradient(loss, [v.value for v in variables])
-        optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        numbers["loss"] = loss
+        if num_microbatches == 1:
+            numbers, gradients = gradients_at_once(simclr, contrastive_loss, batch)
+        else:
+            numbers, gradients = gradients_in_microbatches(
+                simclr, contrastive_loss, batch, num_microbatches
+            )
+        optimizer.apply_gradients(zip(gradients, simclr.trainable_variables, strict=True))
+        numbers["loss"] = numbers["contrastive_loss"] + numbers.get("probe_loss", 0.0)
         return collectives.all_reduce_sum(tf.stack([numbers[n] for n in metric_names(simclr)]))
 
     return train_step
 
 
-def _probe_loss(logits: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """This replica's share of the probe's mean cross-entropy and accuracy over both views.
-
-    An image whose label is unknown (-1) counts as a loss of zero and as not recognized.
-    """
-    labels = tf.concat([labels, labels], axis=0)
-    rows = tf.cast(tf.shape(labels)[0] * collectives.num_replicas(), tf.float32)
-    losses = cross_entropies(logits, labels)
-    found = tf.argmax(logits, axis=-1, output_type=tf.int32)
-    accuracy = tf.reduce_sum(tf.cast(found == labels, tf.float32)) / rows
-    return tf.reduce_sum(losses) / rows, accuracy
+def gradients_at_once(
+    simclr: SimCLR,
+    contrastive_loss: Callable[[tf.Tensor], tuple[tf.Tensor, dict[str, tf.Tensor]]],
+    batch: dict[str, tf.Tensor],
+) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
+    """This replica's shares of the step's numbers, and of all trainable variables' gradients."""
+    with tf.GradientTape() as tape:
+        outputs = forward(simclr, batch["images"], training=True)
+        contrastive, numbers = contrastive_loss(outputs.projection)
+        probe = probe_numbers(outputs.probe_logits, batch["labels"])
+        loss = contrastive + probe.get("probe_loss", 0.0)
+    gradients = tape.gradient(loss, [v.value for v in simclr.trainable_variables])
+    return {"contrastive_loss": contrastive} | numbers | probe, gradients

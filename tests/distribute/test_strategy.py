@@ -4,7 +4,13 @@ import pytest
 import tensorflow as tf
 
 from simclr_tf.distribute import strategy
-from simclr_tf.distribute.strategy import HostSlice, check_global_batch, create_strategy, host_slice
+from simclr_tf.distribute.strategy import (
+    HostSlice,
+    check_global_batch,
+    check_microbatch,
+    create_strategy,
+    host_slice,
+)
 from simclr_tf.errors import RequestError
 
 
@@ -24,6 +30,20 @@ def test_batches_that_cannot_be_are_refused_with_those_that_can(batch, replicas,
 
 def test_batches_that_divide_pass():
     check_global_batch(96, 8, 96)
+
+
+@pytest.mark.parametrize(
+    ("size", "replicas", "nearest"),
+    [(0, 1, "1"), (5, 1, "4, 6"), (3, 2, "2, 4"), (48, 4, "24"), (1, 8, "8")],
+)
+def test_microbatches_that_cannot_be_are_refused_with_those_that_can(size, replicas, nearest):
+    with pytest.raises(RequestError, match=rf"microbatch_size={size}, .* valid: {nearest}\."):
+        check_microbatch(size, 24, replicas)
+
+
+def test_microbatches_that_divide_pass():
+    check_microbatch(8, 24, 4)
+    check_microbatch(24, 24, 4)
 
 
 def test_hosts_share_the_global_batch():

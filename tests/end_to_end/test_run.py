@@ -67,6 +67,20 @@ def test_sigterm_saves_and_the_same_command_goes_on_bit_for_bit(tiny, undisturbe
     same(tiny.weights("stopped", TOTAL), undisturbed)
 
 
+def test_microbatches_go_on_bit_for_bit(tiny):
+    bindings = "pretrain.microbatch_size = 4", "pretrain.epochs = 3.0"  # 10 steps
+    code, output = tiny.run("microbatches", *bindings)
+    assert code == 0 and "14 negatives per anchor, in micro-batches of 4" in output, output
+    process = tiny.start("microbatches_stopped", *bindings)
+    wait_for_step(tiny, "microbatches_stopped", 4, process)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    assert process.returncode == 42
+    code, output = tiny.run("microbatches_stopped", *bindings)
+    assert code == 0 and "going on from step" in output
+    same(tiny.weights("microbatches_stopped", 10), tiny.weights("microbatches", 10))
+
+
 def test_killed_ten_times_the_run_ends_as_if_it_had_not_been(tiny):
     long = "pretrain.epochs = 80.0"  # 241 steps, too many to end before the last kill
     code, output = tiny.run("long", long)
@@ -142,6 +156,8 @@ def test_two_workers_train_as_one_does(tiny, undisturbed):
         (["resnet.dept = 50"], "dept"),
         (["data.source = 'tfds:no_such_set'"], "must be prepared before training"),
         (["pretrain.global_batch_size = 9", "strategy.cpu_replicas = 2"], "Nearest valid: 8, 10."),
+        (["pretrain.microbatch_size = 3"], "Nearest valid: 2, 4."),
+        (["pretrain.microbatch_size = 4"], "microbatch_size: None in the checkpoint, 4 now"),
         (["resnet.depth = 34"], "must be of the same architecture"),
         (["pretrain.epochs = 11.0"], "total_steps: 31 in the checkpoint, 34 now"),
         (["resnet.depth = 19"], "Received: depth=19"),

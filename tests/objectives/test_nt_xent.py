@@ -26,6 +26,15 @@ METRICS = {
 }
 
 
+@pytest.fixture(params=[None, 3], ids=["at once", "in blocks"])
+def blocks(request):
+    """All anchors at once, and 3 at a time, which seldom divides them: no number may change."""
+    gin.bind_parameter("nt_xent.block_size", request.param)
+
+
+at_once_and_in_blocks = pytest.mark.usefixtures("blocks")
+
+
 def oracle(z: np.ndarray, temperature: float) -> dict[str, float]:
     """Eq. 1 in loops and float64: z [2G, P], view 1 of all examples and then view 2."""
     z = z.astype(np.float64)
@@ -107,6 +116,7 @@ def distribute(strategy: tf.distribute.Strategy, array: np.ndarray):
     )
 
 
+@at_once_and_in_blocks
 @pytest.mark.parametrize("global_batch", [2, 3, 8])
 @pytest.mark.parametrize("dim", [2, 16])
 @pytest.mark.parametrize("temperature", [0.05, 0.1, 0.5, 1.0])
@@ -120,6 +130,7 @@ def test_equals_equation_1(global_batch, dim, temperature):
         np.testing.assert_allclose(value, expected[name], rtol=2e-5, atol=1e-6, err_msg=name)
 
 
+@at_once_and_in_blocks
 @pytest.mark.parametrize("temperature", [0.1, 0.5])
 def test_gradient_equals_finite_differences(temperature):
     z = embeddings(4, 5)
@@ -128,6 +139,7 @@ def test_gradient_equals_finite_differences(temperature):
     np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
+@at_once_and_in_blocks
 def test_equals_the_reference(goldens):
     """Losses and gradients of google-research/simclr, which are twice the paper's."""
     for case in json.loads((goldens / "loss_lars_schedule.json").read_text())["nt_xent"]:
@@ -144,6 +156,7 @@ def test_equals_the_reference(goldens):
         np.testing.assert_allclose(2 * paper, loss, rtol=1e-6)
 
 
+@at_once_and_in_blocks
 def test_does_not_depend_on_order_or_length():
     z = embeddings(8)
     loss, _ = nt_xent(z)
@@ -156,6 +169,7 @@ def test_does_not_depend_on_order_or_length():
     np.testing.assert_allclose(nt_xent(z * lengths)[0], loss, rtol=1e-5)
 
 
+@at_once_and_in_blocks
 @pytest.mark.parametrize("temperature", [0.01, 0.1, 1.0])
 def test_collapsed_embeddings_are_at_chance_and_look_it(temperature):
     z = np.eye(8, dtype=np.float32)[np.zeros(32, int)]
@@ -167,6 +181,7 @@ def test_collapsed_embeddings_are_at_chance_and_look_it(temperature):
     np.testing.assert_allclose(metrics["negative_cosine"], 1, rtol=1e-5)
 
 
+@at_once_and_in_blocks
 def test_perfect_embeddings():
     z = np.tile(np.eye(16, dtype=np.float32), (2, 1))
     loss, metrics = nt_xent(z, temperature=0.05)
@@ -181,6 +196,7 @@ def test_embedding_std_of_a_uniform_sphere_is_one():
     np.testing.assert_allclose(nt_xent(z)[1]["embedding_std"], 1, atol=0.01)
 
 
+@at_once_and_in_blocks
 def test_zero_embedding_has_a_finite_gradient():
     z = embeddings(4)
     z[0] = 0
@@ -189,6 +205,7 @@ def test_zero_embedding_has_a_finite_gradient():
     assert all(np.isfinite(value) for value in metrics.values())
 
 
+@at_once_and_in_blocks
 def test_bfloat16_embeddings_are_compared_in_float32():
     z = embeddings(256, 128)
     expected, _ = nt_xent(z)
@@ -197,6 +214,7 @@ def test_bfloat16_embeddings_are_compared_in_float32():
     np.testing.assert_allclose(loss, expected, rtol=1e-3)
 
 
+@at_once_and_in_blocks
 def test_compiles_with_xla():
     z = embeddings(8)
     loss, gradient, metrics = tf.function(value_and_gradient, jit_compile=True)(z)
@@ -207,6 +225,7 @@ def test_compiles_with_xla():
         np.testing.assert_allclose(value, expected_metrics[name], rtol=1e-4, atol=1e-6)
 
 
+@at_once_and_in_blocks
 @pytest.mark.parametrize("replicas", [1, 2, 4])
 @pytest.mark.parametrize("reduction", ["paper", "reference"])
 def test_shares_sum_to_the_single_replica(replicas, reduction):
@@ -230,6 +249,7 @@ def test_shares_sum_to_the_single_replica(replicas, reduction):
     np.testing.assert_allclose(gradient, expected_gradient, rtol=0, atol=atol)
 
 
+@at_once_and_in_blocks
 @pytest.mark.parametrize("devices", [["CPU:0", "CPU:1", "CPU:2"], ["CPU:2", "CPU:0", "CPU:1"]])
 def test_own_column_follows_the_replica_not_the_device(devices):
     z = embeddings(6)
@@ -269,6 +289,7 @@ def weight_gradients(strategy: tf.distribute.Strategy, images: np.ndarray) -> di
     }
 
 
+@at_once_and_in_blocks
 @pytest.mark.parametrize("replicas", [2, 4])
 def test_gradient_of_weights_does_not_depend_on_replicas(replicas):
     images = np.random.default_rng(0).uniform(size=(16, 8, 8, 3)).astype(np.float32)
@@ -341,6 +362,7 @@ def test_gin_sets_the_temperature():
         ((4, 2), {"temperature": 0.0}, "temperature must be positive. Received: temperature=0.0"),
         ((4, 2), {"temperature": -1.0}, "temperature must be positive"),
         ((4, 2), {"reduction": "mean"}, "Received: reduction='mean'. Valid: paper, reference"),
+        ((4, 2), {"block_size": 0}, "at least 1. Received: block_size=0"),
         ((5, 2), {}, r"z must be \[2B, P\].*Received: shape=\(5, 2\)"),
         ((4, 2, 1), {}, r"z must be \[2B, P\]"),
         ((2, 2), {}, "at least 2 examples"),

@@ -9,7 +9,8 @@ import tensorflow as tf
 from simclr_tf.distribute.strategy import simulated_replicas
 from simclr_tf.objectives.nt_xent import nt_xent
 from simclr_tf.training.loop import make_loop
-from simclr_tf.training.step import _probe_loss, make_train_step, metric_names
+from simclr_tf.training.probe import probe_numbers
+from simclr_tf.training.step import make_train_step, metric_names
 
 GLOBAL_BATCH, SIZE, STEPS = 8, 16, 2
 
@@ -92,9 +93,9 @@ def test_the_probe_does_not_teach_the_encoder(build_tiny):
 
 def test_unknown_labels_teach_the_probe_nothing():
     logits = tf.constant([[2.0, 0.0], [0.0, 1.0], [2.0, 0.0], [0.0, 1.0]])
-    loss, accuracy = _probe_loss(logits, tf.constant([0, -1]))
-    assert float(loss) == pytest.approx(2 * np.log(1 + np.exp(-2.0)) / 4)
-    assert float(accuracy) == pytest.approx(2 / 4)
+    numbers = probe_numbers(logits, tf.constant([0, -1]))
+    assert float(numbers["probe_loss"]) == pytest.approx(2 * np.log(1 + np.exp(-2.0)) / 4)
+    assert float(numbers["probe_accuracy"]) == pytest.approx(2 / 4)
 
 
 def test_the_loop_says_which_step_was_the_first_bad_one():

@@ -1,0 +1,141 @@
+"""The cross entropy of NT-Xent without its [2B, 2G] similarities in memory all at once.
+
+Legend: B examples per replica, G examples on all replicas, P projection.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+# Of float32 similarities, more than a replica of the paper's slices has in all. A block has
+# temporaries of this size beside it.
+_BLOCK_BYTES = 2**26
+_MASKED = 1e9
+
+
+class Sums(NamedTuple):
+    """What `contrast` returns, float32 scalars: sums over the anchors.
+
+    Attributes:
+        loss: cross entropies.
+        top1: anchors whose positive is the most similar.
+        top5: anchors whose positive is among the five most similar.
+    """
+
+    loss: tf.Tensor
+    top1: tf.Tensor
+    top5: tf.Tensor
+
+
+def anchors_per_block(anchors: int, candidates: int, block_size: int | None) -> int:
+    """How many anchors are compared at a time: `block_size`, or as many as 64 MiB will hold."""
+    if block_size is None:
+        block_size = max(_BLOCK_BYTES // (4 * candidates), 1)
+    return min(block_size, anchors)
+
+
+def contrast(
+    anchors: tf.Tensor,
+    candidates: tf.Tensor,
+    self_column: tf.Tensor,
+    positive_column: tf.Tensor,
+    temperature: float,
+    block_size: int | None,
+) -> Sums:
+    """Lets every anchor pick its positive among the candidates that are not itself.
+
+    The anchors take turns, a block of them at a time against all candidates. As the sum of the
+    losses is a scalar, its gradient is known but for a factor as soon as the loss is: a block
+    leaves it behind before its similarities are forgotten, and nothing is computed again for the
+    backward pass. Beside the gradients (as large as the arguments) memory holds one block.
+
+    Only the loss has a gradient, with respect to `anchors` and `candidates`.
+
+    Args:
+        anchors: [2B, P] float32, normalized.
+        candidates: [2G, P] float32, normalized.
+        self_column: [2B] int32, which candidate is the anchor itself.
+        positive_column: [2B] int32, which is its other view.
+        temperature: what similarities are divided by.
+        block_size: anchors compared at a time, or None for as many as 64 MiB will hold. It need
+            not divide 2B.
+    """
+    size = anchors_per_block(anchors.shape[0], candidates.shape[0], block_size)
+
+    @tf.custom_gradient
+    def run(anchors, candidates):
+        blocks = -(-anchors.shape[0] // size)
+        if blocks == 1:
+            sums, d_anchors, d_candidates = _compare(
+                anchors, candidates, self_column, positive_column, temperature
+            )
+        else:
+            sums, d_anchors, d_candidates = _compare_in_turn(
+                anchors, candidates, self_column, positive_column, temperature, blocks, size
+            )
+
+        def gradient(d_sums):
+            return d_sums[0] * d_anchors, d_sums[0] * d_candidates
+
+        return sums, gradient
+
+    return Sums(*tf.unstack(run(anchors, candidates)))
+
+
+def _compare_in_turn(
+    anchors, candidates, self_column, positive_column, temperature, blocks, size
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """What `_compare` returns, from one block of `size` anchors after the other.
+
+    The last block is filled up with anchors of length 0 and no column, which count for nothing.
+    """
+    missing = blocks * size - anchors.shape[0]
+    rows = tf.reshape(tf.pad(anchors, [[0, missing], [0, 0]]), [blocks, size, -1])
+    selves = tf.reshape(tf.pad(self_column, [[0, missing]], constant_values=-1), [blocks, size])
+    positives = tf.reshape(tf.pad(positive_column, [[0, missing]]), [blocks, size])
+
+    def compare(i, sums, d_rows, d_candidates):
+        block_sums, d_block, d_shared = _compare(
+            tf.gather(rows, i),
+            candidates,
+            tf.gather(selves, i),
+            tf.gather(positives, i),
+            temperature,
+        )
+        d_rows = tf.tensor_scatter_nd_update(d_rows, [[i]], d_block[tf.newaxis])
+        return i + 1, sums + block_sums, d_rows, d_candidates + d_shared
+
+    _, sums, d_rows, d_candidates = tf.while_loop(
+        lambda i, *_: i < blocks,
+        compare,
+        (tf.constant(0), tf.zeros([3]), tf.zeros_like(rows), tf.zeros_like(candidates)),
+        parallel_iterations=1,  # or several blocks would be in memory
+        maximum_iterations=blocks,
+    )
+    d_anchors = tf.reshape(d_rows, [blocks * size, -1])[: anchors.shape[0]]
+    return sums, d_anchors, d_candidates
+
+
+def _compare(
+    anchors, candidates, self_column, positive_column, temperature
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The sums [3], and the gradient of the first with respect to anchors and candidates.
+
+    An anchor whose `self_column` is -1 is none.
+    """
+    logits = tf.matmul(anchors / temperature, candidates, transpose_b=True)
+    logits += tf.one_hot(self_column, candidates.shape[0], on_value=-_MASKED, off_value=0.0)
+    losses, d_logits = tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(
+        features=logits, labels=positive_column
+    )
+    positive_logit = tf.gather(logits, positive_column, axis=1, batch_dims=1)
+    # The positive is never ahead of itself, hence the 1: rank 0 is the most similar.
+    ahead = tf.cast(logits >= positive_logit[:, tf.newaxis], tf.int32)
+    rank = tf.reduce_sum(ahead, axis=1) - 1
+    there = tf.cast(self_column >= 0, tf.float32)
+    sums = [losses, tf.cast(rank < 1, tf.float32), tf.cast(rank < 5, tf.float32)]
+    d_anchors = tf.matmul(d_logits, candidates) / temperature
+    d_candidates = tf.matmul(d_logits, anchors / temperature, transpose_a=True)
+    return tf.linalg.matvec(tf.stack(sums), there), d_anchors, d_candidates

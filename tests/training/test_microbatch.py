@@ -1,0 +1,160 @@
+"""If this breaks, a batch in parts is not trained as the whole is, or does not fit after all."""
+
+import functools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from simclr_tf.distribute.batch_norm import SyncBatchNormalization
+from simclr_tf.distribute.lowering import LoweringStrategy, lower
+from simclr_tf.distribute.strategy import simulated_replicas
+from simclr_tf.jobs.building import build_simclr
+from simclr_tf.models.heads import projection_head
+from simclr_tf.models.resnet import resnet
+from simclr_tf.models.simclr import SimCLR, forward
+from simclr_tf.objectives.nt_xent import nt_xent
+from simclr_tf.optim.factory import lars
+from simclr_tf.optim.schedules import WarmupCosine
+from simclr_tf.training.microbatch import gradients_in_microbatches
+from simclr_tf.training.probe import probe_numbers
+from simclr_tf.training.step import gradients_at_once, make_train_step
+
+BATCH, SIZE = 16, 16
+LOSS = functools.partial(nt_xent, temperature=0.5)
+
+
+def views_and_labels() -> tuple[np.ndarray, np.ndarray]:
+    """Both views [2, G, H, W, 3] and labels [G]."""
+    rng = np.random.default_rng(1)
+    views = rng.random((2, BATCH, SIZE, SIZE, 3), np.float32)
+    return views, rng.integers(0, 3, BATCH).astype(np.int32)
+
+
+def part(views: np.ndarray, labels: np.ndarray, rows: slice) -> dict[str, tf.Tensor]:
+    images = views[:, rows].reshape(-1, *views.shape[2:])
+    return {"images": tf.constant(images), "labels": tf.constant(labels[rows])}
+
+
+def build_unmixed(remat=()) -> SimCLR:
+    """Networks whose batch normalization uses moving statistics, and so keeps examples apart."""
+    simclr = build_simclr(
+        functools.partial(resnet, depth=18, width_multiplier=0.125, remat=remat),
+        functools.partial(projection_head, output_dim=16),
+        image_size=SIZE,
+        num_classes=3,
+        precision="float32",
+        seed=0,
+    )
+    for model in simclr.groups().values():
+        for layer in model._flatten_layers():
+            if isinstance(layer, SyncBatchNormalization):
+                layer.trainable = False
+    return simclr
+
+
+def step_on(strategy, count: int, remat=()) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The numbers of one step of LARS, and by how much it moved each variable."""
+    with strategy.scope():
+        simclr = build_unmixed(remat)
+        optimizer = lars(learning_rate=WarmupCosine(1.0, 0, 10), simclr=simclr)
+        optimizer.build(simclr.trainable_variables)
+    before = {v.path: v.numpy() for v in simclr.trainable_variables}
+    step = make_train_step(simclr, optimizer, LOSS, count)
+    views, labels = views_and_labels()
+    size = BATCH // strategy.num_replicas_in_sync
+
+    def own(context):
+        first = context.replica_id_in_sync_group * size
+        return part(views, labels, slice(first, first + size))
+
+    batch = strategy.experimental_distribute_values_from_function(own)
+    numbers = tf.function(lambda batch: strategy.run(step, (batch,)))(batch)
+    moved = {v.path: v.numpy() - before[v.path] for v in simclr.trainable_variables}
+    return strategy.experimental_local_results(numbers)[0].numpy(), moved
+
+
+@pytest.fixture(scope="module")
+def whole_batch():
+    return step_on(simulated_replicas(1), count=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("replicas", "count", "remat"), [(1, 4, ()), (2, 2, ()), (1, 2, (1, 2, 3, 4))]
+)
+def test_parts_move_the_weights_as_the_whole_batch_does(whole_batch, replicas, count, remat):
+    """In a loop of the graph on one replica, and one after the other on several."""
+    numbers, moved = step_on(simulated_replicas(replicas), count, remat)
+    np.testing.assert_allclose(numbers, whole_batch[0], rtol=1e-5, atol=1e-5)
+    for path, value in whole_batch[1].items():
+        error = np.linalg.norm(moved[path] - value) / (np.linalg.norm(value) + 1e-9)
+        assert error < 1e-5, f"{path}: relative error {error:.1e}"
+
+
+def compare(found, expected, atol=1e-5):
+    """Numbers, and gradients on the scale of the largest."""
+    assert found[0].keys() == expected[0].keys()
+    for name, value in expected[0].items():
+        np.testing.assert_allclose(found[0][name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+    scale = max(np.abs(gradient).max() for gradient in expected[1])
+    for there, here in zip(expected[1], found[1], strict=True):
+        np.testing.assert_allclose(here, there, rtol=0, atol=atol * scale)
+
+
+def test_one_part_is_the_whole_batch(build_tiny):
+    simclr, _ = build_tiny(rate=1.0)
+    batch = part(*views_and_labels(), slice(None))
+    at_once = tf.function(lambda: gradients_at_once(simclr, LOSS, batch))()
+    compare(tf.function(lambda: gradients_in_microbatches(simclr, LOSS, batch, 1))(), at_once)
+
+
+@pytest.mark.slow
+def test_gradient_is_that_of_networks_that_normalize_each_part(build_tiny):
+    """One tape over all parts and the loss of all; and moving statistics that each part moves."""
+    simclr, _ = build_tiny(rate=1.0)
+    views, labels = views_and_labels()
+    start = [(v, v.numpy()) for v in simclr.variables]
+
+    @tf.function
+    def one_tape():
+        with tf.GradientTape() as tape:
+            outputs, probe = [], []
+            for first in range(0, BATCH, 4):
+                rows = part(views, labels, slice(first, first + 4))
+                outputs.append(forward(simclr, rows["images"], training=True))
+                probe.append(probe_numbers(outputs[-1].probe_logits, rows["labels"]))
+            z = tf.concat([o.projection[:4] for o in outputs], 0)
+            z = tf.concat([z, *(o.projection[4:] for o in outputs)], 0)
+            loss, numbers = LOSS(z)
+            means = {n: tf.add_n([p[n] for p in probe]) / len(probe) for n in probe[0]}
+            total = loss + means["probe_loss"]
+        gradients = tape.gradient(total, [v.value for v in simclr.trainable_variables])
+        return {"contrastive_loss": loss} | numbers | means, gradients
+
+    expected = one_tape()
+    moving = {v.path: v.numpy() for v in simclr.variables}
+    for variable, value in start:
+        variable.assign(value)
+    batch = part(views, labels, slice(None))
+    compare(tf.function(lambda: gradients_in_microbatches(simclr, LOSS, batch, 4))(), expected)
+    for variable in simclr.variables:
+        np.testing.assert_allclose(
+            variable, moving[variable.path], rtol=1e-5, atol=1e-6, err_msg=variable.path
+        )
+
+
+@pytest.mark.slow
+def test_microbatches_are_for_tpus(build_tiny):
+    strategy = LoweringStrategy(8)
+    with strategy.scope():
+        simclr, optimizer = build_tiny(rate=1.0, precision="mixed_bfloat16")
+    step = make_train_step(simclr, optimizer, nt_xent, num_microbatches=2)
+    spec = {
+        "images": tf.TensorSpec([2 * 4, SIZE, SIZE, 3]),
+        "labels": tf.TensorSpec([4], tf.int32),
+    }
+    text = lower(strategy, step, spec).stablehlo
+    assert text.count("stablehlo.while") == 2 and "bf16" in text
+    for unwanted in ("f64", "?x", "dynamic_reshape", "custom_call"):
+        assert unwanted not in text, unwanted
