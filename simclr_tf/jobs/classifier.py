@@ -10,11 +10,10 @@ from typing import Any, Literal
 
 import gin
 import keras
-import numpy as np
 import tensorflow as tf
 
 from simclr_tf import config
-from simclr_tf.augment.policy import Augmentation
+from simclr_tf.augment.policy import Augmentation, parse_policy
 from simclr_tf.data.bad_images import BadImages
 from simclr_tf.data.data import Data, data
 from simclr_tf.data.pipeline import ViewsPipeline
@@ -23,11 +22,11 @@ from simclr_tf.data.subset import class_balanced
 from simclr_tf.distribute.strategy import (
     check_divides,
     create_strategy,
-    describe,
     fast_precision,
 )
 from simclr_tf.errors import RequestError
-from simclr_tf.evaluation.features import FrozenEncoder
+from simclr_tf.evaluation.accuracy import top_k
+from simclr_tf.evaluation.features import Features, FrozenEncoder
 from simclr_tf.export.saved_model import export_networks
 from simclr_tf.jobs import Context
 from simclr_tf.jobs.building import dtype_policy, requests_checked, write_result
@@ -43,10 +42,12 @@ from simclr_tf.training import figures
 from simclr_tf.training.classification import (
     METRICS,
     classification_words,
-    label_ranks,
     make_classification_step,
 )
 from simclr_tf.training.plan import Plan
+
+# SimCLR appendix B.4, B.5: random crops and flips, no colour distortion, no blur.
+CROP_AND_FLIP = Augmentation(parse_policy((("flip", 0.5),)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -161,17 +162,14 @@ def train_classifier(
             asked.freeze(simclr)
             rule = optimizer(weight_decay=weight_decay, learning_rate=schedule, simclr=simclr)
             rule.build(simclr.trainable_variables)
-    plan = Plan(
+    plan = Plan.of(
+        strategy=replicas,
+        schedule=schedule,
+        optimizer=rule,
         source=source,
         image_size=recipe.image_size,
-        strategy=describe(replicas),
-        num_replicas=replicas.num_replicas_in_sync,
         global_batch_size=global_batch_size,
         epochs=epochs,
-        total_steps=schedule.total_steps,
-        warmup_steps=schedule.warmup_steps,
-        peak_learning_rate=schedule.peak,
-        optimizer=type(rule).__name__,
         precision=policy,
         num_views=1,
     )
@@ -210,20 +208,12 @@ def train_classifier(
     figures.curves(context.model_dir)
     on_host = build()
     copy_values(simclr, on_host)
-    networks = served_networks(on_host)
-    folder = export_networks(
-        context.model_dir,
-        schedule.total_steps,
-        networks,
-        lambda: networks,
-        image_size=recipe.image_size,
-        recipe=config.record(),
-        class_names=source.class_names,
-    )
-    numbers = count_recognized(on_host, test, recipe.image_size)
+    folder = _export(context.model_dir, plan, on_host)
+    logits = _logits(on_host, test, recipe.image_size)
+    numbers = {f"top{k}": top_k(logits.values, logits.labels, k) for k in (1, 5)}
     print(
         f"{asked.job}: top-1 {numbers['top1']:.2%}, top-5 {numbers['top5']:.2%} of "
-        f"{numbers['num_test']} test images (trained on {source.num_examples})\n"
+        f"{len(logits.labels)} test images (trained on {source.num_examples})\n"
         f"classifier: {folder}",
         flush=True,
     )
@@ -231,8 +221,8 @@ def train_classifier(
         context.model_dir,
         asked.job,
         protocol=asked.protocol,
-        numbers={name: numbers[name] for name in ("top1", "top5")},
-        n={"train": source.num_examples, "test": numbers["num_test"]},
+        numbers=numbers,
+        n={"train": source.num_examples, "test": len(logits.labels)},
         data=recipe.name,
         **plan.settings(policy, seed),
         epochs=epochs,
@@ -240,24 +230,25 @@ def train_classifier(
     )
 
 
-def count_recognized(simclr: SimCLR, source: Source, image_size: int) -> dict[str, float]:
-    """How many of the source's images the classifier recognizes, each counted once.
+def _export(model_dir: str, plan: Plan, simclr: SimCLR) -> str:
+    networks = served_networks(simclr)
+    return export_networks(
+        model_dir,
+        plan.total_steps,
+        networks,
+        lambda: networks,
+        image_size=plan.image_size,
+        recipe=config.record(),
+        class_names=plan.source.class_names,
+    )
 
-    Returns:
-      {"top1": share, "top5": share, "num_test": number of images}.
 
-    Raises:
-      RequestError: an image has no label.
-    """
+def _logits(simclr: SimCLR, source: Source, image_size: int) -> Features:
+    """What the classifier says of every image, each once."""
     networks = FrozenEncoder(*simclr.groups().values(), image_size=image_size)
     logits = networks.features(source, ("logits",))["logits"]
     check_labels(logits)
-    ranks = label_ranks(logits.values, tf.constant(logits.labels)).numpy()
-    return {
-        "top1": float(np.mean(ranks < 1)),
-        "top5": float(np.mean(ranks < 5)),
-        "num_test": len(ranks),
-    }
+    return logits
 
 
 def _check_classes(train: Source, test: Source) -> None:

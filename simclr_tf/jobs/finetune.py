@@ -7,16 +7,12 @@ from collections.abc import Callable
 
 import gin
 
-from simclr_tf.augment.policy import Augmentation, parse_policy
 from simclr_tf.errors import RequestError
 from simclr_tf.evaluation.features import REPRESENTATION
 from simclr_tf.jobs import Context
-from simclr_tf.jobs.classifier import Task, train_classifier
+from simclr_tf.jobs.classifier import CROP_AND_FLIP, Task, train_classifier
 from simclr_tf.jobs.pretrained import Weights, pretrained
 from simclr_tf.models.classifier import freeze_groups
-
-# SimCLR appendix B.4, B.5: random crops and flips, no colour distortion, no blur.
-CROP_AND_FLIP = Augmentation(parse_policy((("flip", 0.5),)))
 
 
 @gin.configurable
@@ -49,7 +45,7 @@ def finetune(
 
     def task() -> Task:
         weights = pretrained(model_dir=context.model_dir)
-        refuse_own_folder(weights, context)
+        weights.refuse_to_lie_in(context.model_dir)
         return Task(
             job="finetune",
             protocol="cross-entropy on all layers that are not frozen, random crops and flips; "
@@ -68,16 +64,6 @@ def finetune(
         )
 
     return training(context, task)
-
-
-def refuse_own_folder(weights: Weights, context: Context) -> None:
-    """Raises RequestError if the job would write its checkpoints among those it starts from."""
-    if weights.path == context.model_dir.rstrip("/"):
-        raise RequestError(
-            "This job trains, so it needs a --model_dir of its own, and pretrained.path to say "
-            f"where the encoder lies. Received: {weights.path} for both. Add "
-            f"--gin_bindings='pretrained.path = \"{weights.path}\"' and another --model_dir."
-        )
 
 
 def _head_layers(layer: str) -> int:

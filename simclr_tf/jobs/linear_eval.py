@@ -10,8 +10,7 @@ from simclr_tf.evaluation.features import REPRESENTATION
 from simclr_tf.evaluation.linear import PROTOCOL, fit_linear
 from simclr_tf.jobs import Context
 from simclr_tf.jobs.building import write_result
-from simclr_tf.jobs.classifier import Task, train_classifier
-from simclr_tf.jobs.finetune import CROP_AND_FLIP, refuse_own_folder
+from simclr_tf.jobs.classifier import CROP_AND_FLIP, Task, train_classifier
 from simclr_tf.jobs.frozen import Frozen, frozen_encoder
 from simclr_tf.jobs.pretrained import Weights, pretrained
 from simclr_tf.models.simclr import SimCLR
@@ -75,7 +74,7 @@ def sgd(
 
     def task() -> Task:
         weights = pretrained(model_dir=context.model_dir)
-        refuse_own_folder(weights, context)
+        weights.refuse_to_lie_in(context.model_dir)
         return Task(
             job="linear_eval",
             protocol="a linear layer trained by SGD on random crops and flips, the encoder frozen "

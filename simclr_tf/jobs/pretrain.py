@@ -17,7 +17,6 @@ from simclr_tf.distribute.strategy import (
     check_global_batch,
     check_microbatch,
     create_strategy,
-    describe,
     fast_precision,
 )
 from simclr_tf.jobs import Context
@@ -124,19 +123,16 @@ def pretrain(
         # Its arguments are checked here, and known to the record of the run.
         dim = simclr.projection_head.outputs[-1].shape[-1]
         loss(tf.zeros([4, dim]))
-    plan = Plan(
+    plan = Plan.of(
+        strategy=replicas,
+        schedule=schedule,
+        optimizer=rule,
         source=source,
         image_size=recipe.image_size,
-        strategy=describe(replicas),
-        num_replicas=replicas.num_replicas_in_sync,
         global_batch_size=global_batch_size,
-        epochs=length,
-        total_steps=schedule.total_steps,
-        warmup_steps=schedule.warmup_steps,
-        peak_learning_rate=schedule.peak,
-        optimizer=type(rule).__name__,
-        precision=policy,
         microbatch_size=microbatch_size,
+        epochs=length,
+        precision=policy,
     )
     return then(
         Pretraining(

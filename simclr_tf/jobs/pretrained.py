@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from simclr_tf.errors import RequestError
-from simclr_tf.export.loading import read_weights
+from simclr_tf.export.loading import read_metadata, read_weights
 from simclr_tf.training.checkpoints import (
     compare_variables,
     complete_steps,
@@ -66,6 +66,15 @@ class Weights:
         else:
             restore_groups(self.path, self.step, groups)
 
+    def refuse_to_lie_in(self, model_dir: str) -> None:
+        """Raises RequestError if a job that trains would write its checkpoints among these."""
+        if self.path == model_dir.rstrip("/"):
+            raise RequestError(
+                "This job trains, so it needs a --model_dir of its own, and pretrained.path to say "
+                f"where the encoder lies. Received: {self.path} for both. Add "
+                f"--gin_bindings='pretrained.path = \"{self.path}\"' and another --model_dir."
+            )
+
     def record(self) -> dict[str, str | int | None]:
         """What a result says about them."""
         return {"path": self.path, "step": self.step}
@@ -89,8 +98,13 @@ def pretrained(path: str = "", step: int | None = None, *, model_dir: str) -> We
     if path == UNTRAINED:
         return Weights(UNTRAINED, None, ())
     if _is_saved_model(path):
-        name = os.path.basename(path)
-        return Weights(path, int(name) if name.isdigit() else None, tuple(read_weights(path)))
+        if step is not None:
+            raise RequestError(
+                "pretrained.step chooses among a run's checkpoints. Received: "
+                f"pretrained.step={step} for the SavedModel {path}. Leave it out."
+            )
+        metadata = read_metadata(path)
+        return Weights(path, metadata["step"], tuple(metadata["networks"]))
     named = _STEP_FOLDER.match(path)
     if named:
         path, step = named[1], int(named[2])

@@ -10,6 +10,7 @@ import gin
 from simclr_tf.augment.policy import Augmentation, augmentation
 from simclr_tf.jobs import Context
 from simclr_tf.jobs.classifier import Task, train_classifier
+from simclr_tf.jobs.pretrained import UNTRAINED, Weights
 
 
 @gin.configurable
@@ -45,7 +46,7 @@ def supervised(
             label_share=label_share,
             settings={
                 "label_share": label_share,
-                "checkpoint": {"path": "untrained", "step": None},
+                "checkpoint": Weights(UNTRAINED, None, ()).record(),
             },
             zero_init=False,
         )

@@ -7,10 +7,13 @@ import math
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from simclr_tf.data.source import Source
+from simclr_tf.distribute.strategy import describe
 from simclr_tf.models.simclr import SimCLR, count_parameters
 from simclr_tf.optim.factory import exclusion_summary
+from simclr_tf.optim.schedules import WarmupCosine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +33,26 @@ class Plan:
     precision: str
     num_views: int = 2
     microbatch_size: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        strategy: tf.distribute.Strategy,
+        schedule: WarmupCosine,
+        optimizer: keras.optimizers.Optimizer,
+        **numbers: Any,
+    ) -> Plan:
+        """The plan of a run by these three; `numbers` are the other fields."""
+        return cls(
+            strategy=describe(strategy),
+            num_replicas=strategy.num_replicas_in_sync,
+            total_steps=schedule.total_steps,
+            warmup_steps=schedule.warmup_steps,
+            peak_learning_rate=schedule.peak,
+            optimizer=type(optimizer).__name__,
+            **numbers,
+        )
 
     @property
     def num_microbatches(self) -> int:

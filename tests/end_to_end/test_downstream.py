@@ -163,6 +163,8 @@ def test_a_saved_model_is_a_source_like_a_run(labelled):
     )
     assert run_result["numbers"] == saved_result["numbers"]
     assert run_result["checkpoint"]["fingerprint"] == saved_result["checkpoint"]["fingerprint"]
+    assert saved_result["checkpoint"]["step"] == 7
+    assert labelled.run("linear_eval", "from-saved-model", "pretrained.step = 3", path=folder) == 2
 
 
 @pytest.mark.parametrize(
