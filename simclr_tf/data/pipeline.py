@@ -68,7 +68,10 @@ class ViewsPipeline:
             options.experimental_distribute.auto_shard_policy = (
                 tf.data.experimental.AutoShardPolicy.OFF
             )
-            return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+            # Of large batches, which are large in memory too, one is enough to have ready.
+            chunked = _chunk_size(host.per_replica) < host.per_replica
+            ahead = host.replicas if chunked else tf.data.AUTOTUNE
+            return dataset.prefetch(ahead).with_options(options)
 
     def element_spec(self, per_replica: int) -> dict[str, tf.TensorSpec]:
         """What `dataset` gives a replica of B = `per_replica` images."""
@@ -157,7 +160,7 @@ class ViewsPipeline:
             images = tf.reshape(tf.transpose(images, [1, 0, 2, 3, 4, 5]), [-1, *image])
             return {"images": images} | {n: tf.reshape(x, [-1]) for n, x in chunks.items()}
 
-        return dataset.batch(per_replica // chunk, drop_remainder=True).map(join)
+        return dataset.batch(per_replica // chunk, drop_remainder=True).map(join, 1)
 
     def _first_that_loads(
         self, candidates, load: Callable, epoch: tf.Tensor, index: tf.Tensor
