@@ -68,7 +68,10 @@ class ViewsPipeline:
             options.experimental_distribute.auto_shard_policy = (
                 tf.data.experimental.AutoShardPolicy.OFF
             )
-            return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+            # Of large batches, which are large in memory too, one is enough to have ready.
+            chunked = _chunk_size(host.per_replica) < host.per_replica
+            ahead = host.replicas if chunked else tf.data.AUTOTUNE
+            return dataset.prefetch(ahead).with_options(options)
 
     def element_spec(self, per_replica: int) -> dict[str, tf.TensorSpec]:
         """What `dataset` gives a replica of B = `per_replica` images."""
@@ -90,8 +93,7 @@ class ViewsPipeline:
             crops = self.augmentation.crop(batch, keys, self.image_size)
             return self._element(crops, keys, tf.gather(labels, index), index)
 
-        positions = _positions(host, start_step).batch(host.per_replica, drop_remainder=True)
-        return positions.map(views, tf.data.AUTOTUNE)
+        return self._in_chunks(_positions(host, start_step), views, host.per_replica)
 
     def _from_files(self, source: FileSource, host: HostSlice, start_step: int):
         paths = tf.constant(source.paths)
@@ -137,7 +139,28 @@ class ViewsPipeline:
         loaded = examples.interleave(
             load, cycle_length=16, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
-        return loaded.batch(host.per_replica, drop_remainder=True).map(views, tf.data.AUTOTUNE)
+        return self._in_chunks(loaded, views, host.per_replica)
+
+    def _in_chunks(
+        self, examples: tf.data.Dataset, views: Callable, per_replica: int
+    ) -> tf.data.Dataset:
+        """Batches of `views`, which augments a chunk of examples at a time.
+
+        Augmentation has several temporaries of its input's size: of a chunk, and not of a batch.
+        """
+        chunk = _chunk_size(per_replica)
+        dataset = examples.batch(chunk, drop_remainder=True).map(views, tf.data.AUTOTUNE)
+        if chunk == per_replica:
+            return dataset
+
+        def join(chunks: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            images = chunks.pop("images")  # [chunks, V*b, S, S, 3], each view 1 and then view 2
+            image = images.shape[2:]
+            images = tf.reshape(images, [-1, self.num_views, chunk, *image])
+            images = tf.reshape(tf.transpose(images, [1, 0, 2, 3, 4, 5]), [-1, *image])
+            return {"images": images} | {n: tf.reshape(x, [-1]) for n, x in chunks.items()}
+
+        return dataset.batch(per_replica // chunk, drop_remainder=True).map(join, 1)
 
     def _first_that_loads(
         self, candidates, load: Callable, epoch: tf.Tensor, index: tf.Tensor
@@ -240,6 +263,12 @@ def _positions(host: HostSlice, start_step: int) -> tf.data.Dataset:
         return n // per_host * host.global_batch + first + n % per_host
 
     return tf.data.Dataset.range(start_step * host.per_host, tf.int64.max).map(position)
+
+
+def _chunk_size(per_replica: int) -> int:
+    """The largest divisor of a batch up to 256; the batch itself if its divisors are small."""
+    divisors = [n for n in range(64, 257) if per_replica % n == 0]
+    return divisors[-1] if divisors else per_replica
 
 
 def _labels(source: ArraySource | FileSource) -> tf.Tensor:

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 # Of float32 similarities, more than a replica of the paper's slices has in all. A block has
 # temporaries of this size beside it.
-_BLOCK_BYTES = 2**26
+_BLOCK_BYTES = 2**24
 _MASKED = 1e9
 
 
@@ -30,7 +30,7 @@ class Sums(NamedTuple):
 
 
 def anchors_per_block(anchors: int, candidates: int, block_size: int | None) -> int:
-    """How many anchors are compared at a time: `block_size`, or as many as 64 MiB will hold."""
+    """How many anchors are compared at a time: `block_size`, or as many as 16 MiB will hold."""
     if block_size is None:
         block_size = max(_BLOCK_BYTES // (4 * candidates), 1)
     return min(block_size, anchors)
@@ -59,7 +59,7 @@ def contrast(
         self_column: [2B] int32, which candidate is the anchor itself.
         positive_column: [2B] int32, which is its other view.
         temperature: what similarities are divided by.
-        block_size: anchors compared at a time, or None for as many as 64 MiB will hold. It need
+        block_size: anchors compared at a time, or None for as many as 16 MiB will hold. It need
             not divide 2B.
     """
     size = anchors_per_block(anchors.shape[0], candidates.shape[0], block_size)

@@ -39,7 +39,7 @@ def nt_xent(
         reduction: "paper" for the mean over anchors of eq. 1, "reference" for what
             google-research/simclr minimizes, which is exactly twice that.
         block_size: local anchors compared with everyone at a time; None for as many as keep the
-            block's similarities within 64 MiB (all of them, up to 2B * 2G = 2^24). It changes
+            block's similarities within 16 MiB (all of them, up to 2B * 2G = 2^22). It changes
             memory and time, and no number beyond rounding. Memory is linear in G.
 
     Returns:

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from simclr_tf.augment.policy import augmentation
 from simclr_tf.data import folder, tfrecord
+from simclr_tf.data import pipeline as pipeline_module
 from simclr_tf.data.bad_images import BadImages
 from simclr_tf.data.pipeline import ViewsPipeline, plain_images
 from simclr_tf.data.source import ArraySource
@@ -104,6 +105,21 @@ def test_parallelism_changes_nothing(source, monkeypatch):
     for a, b in zip(parallel, batches(source, 4), strict=True):
         for name in a:
             np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def test_augmenting_in_chunks_changes_nothing(source, monkeypatch):
+    whole = batches(source, 4)
+    monkeypatch.setattr(pipeline_module, "_chunk_size", lambda per_replica: 2)
+    for a, b in zip(whole, batches(source, 4), strict=True):
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("batch", "chunk"), [(4, 4), (256, 256), (512, 256), (600, 200), (257, 257)]
+)
+def test_chunks_divide_the_batch(batch, chunk):
+    assert pipeline_module._chunk_size(batch) == chunk
 
 
 @pytest.mark.parametrize("num_hosts", [2, 3])
