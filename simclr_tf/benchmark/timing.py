@@ -1,0 +1,124 @@
+"""Comparing programs on a noisy machine: they take turns, and the ratio in a round counts."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import platform
+import re
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+_STATUS, _CLEAR = pathlib.Path("/proc/self/status"), pathlib.Path("/proc/self/clear_refs")
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """What one contestant came to.
+
+    Attributes:
+      name: as in the table.
+      rates: units a second, one number a round.
+      ratios: of each rate to the baseline's of the same round.
+      peak_mib: by how much the process grew at most while it ran, MiB; None where the system does
+        not tell. What an earlier contestant left with the allocator is not counted again.
+    """
+
+    name: str
+    rates: tuple[float, ...]
+    ratios: tuple[float, ...]
+    peak_mib: float | None
+
+    @property
+    def rate(self) -> float:
+        return statistics.median(self.rates)
+
+    @property
+    def ratio(self) -> float:
+        return statistics.median(self.ratios)
+
+
+def take_turns(
+    contestants: Mapping[str, Callable[[], int]], *, rounds: int, baseline: str
+) -> list[Timing]:
+    """Runs every contestant once a round, in an order that rotates, after one run not counted.
+
+    Args:
+      contestants: name -> a function that does some work to its end, and returns how many units
+        of it (images, steps) it did.
+      rounds: how often each is timed.
+      baseline: name of the contestant that the others are compared with.
+
+    Returns:
+      A timing for each contestant, in their order.
+    """
+    names = list(contestants)
+    peaks = {name: _growth(contestants[name]) for name in names}
+    rates: dict[str, list[float]] = {name: [] for name in names}
+    for round_number in range(rounds):
+        first = round_number % len(names)
+        for name in names[first:] + names[:first]:
+            start = time.perf_counter()
+            units = contestants[name]()
+            rates[name].append(units / (time.perf_counter() - start))
+    return [
+        Timing(
+            name,
+            tuple(rates[name]),
+            tuple(rate / base for rate, base in zip(rates[name], rates[baseline], strict=True)),
+            peaks[name],
+        )
+        for name in names
+    ]
+
+
+def table(timings: Sequence[Timing], unit: str) -> str:
+    """A Markdown table: medians, and in brackets the least and the largest of all rounds."""
+    lines = [
+        f"| | {unit}/s | ratio | peak growth (MiB) |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for t in timings:
+        peak = "" if t.peak_mib is None else f"{t.peak_mib:,.0f}"
+        lines.append(
+            f"| {t.name} | {t.rate:,.1f} ({min(t.rates):,.1f} to {max(t.rates):,.1f}) "
+            f"| {t.ratio:.2f} ({min(t.ratios):.2f} to {max(t.ratios):.2f}) | {peak} |"
+        )
+    return "\n".join(lines)
+
+
+def machine() -> str:
+    """Where the numbers come from: versions, processor, and how busy it is."""
+    import keras
+    import tensorflow as tf
+
+    try:
+        text = pathlib.Path("/proc/cpuinfo").read_text()
+        processor = re.search(r"model name\s*: (.*)", text)[1]
+    except (OSError, TypeError):
+        processor = platform.processor() or platform.machine()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    return (
+        f"TensorFlow {tf.__version__}, Keras {keras.__version__}, Python "
+        f"{platform.python_version()}; {processor}, {cores} cores, {gpus} GPUs; "
+        f"load average {os.getloadavg()[0]:.1f}"
+    )
+
+
+def _growth(run: Callable[[], int]) -> float | None:
+    """MiB by which the resident memory rose at most during `run`."""
+    try:
+        _CLEAR.write_text("5")  # the peak starts anew at what is resident now
+        before = _mib("VmRSS")
+    except OSError:
+        run()
+        return None
+    run()
+    return _mib("VmHWM") - before
+
+
+def _mib(field: str) -> float:
+    return int(re.search(rf"{field}:\s*(\d+) kB", _STATUS.read_text())[1]) / 1024

@@ -1,0 +1,77 @@
+"""Measures what a recipe costs on this machine, beside baselines measured in the same run.
+
+    python tools/benchmark.py input --gin_file=gin/folder.gin --data_dir=PHOTOS
+    python tools/benchmark.py step --gin_file=gin/cifar10_cpu.gin --data_dir=DIR
+    python tools/benchmark.py loss --images=4096
+    python tools/benchmark.py export --gin_file=gin/quickstart.gin
+
+input   images/s of the pipeline that makes views, against the recipe written with plain tf.image
+step    views/s of a training step, against a plain float32 Keras step
+loss    steps/s of NT-Xent and its gradient, against four plain matrix products
+export  seconds to save, restore and export what the recipe trains
+
+All take turns, and ratios are medians over the rounds: compare those, and not numbers of two runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one measurement, prints its tables, and returns the program's exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=["input", "step", "loss", "export"])
+    parser.add_argument("--gin_file", action="append", default=[], help="a recipe")
+    parser.add_argument("--gin_bindings", action="append", default=[], help="one binding")
+    parser.add_argument("--data_dir", help="as for simclr_tf.run")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each is timed")
+    parser.add_argument("--images", type=int, default=4096, help="of loss: images in the batch")
+    parser.add_argument("--dim", type=int, default=128, help="of loss: width of a projection")
+    options = parser.parse_args(argv)
+    if options.rounds < 1:
+        parser.error(f"--rounds must be at least 1. Received: {options.rounds}.")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+    from simclr_tf.benchmark import timing
+    from simclr_tf.errors import RunError
+
+    print(timing.machine(), flush=True)
+    try:
+        if options.what == "loss":
+            from simclr_tf.benchmark import loss
+
+            print(timing.table(loss.measure(options.images, options.dim, options.rounds), "steps"))
+        else:
+            _measure_recipe(options)
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _measure_recipe(options: argparse.Namespace) -> None:
+    """Puts the recipe's run together as `pretrain` does, and measures it instead of running it."""
+    import importlib
+
+    from simclr_tf import config, jobs
+    from simclr_tf.errors import RequestError
+
+    if not options.gin_file:
+        raise RequestError("A recipe must be given, such as --gin_file=gin/cifar10_cpu.gin.")
+    known = jobs.load()
+    config.load(options.gin_file, options.gin_bindings)
+    config.check({"pretrain"})
+    measurement = importlib.import_module(f"simclr_tf.benchmark.{options.what}")
+    known["pretrain"](
+        jobs.Context(model_dir="", data_dir=options.data_dir, tpu="auto"),
+        then=lambda run: print(measurement.measure(run, options.rounds)),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
