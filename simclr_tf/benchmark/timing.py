@@ -11,7 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-_STATUS, _CLEAR = pathlib.Path("/proc/self/status"), pathlib.Path("/proc/self/clear_refs")
+from simclr_tf.training import host_memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,15 +110,7 @@ def machine() -> str:
 
 def _growth(run: Callable[[], int]) -> float | None:
     """MiB by which the resident memory rose at most during `run`."""
-    try:
-        _CLEAR.write_text("5")  # the peak starts anew at what is resident now
-        before = _mib("VmRSS")
-    except OSError:
-        run()
-        return None
+    host_memory.start_peak()
+    before = host_memory.resident_mib()
     run()
-    return _mib("VmHWM") - before
-
-
-def _mib(field: str) -> float:
-    return int(re.search(rf"{field}:\s*(\d+) kB", _STATUS.read_text())[1]) / 1024
+    return None if before is None else host_memory.peak_mib() - before

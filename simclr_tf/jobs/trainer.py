@@ -18,7 +18,7 @@ from simclr_tf.distribute.strategy import host_slice
 from simclr_tf.errors import DivergedError, PreemptedError
 from simclr_tf.jobs.building import requests_checked
 from simclr_tf.optim.schedules import WarmupCosine
-from simclr_tf.training import figures
+from simclr_tf.training import figures, host_memory
 from simclr_tf.training.checkpoints import Checkpoints, named_groups, write_text
 from simclr_tf.training.interrupt import StopRequest, is_chief, make_agreement
 from simclr_tf.training.loop import LoopResult, make_loop
@@ -167,12 +167,14 @@ class _Trainer:
         return restored or 0
 
     def _numbers(self, step: int, steps: int, seconds: float, result: LoopResult) -> Numbers:
+        resident = host_memory.resident_mib()
         return result.metrics | {
             "loss_chance": self.run.chance,
             "learning_rate": float(self.run.schedule(step - 1)),
             "examples_per_second": steps * self.run.global_batch_size / seconds,
             "host_wait": min(result.host_wait / seconds, 1.0),
             "skipped_images": len(self.run.pipeline.bad_images),
+            **({} if resident is None else {"host_memory_mib": resident}),
         }
 
     def _check_weights(self, step: int) -> None:
