@@ -65,6 +65,7 @@ setup(
             "hypothesis>=6.100",
             "openvino>=2025.0",
             "pytest>=8.0",
+            "pytest-xdist>=3.6",
             "ruff>=0.6",
             *EMBED,
             *SERVING,
