@@ -87,7 +87,10 @@ def sample_crop_boxes(
     w, area = size_at(h)
 
     accepted = (area >= min_area) & (area <= max_area) & (h <= heights) & (w <= widths)
-    accepted &= (area >= 1.0) & (area / image_area >= min_object_covered)
+    # The kernel asks for area / image_area >= min_object_covered. A compiler that knows the images'
+    # size divides by a product with the reciprocal: of equals, either would be the larger.
+    covered = min_object_covered * (1.0 - 2.0**-20) * image_area
+    accepted &= (area >= 1.0) & (area >= covered)
 
     attempts = tf.range(max_attempts)
     first = tf.reduce_min(tf.where(accepted, attempts, max_attempts), axis=1, keepdims=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 from simclr_tf.augment.crop import center_crop_box
@@ -12,8 +14,14 @@ def image_shape(encoded: tf.Tensor) -> tf.Tensor:
     return tf.cond(
         tf.io.is_jpeg(encoded),
         lambda: tf.image.extract_jpeg_shape(encoded)[:2],
-        lambda: tf.shape(_decode_any(encoded))[:2],
+        lambda: tf.shape(decode_any(encoded))[:2],
     )
+
+
+def decode_any(encoded: tf.Tensor) -> tf.Tensor:
+    """The whole image, uint8 [H, W, 3]; of a moving one the first frame."""
+    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    return tf.ensure_shape(image, [None, None, 3])
 
 
 def decode_crops(encoded: tf.Tensor, boxes: tf.Tensor, size: int) -> tf.Tensor:
@@ -29,13 +37,17 @@ def decode_crops(encoded: tf.Tensor, boxes: tf.Tensor, size: int) -> tf.Tensor:
     Returns:
       float32 [V, size, size, 3] in [0, 1].
     """
-    num_boxes = boxes.shape[0]
-    crops = tf.cond(
+    return tf.cond(
         tf.io.is_jpeg(encoded),
-        lambda: _jpeg_crops(encoded, boxes, num_boxes, size),
-        lambda: _any_crops(encoded, boxes, num_boxes, size),
+        lambda: _jpeg_crops(encoded, boxes, size),
+        lambda: crops_of(decode_any(encoded), boxes, size),
     )
-    return tf.clip_by_value(crops, 0.0, 1.0)
+
+
+def crops_of(image: tf.Tensor, boxes: tf.Tensor, size: int) -> tf.Tensor:
+    """The same of a decoded image, uint8 [H, W, 3]."""
+    boxes = tf.unstack(boxes)
+    return _resized([tf.image.crop_to_bounding_box(image, *tf.unstack(b)) for b in boxes], size)
 
 
 def decode_center(encoded: tf.Tensor, size: int) -> tf.Tensor:
@@ -56,25 +68,13 @@ def decode_center(encoded: tf.Tensor, size: int) -> tf.Tensor:
     return decode_crops(encoded, box[tf.newaxis], size)[0]
 
 
-def _jpeg_crops(encoded: tf.Tensor, boxes: tf.Tensor, num_boxes: int, size: int) -> tf.Tensor:
-    crops = (tf.image.decode_and_crop_jpeg(encoded, boxes[v], channels=3) for v in range(num_boxes))
-    return tf.stack([_resize(crop, size) for crop in crops])
+def _jpeg_crops(encoded: tf.Tensor, boxes: tf.Tensor, size: int) -> tf.Tensor:
+    crops = [tf.image.decode_and_crop_jpeg(encoded, b, channels=3) for b in tf.unstack(boxes)]
+    return _resized(crops, size)
 
 
-def _any_crops(encoded: tf.Tensor, boxes: tf.Tensor, num_boxes: int, size: int) -> tf.Tensor:
-    image = _decode_any(encoded)
-    return tf.stack(
-        [_resize(tf.image.crop_to_bounding_box(image, *tf.unstack(boxes[v])), size)
-         for v in range(num_boxes)]
-    )  # fmt: skip
-
-
-def _decode_any(encoded: tf.Tensor) -> tf.Tensor:
-    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-    return tf.ensure_shape(image, [None, None, 3])
-
-
-def _resize(crop: tf.Tensor, size: int) -> tf.Tensor:
+def _resized(crops: Sequence[tf.Tensor], size: int) -> tf.Tensor:
     """As the reference: to [0, 1] first, bicubic without antialiasing."""
-    pixels = tf.image.convert_image_dtype(crop, tf.float32)
-    return tf.image.resize(pixels, [size, size], method="bicubic")
+    pixels = (tf.image.convert_image_dtype(crop, tf.float32) for crop in crops)
+    resized = [tf.image.resize(p, [size, size], method="bicubic") for p in pixels]
+    return tf.clip_by_value(tf.stack(resized), 0.0, 1.0)

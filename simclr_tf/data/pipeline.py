@@ -22,7 +22,7 @@ import tensorflow as tf
 from simclr_tf.augment import keys as random_keys
 from simclr_tf.augment.crop import center_crop_box
 from simclr_tf.augment.policy import Augmentation
-from simclr_tf.data import decode, records
+from simclr_tf.data import cache, decode, records
 from simclr_tf.data.bad_images import BadImages
 from simclr_tf.data.source import ArraySource, FileSource, RecordSource, Source
 from simclr_tf.distribute.strategy import HostSlice
@@ -134,7 +134,7 @@ class ViewsPipeline:
         return self._in_chunks(_positions(host, start_step), views, host.per_replica)
 
     def _from_files(self, source: FileSource, host: HostSlice, start_step: int):
-        paths = tf.constant(source.paths)
+        paths = tf.constant([cache.location(path, source.cache) for path in source.paths])
         labels = _labels(source)
 
         def example(position: tf.Tensor) -> tf.data.Dataset:
@@ -214,15 +214,17 @@ class ViewsPipeline:
         loaded = tf.data.Dataset.from_tensor_slices(candidates).map(load).ignore_errors()
         return loaded.concatenate(tf.data.Dataset.from_tensors(nothing)).take(1)
 
-    def _crops(self, encoded: tf.Tensor, epoch: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    def _crops(self, stored: tf.Tensor, epoch: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         keys = self._keys(epoch[tf.newaxis], index[tf.newaxis])
-        height, width = tf.unstack(decode.image_shape(encoded))
+        decoded = self.source.cache == "decoded"
+        image = cache.pixels(stored) if decoded else stored
+        height, width = tf.unstack(tf.shape(image)[:2] if decoded else decode.image_shape(image))
         boxes = self.augmentation.sample_boxes(
             keys, tf.repeat(height, self.num_views), tf.repeat(width, self.num_views)
         )
-        crops = decode.decode_crops(
-            encoded, tf.ensure_shape(boxes, [self.num_views, 4]), self.image_size
-        )
+        boxes = tf.ensure_shape(boxes, [self.num_views, 4])
+        crop_out = decode.crops_of if decoded else decode.decode_crops
+        crops = crop_out(image, boxes, self.image_size)
         return _rounded(crops) if self.rounds_crops else crops
 
     def _crop_plain(self, images: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:

@@ -106,6 +106,7 @@ def pretrain(
         schedule = learning_rate(
             epochs=length, num_examples=source.num_examples, global_batch=global_batch_size
         )
+        source = recipe.held(source, context.tpu)
         pipeline = ViewsPipeline(
             source=source,
             augmentation=augmentation(),
