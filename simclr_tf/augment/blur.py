@@ -25,7 +25,8 @@ def blur_matrices(sigmas: tf.Tensor, radius: int, extent: int) -> tf.Tensor:
     pixels = tf.range(extent, dtype=tf.float32)
     distances = tf.abs(pixels[:, None] - pixels)
     weights = tf.exp(tf.square(distances) * precisions[:, None, None]) / norms
-    return tf.where(distances <= radius, weights, 0.0)
+    # A product, as XLA's text of a large constant of truth values cannot be read by the compiler.
+    return weights * tf.cast(distances <= radius, tf.float32)
 
 
 def gaussian_blur(

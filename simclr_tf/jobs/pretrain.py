@@ -176,10 +176,10 @@ def _check_positive(**values: int) -> None:
 
 
 def _check_place(pipeline: ViewsPipeline) -> None:
-    names = pipeline.augmentation.on_host_only()
-    if pipeline.augment_on == "device" and names:
+    if pipeline.augment_on == "device" and not pipeline.augmentation.compiles:
+        names = ", ".join(entry.name for entry in pipeline.augmentation.policy)
         raise RequestError(
             "A policy on the device must consist of this package's own ops. Received: "
-            f"pretrain.augment_on = 'device' with {', '.join(names)} of tensorflow-addons, which "
-            "has ops without an XLA kernel. Bind pretrain.augment_on = 'host', or use other ops."
+            f"pretrain.augment_on = 'device' with {names}; tensorflow-addons has ops without an "
+            "XLA kernel. Bind pretrain.augment_on = 'host', or leave its ops out."
         )
