@@ -12,6 +12,7 @@ from simclr_tf.distribute.strategy import HostSlice
 from simclr_tf.errors import RequestError
 
 _READERS = 16
+_SECOND_SEED = 1
 
 
 def epochs(
@@ -38,6 +39,9 @@ def epochs(
         )
 
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+        # The second seed of `shuffle` below: else it is the program's global one, which the order
+        # would depend on, and which TensorFlow 2.21 cannot combine with a tensor if it is 0.
+        tf.compat.v1.set_random_seed(seed or _SECOND_SEED)
         order = tf.random.experimental.stateless_shuffle(
             tf.range(len(mine)), tf.stack([tf.cast(seed, tf.int64), epoch])
         )
