@@ -10,6 +10,7 @@ holds exactly; record files are read in order, so there each host counts positio
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -17,6 +18,7 @@ import tensorflow as tf
 
 from simclr_tf.augment import keys as random_keys
 from simclr_tf.augment.crop import center_crop_box
+from simclr_tf.augment.host import box_sampler, view_augmenter
 from simclr_tf.augment.policy import Augmentation
 from simclr_tf.data import decode, records
 from simclr_tf.data.bad_images import BadImages
@@ -131,15 +133,37 @@ class ViewsPipeline:
     def _batched_views(self, examples: tf.data.Dataset, load, host: HostSlice) -> tf.data.Dataset:
         """Loads the crops of single images in parallel, then augments them batch by batch."""
 
+        augment = view_augmenter(self.augmentation)
+        seed = tf.constant(self.seed, tf.int64)
+
         def views(crops, epoch, label, index, asked):
+            images = tuple(
+                augment(crop, seed, epoch, asked, number) for number, crop in enumerate(crops)
+            )
+            return images, label, index, asked
+
+        def joined(images, *numbers):
+            """One batch of a window of examples; no view is copied but into the batch."""
+            in_order = functools.reduce(tf.data.Dataset.concatenate, images)
+            batches = in_order.batch(self.num_views * host.per_replica, drop_remainder=True)
+            return tf.data.Dataset.zip(
+                batches, *(n.batch(host.per_replica, drop_remainder=True) for n in numbers)
+            )
+
+        def element(images, label, index, asked):
             index = self.bad_images.compare(asked, index)
-            images = tf.concat(tf.unstack(crops, num=self.num_views, axis=1), axis=0)
-            return self._element(images, self._keys(epoch, asked), label, index)
+            return {
+                "images": images,
+                "labels": tf.cast(label, tf.int32),
+                "index": tf.cast(index, tf.int32),
+            }
 
         loaded = examples.interleave(
             load, cycle_length=16, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
-        return self._in_chunks(loaded, views, host.per_replica)
+        augmented = loaded.map(views, tf.data.AUTOTUNE)
+        windows = augmented.window(host.per_replica, drop_remainder=True)
+        return windows.flat_map(joined).map(element)
 
     def _in_chunks(
         self, examples: tf.data.Dataset, views: Callable, per_replica: int
@@ -170,20 +194,22 @@ class ViewsPipeline:
         If none does, it is a black image with number -1: the position is filled, so that later
         ones stay in place, and the failure is noted like any other.
         """
-        black = tf.zeros([self.num_views, self.image_size, self.image_size, 3])
-        nothing = (black, epoch, tf.constant(-1, tf.int64), tf.constant(-1, tf.int64), index)
-        loaded = tf.data.Dataset.from_tensor_slices(candidates).map(load).ignore_errors()
-        return loaded.concatenate(tf.data.Dataset.from_tensors(nothing)).take(1)
+        none = tf.constant(-1, tf.int64)
 
-    def _crops(self, encoded: tf.Tensor, epoch: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-        keys = self._keys(epoch[tf.newaxis], index[tf.newaxis])
-        height, width = tf.unstack(decode.image_shape(encoded))
-        boxes = self.augmentation.sample_boxes(
-            keys, tf.repeat(height, self.num_views), tf.repeat(width, self.num_views)
-        )
-        return decode.decode_crops(
-            encoded, tf.ensure_shape(boxes, [self.num_views, 4]), self.image_size
-        )
+        def nothing(epoch: tf.Tensor, index: tf.Tensor):
+            black = tf.zeros([self.image_size, self.image_size, 3])
+            return (black,) * self.num_views, epoch, none, none, index
+
+        loaded = tf.data.Dataset.from_tensor_slices(candidates).map(load).ignore_errors()
+        last = tf.data.Dataset.from_tensors((epoch, index)).map(nothing)
+        return loaded.concatenate(last).take(1)
+
+    def _crops(self, encoded: tf.Tensor, epoch: tf.Tensor, index: tf.Tensor) -> tuple:
+        """The crops of an image's views, V of float32 [S, S, 3]."""
+        seed = tf.constant(self.seed, tf.int64)
+        sample = box_sampler(self.augmentation, self.num_views)
+        boxes = sample(seed, epoch, index, *tf.unstack(decode.image_shape(encoded)))
+        return tuple(decode.decode_crops(encoded, boxes, self.image_size))
 
     def _element(self, images, keys, labels, index) -> dict[str, tf.Tensor]:
         return {
