@@ -71,6 +71,9 @@ def gaussian_blur(
     radius = height // 10 // 2
     draws = keys_lib.uniform(keys, op, 2)
     sigmas = low + draws[:, 1] * (high - low)
-    rows, columns = (blur_matrices(sigmas, radius, extent) for extent in (height, width))
-    blurred = tf.clip_by_value(separable.apply(images, rows, columns), 0.0, 1.0)
-    return keys_lib.apply_to_drawn(draws[:, 0], probability, blurred, images)
+
+    def blur(images: tf.Tensor) -> tf.Tensor:
+        rows, columns = (blur_matrices(sigmas, radius, extent) for extent in (height, width))
+        return tf.clip_by_value(separable.apply(images, rows, columns), 0.0, 1.0)
+
+    return keys_lib.apply_to_drawn(draws[:, 0], probability, blur, images)

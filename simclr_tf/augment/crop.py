@@ -148,6 +148,11 @@ def crop_and_resize(images: tf.Tensor, boxes: tf.Tensor, size: int) -> tf.Tensor
     return separable.apply(images, rows, columns)
 
 
+def from_levels(images: tf.Tensor) -> tf.Tensor:
+    """Float levels, 0 to 255 and what interpolation overshoots, as float32 in [0, 1]."""
+    return tf.clip_by_value(images * (1.0 / 255.0), 0.0, 1.0)
+
+
 def random_resized_crop(
     images: tf.Tensor,
     keys: tf.Tensor,
@@ -221,4 +226,4 @@ def flip(
     """
     del strength
     draws = keys_lib.uniform(keys, op, 1)[:, 0]
-    return keys_lib.apply_to_drawn(draws, probability, tf.reverse(images, axis=[2]), images)
+    return keys_lib.apply_to_drawn(draws, probability, lambda x: tf.reverse(x, axis=[2]), images)

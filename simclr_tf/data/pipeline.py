@@ -13,6 +13,7 @@ and the keys, and `ViewsPipeline.views`, which the replica function calls, makes
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -21,6 +22,7 @@ import tensorflow as tf
 
 from simclr_tf.augment import keys as random_keys
 from simclr_tf.augment.crop import center_crop_box
+from simclr_tf.augment.host import box_sampler, view_augmenter
 from simclr_tf.augment.policy import Augmentation
 from simclr_tf.data import cache, decode, records
 from simclr_tf.data.bad_images import BadImages
@@ -169,15 +171,39 @@ class ViewsPipeline:
     def _batched_views(self, examples: tf.data.Dataset, load, host: HostSlice) -> tf.data.Dataset:
         """Loads the crops of single images in parallel, then augments them batch by batch."""
 
+        augment = view_augmenter(self.augmentation)
+        seed = tf.constant(self.seed, tf.int64)
+
         def views(crops, epoch, label, index, asked):
+            if self.augment_on == "host":
+                crops = tuple(
+                    augment(crop, seed, epoch, asked, number) for number, crop in enumerate(crops)
+                )
+            return crops, label, index, asked, epoch
+
+        def joined(images, *numbers):
+            """One batch of a window of examples; no view is copied but into the batch."""
+            in_order = functools.reduce(tf.data.Dataset.concatenate, images)
+            batches = in_order.batch(self.num_views * host.per_replica, drop_remainder=True)
+            return tf.data.Dataset.zip(
+                batches, *(n.batch(host.per_replica, drop_remainder=True) for n in numbers)
+            )
+
+        def element(images, label, index, asked, epoch):
             index = self.bad_images.compare(asked, index)
-            images = tf.concat(tf.unstack(crops, num=self.num_views, axis=1), axis=0)
-            return self._element(images, self._keys(epoch, asked), label, index)
+            on_host = self.augment_on == "host"
+            return {
+                "images": images,
+                "labels": tf.cast(label, tf.int32),
+                "index": tf.cast(index, tf.int32),
+            } | ({} if on_host else {"keys": self._keys(epoch, asked)})
 
         loaded = examples.interleave(
             load, cycle_length=16, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
-        return self._in_chunks(loaded, views, host.per_replica)
+        augmented = loaded.map(views, tf.data.AUTOTUNE)
+        windows = augmented.window(host.per_replica, drop_remainder=True)
+        return windows.flat_map(joined).map(element)
 
     def _in_chunks(
         self, examples: tf.data.Dataset, views: Callable, per_replica: int
@@ -208,24 +234,27 @@ class ViewsPipeline:
         If none does, it is a black image with number -1: the position is filled, so that later
         ones stay in place, and the failure is noted like any other.
         """
-        shape = [self.num_views, self.image_size, self.image_size, 3]
-        black = tf.zeros(shape, tf.uint8 if self.rounds_crops else tf.float32)
-        nothing = (black, epoch, tf.constant(-1, tf.int64), tf.constant(-1, tf.int64), index)
-        loaded = tf.data.Dataset.from_tensor_slices(candidates).map(load).ignore_errors()
-        return loaded.concatenate(tf.data.Dataset.from_tensors(nothing)).take(1)
+        none = tf.constant(-1, tf.int64)
+        shape = [self.image_size, self.image_size, 3]
 
-    def _crops(self, stored: tf.Tensor, epoch: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-        keys = self._keys(epoch[tf.newaxis], index[tf.newaxis])
+        def nothing(epoch: tf.Tensor, index: tf.Tensor):
+            black = tf.zeros(shape, tf.uint8 if self.rounds_crops else tf.float32)
+            return (black,) * self.num_views, epoch, none, none, index
+
+        loaded = tf.data.Dataset.from_tensor_slices(candidates).map(load).ignore_errors()
+        last = tf.data.Dataset.from_tensors((epoch, index)).map(nothing)
+        return loaded.concatenate(last).take(1)
+
+    def _crops(self, stored: tf.Tensor, epoch: tf.Tensor, index: tf.Tensor) -> tuple:
+        """The crops of an image's views, V of [S, S, 3]: float32 levels, or uint8 if rounded."""
         decoded = self.source.cache == "decoded"
         image = cache.pixels(stored) if decoded else stored
         height, width = tf.unstack(tf.shape(image)[:2] if decoded else decode.image_shape(image))
-        boxes = self.augmentation.sample_boxes(
-            keys, tf.repeat(height, self.num_views), tf.repeat(width, self.num_views)
-        )
-        boxes = tf.ensure_shape(boxes, [self.num_views, 4])
+        sample = box_sampler(self.augmentation, self.num_views)
+        boxes = sample(tf.constant(self.seed, tf.int64), epoch, index, height, width)
         crop_out = decode.crops_of if decoded else decode.decode_crops
         crops = crop_out(image, boxes, self.image_size)
-        return _rounded(crops) if self.rounds_crops else crops
+        return tuple(map(_rounded, crops) if self.rounds_crops else crops)
 
     def _crop_plain(self, images: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
         """A crop for each key of uint8 images [B, H, W, 3] in memory: float32 [V*B, S, S, 3]."""
@@ -320,9 +349,9 @@ def _chunk_size(per_replica: int) -> int:
     return divisors[-1] if divisors else per_replica
 
 
-def _rounded(crops: tf.Tensor) -> tf.Tensor:
-    """float32 in [0, 1] to the nearest of 256 levels, uint8."""
-    return tf.cast(crops * 255.0 + 0.5, tf.uint8)
+def _rounded(levels: tf.Tensor) -> tf.Tensor:
+    """Levels as `decode.decode_crops` gives them, to the nearest of the 256 of uint8."""
+    return tf.cast(tf.clip_by_value(levels, 0.0, 255.0) + 0.5, tf.uint8)
 
 
 def _labels(source: ArraySource | FileSource) -> tf.Tensor:
