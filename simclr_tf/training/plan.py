@@ -82,7 +82,7 @@ class Plan:
         lines = {
             "data": f"{self.source.name}, {self.source.num_examples:,} images, "
             + (f"{classes} classes" if classes else "no labels")
-            + (f", held in memory {self.source.cache}" if self.source.cache != "none" else ""),
+            + (f", held in memory ({self.source.cache})" if self.source.cache != "none" else ""),
             "views": f"{self.num_views} of {self.image_size} x {self.image_size} pixels an image, "
             f"augmented on the {self.augment_on}",
             "model": ", ".join(
