@@ -46,6 +46,8 @@ def epochs(
         )
         if not by_file:
             records = records.shard(host.num_hosts, host.index)
+        # A global seed would take part in the order; one of 0 is compared with this one, and fails.
+        tf.compat.v1.get_default_graph().seed = None
         records = records.shuffle(shuffle_buffer, seed=tf.cast(seed, tf.int64) * 2**20 + epoch).map(
             lambda record: record | {"epoch": epoch}
         )

@@ -99,6 +99,15 @@ def test_going_on_at_a_step_gives_what_came_then(source):
             np.testing.assert_array_equal(value, whole[start][name], err_msg=name)
 
 
+def test_the_global_seed_changes_nothing(source):
+    free = batches(source, 1)[0]
+    try:
+        tf.random.set_seed(0)
+        np.testing.assert_array_equal(batches(source, 1)[0]["index"], free["index"])
+    finally:
+        tf.random.set_seed(None)
+
+
 def test_parallelism_changes_nothing(source, monkeypatch):
     parallel = batches(source, 4)
     monkeypatch.setattr(tf.data, "AUTOTUNE", 1)
