@@ -85,7 +85,10 @@ class Reader:
 
 
 def datasets(pipeline: ViewsPipeline, batch: int) -> dict[str, tf.data.Dataset]:
-    """Endless batches: the baselines, the stages that come before the whole, and the whole."""
+    """Endless batches: the baselines, the stages that come before the whole, and the whole.
+
+    The policy is a stage where it runs on the host.
+    """
     augmentation, size = pipeline.augmentation, pipeline.image_size
     host = HostSlice(index=0, num_hosts=1, replicas=1, per_replica=batch)
 
@@ -113,7 +116,7 @@ def datasets(pipeline: ViewsPipeline, batch: int) -> dict[str, tf.data.Dataset]:
             crops = cropped(number, image)
             return tuple(augment(crop, zero, zero, number, view) for view, crop in enumerate(crops))
 
-        return {
+        found = {
             PLAIN: _batches(encoded, plain(plain_recipe.views_of_decoded), batch),
             f"{PLAIN}, a decoding for each view": _batches(
                 encoded, plain(plain_recipe.views_of_encoded), batch
@@ -121,9 +124,10 @@ def datasets(pipeline: ViewsPipeline, batch: int) -> dict[str, tf.data.Dataset]:
             READ: _batches(encoded, lambda _, image: image, batch),
             DECODED: _batches(encoded, decoded, batch),
             CROPPED: _batches(encoded, lambda *image: tuple(cropped(*image)), batch),
-            AUGMENTED: _batches(encoded, augmented, batch),
-            OURS: pipeline.dataset(host),
         }
+        if pipeline.augment_on == "host":
+            found[AUGMENTED] = _batches(encoded, augmented, batch)
+        return found | {OURS: pipeline.dataset(host)}
 
 
 def _encoded(pipeline: ViewsPipeline) -> tf.data.Dataset:
@@ -146,7 +150,7 @@ def _processor_table(milliseconds: dict[str, list[float]]) -> str:
     lines = ["| | processor ms an image | ratio |", "| --- | ---: | ---: |"]
     for name, time_of_image in spent.items():
         lines.append(f"| {name} | {time_of_image:.2f} | {spent[PLAIN] / time_of_image:.2f} |")
-    if CROPPED in spent:
+    if AUGMENTED in spent:
         ends = [0.0, spent[READ], spent[CROPPED], spent[AUGMENTED], spent[OURS]]
         names = ["reading", "decoding, cropping and resizing", "policy", "order, batches"]
         shares = (
