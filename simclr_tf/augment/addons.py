@@ -146,20 +146,23 @@ def op(name: str) -> Callable[..., tf.Tensor]:
     ) -> tf.Tensor:
         draws = keys_lib.uniform(keys, op, 3)
         values = (2.0 * draws[:, 1:] - 1.0) * strength
-        levels = tf.round(images * 255.0)
-        if for_batch:
-            values = values[:, 0] if _DRAWN_FOR_BATCH[for_batch] == 1 else values
-            changed = function(levels, **{for_batch: values}, **constants)
-        elif for_image:
-            neutral = 1.0 if for_image == "factor" else 0.0
-            changed = tf.map_fn(
-                lambda pair: function(pair[0], **{for_image: pair[1]}, **constants),
-                (levels, neutral + values[:, 0]),
-                fn_output_signature=tf.float32,
-            )
-        else:
-            changed = function(levels, **constants)
-        changed = tf.ensure_shape(tf.clip_by_value(changed / 255.0, 0.0, 1.0), images.shape)
-        return keys_lib.apply_to_drawn(draws[:, 0], probability, changed, images)
+
+        def change(images: tf.Tensor) -> tf.Tensor:
+            levels = tf.round(images * 255.0)
+            if for_batch:
+                each = values[:, 0] if _DRAWN_FOR_BATCH[for_batch] == 1 else values
+                changed = function(levels, **{for_batch: each}, **constants)
+            elif for_image:
+                neutral = 1.0 if for_image == "factor" else 0.0
+                changed = tf.map_fn(
+                    lambda pair: function(pair[0], **{for_image: pair[1]}, **constants),
+                    (levels, neutral + values[:, 0]),
+                    fn_output_signature=tf.float32,
+                )
+            else:
+                changed = function(levels, **constants)
+            return tf.ensure_shape(tf.clip_by_value(changed / 255.0, 0.0, 1.0), images.shape)
+
+        return keys_lib.apply_to_drawn(draws[:, 0], probability, change, images)
 
     return apply

@@ -25,7 +25,8 @@ def blur_matrices(sigmas: tf.Tensor, radius: int, extent: int) -> tf.Tensor:
     pixels = tf.range(extent, dtype=tf.float32)
     distances = tf.abs(pixels[:, None] - pixels)
     weights = tf.exp(tf.square(distances) * precisions[:, None, None]) / norms
-    return tf.where(distances <= radius, weights, 0.0)
+    # A product, as XLA's text of a large constant of truth values cannot be read by the compiler.
+    return weights * tf.cast(distances <= radius, tf.float32)
 
 
 def gaussian_blur(
@@ -70,6 +71,9 @@ def gaussian_blur(
     radius = height // 10 // 2
     draws = keys_lib.uniform(keys, op, 2)
     sigmas = low + draws[:, 1] * (high - low)
-    rows, columns = (blur_matrices(sigmas, radius, extent) for extent in (height, width))
-    blurred = tf.clip_by_value(separable.apply(images, rows, columns), 0.0, 1.0)
-    return keys_lib.apply_to_drawn(draws[:, 0], probability, blurred, images)
+
+    def blur(images: tf.Tensor) -> tf.Tensor:
+        rows, columns = (blur_matrices(sigmas, radius, extent) for extent in (height, width))
+        return tf.clip_by_value(separable.apply(images, rows, columns), 0.0, 1.0)
+
+    return keys_lib.apply_to_drawn(draws[:, 0], probability, blur, images)

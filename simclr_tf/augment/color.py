@@ -1,15 +1,18 @@
 """Colour distortion: SimCLR's jitter of brightness, contrast, saturation and hue, and grayscale.
 
-Every example has its own parameters and its own order of the four, and a batch of them is a few
-dense elementwise ops. Inside the jitter images are four-dimensional with the channels first, where
-the maximum and the minimum over channels are fastest.
+Every example has its own parameters and its own order of the four. On an accelerator a batch of
+them is a few dense elementwise ops; one example alone takes the four in turn, each one computed
+once, which is less work. Inside the jitter images are four-dimensional with the channels first,
+where the maximum and the minimum over channels are fastest.
 
 Shapes: N images, H W image, 3 channels.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -22,6 +25,13 @@ _ORDERS = tuple(itertools.permutations(range(4)))
 _GRAY_WEIGHTS = (0.2989, 0.5870, 0.1140)
 
 
+def _value_and_chroma(planes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Largest channel, and largest less smallest: maxima of three are faster than a reduction."""
+    red, green, blue = tf.unstack(planes)
+    value = tf.maximum(tf.maximum(red, green), blue)
+    return value, value - tf.minimum(tf.minimum(red, green), blue)
+
+
 def _rotate_hue(planes: tf.Tensor, deltas: tf.Tensor) -> tf.Tensor:
     """Adds to the hue of the HSV cone; value (the maximum) and chroma stay.
 
@@ -30,15 +40,32 @@ def _rotate_hue(planes: tf.Tensor, deltas: tf.Tensor) -> tf.Tensor:
         deltas: float32 [N, 1, 1], in turns.
     """
     red, green, blue = tf.unstack(planes)
-    value = tf.reduce_max(planes, axis=0)
-    chroma = value - tf.reduce_min(planes, axis=0)
+    value, chroma = _value_and_chroma(planes)
     is_red, is_green = value == red, value == green
     difference = tf.where(is_red, green - blue, tf.where(is_green, blue - red, red - green))
     sector = tf.where(is_red, 0.0, tf.where(is_green, 2.0, 4.0))
     hue = sector + tf.math.divide_no_nan(difference, chroma) + 6.0 * deltas
     phase = tf.constant([5.0, 3.0, 1.0])[:, None, None, None] + hue
-    phase -= 6.0 * tf.floor(phase / 6.0)
+    phase -= 6.0 * tf.floor(phase * (1.0 / 6.0))
     return value - chroma * tf.clip_by_value(tf.minimum(phase, 4.0 - phase), 0.0, 1.0)
+
+
+def _scale_about(
+    planes: tf.Tensor, anchor: tf.Tensor | float, scale: tf.Tensor, shift: tf.Tensor | float = 0.0
+) -> tf.Tensor:
+    return tf.clip_by_value(anchor + (planes - anchor) * scale + shift, 0.0, 1.0)
+
+
+def _channel_means(planes: tf.Tensor) -> tf.Tensor:
+    """Means over H first, along which a CPU adds whole rows at once: [3, N, 1, 1]."""
+    means = tf.reduce_mean(planes, axis=2, keepdims=True)
+    return tf.reduce_mean(means, axis=3, keepdims=True)
+
+
+def _saturation_anchor(planes: tf.Tensor, factor: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The largest channel of each pixel, and the factor up to full saturation: [N, H, W] each."""
+    largest, chroma = _value_and_chroma(planes)
+    return largest, tf.minimum(factor, tf.math.divide_no_nan(largest, chroma))
 
 
 def adjust_colors(
@@ -59,7 +86,8 @@ def adjust_colors(
     Brightness, contrast and saturation all scale a pixel about an anchor: zero, the mean of the
     image's channel, the pixel's largest channel. So a slot of an order holds any of the three at
     the price of one, and hue, the dear one, is computed once: three slots run before it and three
-    after it, and each of the three ops acts in one of the six.
+    after it, and each of the three ops acts in one of the six. A batch that is known to hold one
+    example runs the four ops themselves, in its order.
 
     Args:
         images: float32 [N, H, W, 3] in [0, 1].
@@ -77,6 +105,20 @@ def adjust_colors(
     def per_pixel(values: tf.Tensor) -> tf.Tensor:
         return values[:, None, None]
 
+    planes = tf.transpose(images, [3, 0, 1, 2])
+    if images.shape[0] == 1:
+        planes = _in_turn(
+            planes,
+            slots[0],
+            (
+                lambda x: _scale_about(x, 0.0, brightness_scale[0], brightness_shift[0]),
+                lambda x: _scale_about(x, _channel_means(x), contrast[0]),
+                lambda x: _scale_about(x, *_saturation_anchor(x, saturation[0])),
+                lambda x: tf.clip_by_value(_rotate_hue(x, hue[0]), 0.0, 1.0),
+            ),
+        )
+        return tf.transpose(planes, [1, 2, 3, 0])
+
     hue_slot = slots[:, 3]
     before_hue = slots[:, :3] < hue_slot[:, None]
     ranks = tf.where(before_hue, slots[:, :3], slots[:, :3] - 1)
@@ -85,26 +127,34 @@ def adjust_colors(
 
     def scale_about_anchor(planes: tf.Tensor, active: tf.Tensor) -> tf.Tensor:
         is_brightness, is_contrast, is_saturation = map(per_pixel, tf.unstack(active, axis=1))
-        largest = tf.reduce_max(planes, axis=0)
-        chroma = largest - tf.reduce_min(planes, axis=0)
-        up_to_full_saturation = tf.minimum(
-            scale_of_saturation, tf.math.divide_no_nan(largest, chroma)
-        )
-        mean = tf.reduce_mean(planes, axis=(2, 3), keepdims=True)
+        largest, up_to_full_saturation = _saturation_anchor(planes, scale_of_saturation)
+        mean = _channel_means(planes)
         anchor = tf.where(is_contrast, mean, tf.where(is_saturation, largest, 0.0))
         scale = tf.where(is_saturation, up_to_full_saturation, 1.0)
         scale = tf.where(is_contrast, scale_of_contrast, scale)
         scale = tf.where(is_brightness, scale_of_brightness, scale)
         shift = tf.where(is_brightness, shift_of_brightness, 0.0)
-        return tf.clip_by_value(anchor + (planes - anchor) * scale + shift, 0.0, 1.0)
+        return _scale_about(planes, anchor, scale, shift)
 
-    planes = tf.transpose(images, [3, 0, 1, 2])
     for rank in range(3):
         planes = scale_about_anchor(planes, before_hue & (ranks == rank))
     planes = tf.clip_by_value(_rotate_hue(planes, per_pixel(hue)), 0.0, 1.0)
     for rank in range(3):
         planes = scale_about_anchor(planes, ~before_hue & (ranks == rank))
     return tf.transpose(planes, [1, 2, 3, 0])
+
+
+def _in_turn(
+    planes: tf.Tensor, slots: tf.Tensor, ops: Sequence[Callable[[tf.Tensor], tf.Tensor]]
+) -> tf.Tensor:
+    """Applies each op in its slot. A loop, so that XLA compiles each op once."""
+    order = tf.math.invert_permutation(slots)
+
+    def apply_next(slot: tf.Tensor, planes: tf.Tensor):
+        branches = [functools.partial(op, planes) for op in ops]
+        return slot + 1, tf.switch_case(tf.gather(order, slot), branches)
+
+    return tf.while_loop(lambda slot, _: slot < len(ops), apply_next, (0, planes))[1]
 
 
 def color_jitter(
@@ -152,16 +202,19 @@ def color_jitter(
     none = tf.zeros_like(draws[:, 0])
     brightness_change = 0.8 * around_zero[:, 0]
     multiplies = brightness == "multiplicative"
-    jittered = adjust_colors(
-        images,
-        tf.gather(tf.constant(_ORDERS), keys_lib.integers(draws[:, 5], len(_ORDERS))),
-        brightness_scale=1.0 + (brightness_change if multiplies else none),
-        brightness_shift=none if multiplies else brightness_change,
-        contrast=1.0 + 0.8 * around_zero[:, 1],
-        saturation=1.0 + 0.8 * around_zero[:, 2],
-        hue=0.2 * around_zero[:, 3],
-    )
-    return keys_lib.apply_to_drawn(draws[:, 0], probability, jittered, images)
+
+    def jitter(images: tf.Tensor) -> tf.Tensor:
+        return adjust_colors(
+            images,
+            tf.gather(tf.constant(_ORDERS), keys_lib.integers(draws[:, 5], len(_ORDERS))),
+            brightness_scale=1.0 + (brightness_change if multiplies else none),
+            brightness_shift=none if multiplies else brightness_change,
+            contrast=1.0 + 0.8 * around_zero[:, 1],
+            saturation=1.0 + 0.8 * around_zero[:, 2],
+            hue=0.2 * around_zero[:, 3],
+        )
+
+    return keys_lib.apply_to_drawn(draws[:, 0], probability, jitter, images)
 
 
 def grayscale(
@@ -181,5 +234,8 @@ def grayscale(
     """
     del strength
     draws = keys_lib.uniform(keys, op, 1)[:, 0]
-    gray = tf.reduce_sum(images * tf.constant(_GRAY_WEIGHTS), axis=-1, keepdims=True)
-    return keys_lib.apply_to_drawn(draws, probability, gray, images)
+
+    def luma(images: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_sum(images * tf.constant(_GRAY_WEIGHTS), axis=-1, keepdims=True)
+
+    return keys_lib.apply_to_drawn(draws, probability, luma, images)

@@ -87,7 +87,10 @@ def sample_crop_boxes(
     w, area = size_at(h)
 
     accepted = (area >= min_area) & (area <= max_area) & (h <= heights) & (w <= widths)
-    accepted &= (area >= 1.0) & (area / image_area >= min_object_covered)
+    # The kernel asks for area / image_area >= min_object_covered. A compiler that knows the images'
+    # size divides by a product with the reciprocal: of equals, either would be the larger.
+    covered = min_object_covered * (1.0 - 2.0**-20) * image_area
+    accepted &= (area >= 1.0) & (area >= covered)
 
     attempts = tf.range(max_attempts)
     first = tf.reduce_min(tf.where(accepted, attempts, max_attempts), axis=1, keepdims=True)
@@ -143,6 +146,11 @@ def crop_and_resize(images: tf.Tensor, boxes: tf.Tensor, size: int) -> tf.Tensor
     rows = _interpolation_matrices(y, h, size, tf.shape(images)[1])
     columns = _interpolation_matrices(x, w, size, tf.shape(images)[2])
     return separable.apply(images, rows, columns)
+
+
+def from_levels(images: tf.Tensor) -> tf.Tensor:
+    """Float levels, 0 to 255 and what interpolation overshoots, as float32 in [0, 1]."""
+    return tf.clip_by_value(images * (1.0 / 255.0), 0.0, 1.0)
 
 
 def random_resized_crop(
@@ -218,4 +226,4 @@ def flip(
     """
     del strength
     draws = keys_lib.uniform(keys, op, 1)[:, 0]
-    return keys_lib.apply_to_drawn(draws, probability, tf.reverse(images, axis=[2]), images)
+    return keys_lib.apply_to_drawn(draws, probability, lambda x: tf.reverse(x, axis=[2]), images)

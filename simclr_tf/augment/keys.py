@@ -10,6 +10,7 @@ Shapes: N examples.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -151,17 +152,29 @@ def integers(draws: tf.Tensor, limit: tf.Tensor | int) -> tf.Tensor:
 
 
 def apply_to_drawn(
-    draws: tf.Tensor, probability: float, changed: tf.Tensor, images: tf.Tensor
+    draws: tf.Tensor,
+    probability: float,
+    change: Callable[[tf.Tensor], tf.Tensor],
+    images: tf.Tensor,
 ) -> tf.Tensor:
-    """`changed` for the examples whose draw is below `probability`, `images` for the others.
+    """`change(images)` for the examples whose draw is below `probability`, `images` for the others.
+
+    Of a batch that is known to hold one example, `change` is computed only if it is drawn.
 
     Args:
         draws: float32 [N], uniform in [0, 1).
         probability: in [0, 1]; 0 leaves every example as it is, 1 changes every one.
-        changed: [N, H, W, C].
+        change: [N, H, W, C] -> what broadcasts to [N, H, W, C].
         images: [N, H, W, C].
 
     Returns:
         [N, H, W, C].
     """
-    return tf.where((draws < probability)[:, None, None, None], changed, images)
+    drawn = draws < probability
+    if images.shape[0] != 1:
+        return tf.where(drawn[:, None, None, None], change(images), images)
+    return tf.cond(
+        drawn[0],
+        lambda: tf.broadcast_to(change(images), tf.shape(images)),
+        lambda: images,
+    )

@@ -156,6 +156,11 @@ class Augmentation:
     aspect_range: tuple[float, float] = (3 / 4, 4 / 3)
     min_object_covered: float = 0.1
 
+    @property
+    def compiles(self) -> bool:
+        """Whether every op is known to have an XLA kernel: all of this package have."""
+        return not any(entry.name.startswith(_ADDONS_PREFIX) for entry in self.policy)
+
     def sample_boxes(self, keys: tf.Tensor, heights: tf.Tensor, widths: tf.Tensor) -> tf.Tensor:
         """The box of each image that its crop keeps.
 

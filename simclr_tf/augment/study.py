@@ -38,8 +38,10 @@ def cutout(
         pixels = tf.range(extent)
         return (pixels >= start) & (pixels < start + side)
 
-    square = inside(draws[:, 1], height)[:, :, None] & inside(draws[:, 2], width)[:, None, :]
-    cut = tf.where(square[..., None], 0.0, images)
+    def cut(images: tf.Tensor) -> tf.Tensor:
+        square = inside(draws[:, 1], height)[:, :, None] & inside(draws[:, 2], width)[:, None, :]
+        return tf.where(square[..., None], 0.0, images)
+
     return keys_lib.apply_to_drawn(draws[:, 0], probability, cut, images)
 
 
@@ -70,11 +72,14 @@ def rotate90(
         )
     draws = keys_lib.uniform(keys, op, 2)
     turns = keys_lib.integers(draws[:, 1], 3)[:, None, None, None]
-    transposed = tf.transpose(images, [0, 2, 1, 3])
-    by_90, by_270 = tf.reverse(transposed, axis=[1]), tf.reverse(transposed, axis=[2])
-    by_180 = tf.reverse(images, axis=[1, 2])
-    turned = tf.where(turns == 0, by_90, tf.where(turns == 1, by_180, by_270))
-    return keys_lib.apply_to_drawn(draws[:, 0], probability, turned, images)
+
+    def turn(images: tf.Tensor) -> tf.Tensor:
+        transposed = tf.transpose(images, [0, 2, 1, 3])
+        by_90, by_270 = tf.reverse(transposed, axis=[1]), tf.reverse(transposed, axis=[2])
+        by_180 = tf.reverse(images, axis=[1, 2])
+        return tf.where(turns == 0, by_90, tf.where(turns == 1, by_180, by_270))
+
+    return keys_lib.apply_to_drawn(draws[:, 0], probability, turn, images)
 
 
 def gaussian_noise(
@@ -93,10 +98,14 @@ def gaussian_noise(
         float32 [N, H, W, C] in [0, 1].
     """
     height, width, channels = images.shape[1:]
-    noise = keys_lib.normal(keys, op, height * width * channels)
-    noisy = images + 0.1 * strength * tf.reshape(noise, [-1, height, width, channels])
     draws = keys_lib.uniform(keys, op, 1)[:, 0]
-    return keys_lib.apply_to_drawn(draws, probability, tf.clip_by_value(noisy, 0.0, 1.0), images)
+
+    def add_noise(images: tf.Tensor) -> tf.Tensor:
+        noise = keys_lib.normal(keys, op, height * width * channels)
+        noisy = images + 0.1 * strength * tf.reshape(noise, [-1, height, width, channels])
+        return tf.clip_by_value(noisy, 0.0, 1.0)
+
+    return keys_lib.apply_to_drawn(draws, probability, add_noise, images)
 
 
 def sobel(
@@ -115,12 +124,15 @@ def sobel(
         float32 [N, H, W, C] in [0, 1].
     """
     draws = keys_lib.uniform(keys, op, 1)[:, 0]
-    padded = tf.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="REFLECT")
-    above, below = padded[:, :-2], padded[:, 2:]
-    vertical = below - above
-    vertical = vertical[:, :, :-2] + 2.0 * vertical[:, :, 1:-1] + vertical[:, :, 2:]
-    smoothed = above + 2.0 * padded[:, 1:-1] + below
-    horizontal = smoothed[:, :, 2:] - smoothed[:, :, :-2]
-    length = tf.sqrt(tf.square(vertical) + tf.square(horizontal))
-    edges = tf.clip_by_value(strength * length, 0.0, 1.0)
+
+    def edges(images: tf.Tensor) -> tf.Tensor:
+        padded = tf.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="REFLECT")
+        above, below = padded[:, :-2], padded[:, 2:]
+        vertical = below - above
+        vertical = vertical[:, :, :-2] + 2.0 * vertical[:, :, 1:-1] + vertical[:, :, 2:]
+        smoothed = above + 2.0 * padded[:, 1:-1] + below
+        horizontal = smoothed[:, :, 2:] - smoothed[:, :, :-2]
+        length = tf.sqrt(tf.square(vertical) + tf.square(horizontal))
+        return tf.clip_by_value(strength * length, 0.0, 1.0)
+
     return keys_lib.apply_to_drawn(draws, probability, edges, images)

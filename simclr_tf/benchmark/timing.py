@@ -47,7 +47,8 @@ def take_turns(
 
     Args:
       contestants: name -> a function that does some work to its end, and returns how many units
-        of it (images, steps) it did.
+        of it (images, steps) it did. What must come before and does not count is done by its
+        method `prepare`, if it has one.
       rounds: how often each is timed.
       baseline: name of the contestant that the others are compared with.
 
@@ -60,6 +61,7 @@ def take_turns(
     for round_number in range(rounds):
         first = round_number % len(names)
         for name in names[first:] + names[:first]:
+            getattr(contestants[name], "prepare", _nothing)()
             start = time.perf_counter()
             units = contestants[name]()
             rates[name].append(units / (time.perf_counter() - start))
@@ -108,8 +110,13 @@ def machine() -> str:
     )
 
 
+def _nothing() -> None:
+    pass
+
+
 def _growth(run: Callable[[], int]) -> float | None:
     """MiB by which the resident memory rose at most during `run`."""
+    getattr(run, "prepare", _nothing)()
     host_memory.start_peak()
     before = host_memory.resident_mib()
     run()

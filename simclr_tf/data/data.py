@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 import gin
 
+from simclr_tf.data import cache as memory_cache
 from simclr_tf.data import folder, tfds_source, tfrecord
 from simclr_tf.data.source import FileSource, Source
+from simclr_tf.distribute.tpu import tpu_name
 from simclr_tf.errors import RequestError
 
 
@@ -22,6 +25,7 @@ class Data:
     shuffle_buffer: int
     data_dir: str | None
     opened: Source | None = None
+    cache: str = "none"
 
     @property
     def name(self) -> str:
@@ -30,6 +34,27 @@ class Data:
 
     def train(self) -> Source:
         return self.opened or open_source(self.spec, self.train_split, self.data_dir)
+
+    def held(self, source: Source, tpu: str) -> Source:
+        """One of its sources, read into memory if the recipe says so.
+
+        Args:
+          source: to be read in every epoch.
+          tpu: the command line's `--tpu`.
+
+        Raises:
+          RequestError: it would not fit, or other processes are to read it.
+        """
+        if self.opened or self.cache == "none":
+            return source
+        name = tpu_name(tpu)
+        if name not in ("none", "local"):
+            raise RequestError(
+                "What data.cache holds is in this process. Received: "
+                f"data.cache = {self.cache!r} with --tpu={name}, whose workers read the data in "
+                "processes of their own. Bind data.cache = 'none'."
+            )
+        return memory_cache.hold(source, self.cache)
 
     def evaluation(self) -> Source:
         """The split to evaluate on, which must be one of its own.
@@ -80,6 +105,7 @@ def data(
     train_split: str = "train",
     eval_split: str = "test",
     shuffle_buffer: int = 8192,
+    cache: Literal["none", "encoded", "decoded"] = "none",
     *,
     data_dir: str | None,
 ) -> Data:
@@ -92,13 +118,15 @@ def data(
       train_split: split to train on.
       eval_split: labelled split to evaluate on; pretraining never opens it.
       shuffle_buffer: encoded images held in memory to shuffle record files.
+      cache: what is held in memory of the images to train on, where they are in files: the files
+        as they are, or (not of record files) their pixels, or nothing.
       data_dir: the command line's `--data_dir`.
     """
     if shuffle_buffer < 1:
         raise RequestError(f"data.shuffle_buffer must be at least 1. Received: {shuffle_buffer}.")
     if image_size < 8:
         raise RequestError(f"data.image_size must be at least 8 pixels. Received: {image_size}.")
-    return Data(source, image_size, train_split, eval_split, shuffle_buffer, data_dir)
+    return Data(source, image_size, train_split, eval_split, shuffle_buffer, data_dir, cache=cache)
 
 
 def open_source(spec: str, split: str, data_dir: str | None) -> Source:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from simclr_tf.augment.crop import center_crop_box
+from simclr_tf.augment import crop
 
 
 def image_shape(encoded: tf.Tensor) -> tf.Tensor:
@@ -12,14 +12,22 @@ def image_shape(encoded: tf.Tensor) -> tf.Tensor:
     return tf.cond(
         tf.io.is_jpeg(encoded),
         lambda: tf.image.extract_jpeg_shape(encoded)[:2],
-        lambda: tf.shape(_decode_any(encoded))[:2],
+        lambda: tf.shape(decode_any(encoded))[:2],
     )
 
 
-def decode_crops(encoded: tf.Tensor, boxes: tf.Tensor, size: int) -> tf.Tensor:
+def decode_any(encoded: tf.Tensor) -> tf.Tensor:
+    """The whole image, uint8 [H, W, 3]; of a moving one the first frame."""
+    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    return tf.ensure_shape(image, [None, None, 3])
+
+
+def decode_crops(encoded: tf.Tensor, boxes: tf.Tensor, size: int) -> list[tf.Tensor]:
     """Cuts boxes out of an encoded image and resizes each to size x size, bicubically.
 
-    A JPEG is decoded only where a box lies.
+    A JPEG is decoded once, and only the smallest rectangle that holds all boxes. Of an image whose
+    chroma is stored at half the resolution, the last column of that rectangle may differ by a few
+    levels from that of the whole image: its chroma lacks a neighbour to interpolate with.
 
     Args:
       encoded: string scalar.
@@ -27,15 +35,23 @@ def decode_crops(encoded: tf.Tensor, boxes: tf.Tensor, size: int) -> tf.Tensor:
       size: side of the result in pixels.
 
     Returns:
-      float32 [V, size, size, 3] in [0, 1].
+      V views, float32 [size, size, 3]: levels from 0 to 255, and beyond where the interpolation
+      overshoots; `crop.from_levels` brings them to [0, 1].
     """
-    num_boxes = boxes.shape[0]
-    crops = tf.cond(
+    corner, window = _window_around(boxes)
+    image, offset = tf.cond(
         tf.io.is_jpeg(encoded),
-        lambda: _jpeg_crops(encoded, boxes, num_boxes, size),
-        lambda: _any_crops(encoded, boxes, num_boxes, size),
+        lambda: (tf.image.decode_and_crop_jpeg(encoded, window, channels=3), corner),
+        lambda: (decode_any(encoded), tf.zeros_like(corner)),
     )
-    return tf.clip_by_value(crops, 0.0, 1.0)
+    image = tf.ensure_shape(image, [None, None, 3])
+    return [_cut_and_resize(image, box, offset, size) for box in tf.unstack(boxes)]
+
+
+def crops_of(image: tf.Tensor, boxes: tf.Tensor, size: int) -> list[tf.Tensor]:
+    """What `decode_crops` returns, of a decoded image, uint8 [H, W, 3]."""
+    corner = tf.zeros([2], tf.int32)
+    return [_cut_and_resize(image, box, corner, size) for box in tf.unstack(boxes)]
 
 
 def decode_center(encoded: tf.Tensor, size: int) -> tf.Tensor:
@@ -52,29 +68,20 @@ def decode_center(encoded: tf.Tensor, size: int) -> tf.Tensor:
     """
     height, width = tf.unstack(image_shape(encoded))
     whole = tf.reduce_all([height == size, width == size, size <= 32])
-    box = tf.where(whole, [0, 0, size, size], tf.stack(center_crop_box(height, width)))
-    return decode_crops(encoded, box[tf.newaxis], size)[0]
+    box = tf.where(whole, [0, 0, size, size], tf.stack(crop.center_crop_box(height, width)))
+    (view,) = decode_crops(encoded, box[tf.newaxis], size)
+    return crop.from_levels(view)
 
 
-def _jpeg_crops(encoded: tf.Tensor, boxes: tf.Tensor, num_boxes: int, size: int) -> tf.Tensor:
-    crops = (tf.image.decode_and_crop_jpeg(encoded, boxes[v], channels=3) for v in range(num_boxes))
-    return tf.stack([_resize(crop, size) for crop in crops])
+def _window_around(boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The smallest rectangle that holds all boxes: its y and x, and all of y, x, height, width."""
+    corner = tf.reduce_min(boxes[:, :2], axis=0)
+    end = tf.reduce_max(boxes[:, :2] + boxes[:, 2:], axis=0)
+    return corner, tf.concat([corner, end - corner], axis=0)
 
 
-def _any_crops(encoded: tf.Tensor, boxes: tf.Tensor, num_boxes: int, size: int) -> tf.Tensor:
-    image = _decode_any(encoded)
-    return tf.stack(
-        [_resize(tf.image.crop_to_bounding_box(image, *tf.unstack(boxes[v])), size)
-         for v in range(num_boxes)]
-    )  # fmt: skip
-
-
-def _decode_any(encoded: tf.Tensor) -> tf.Tensor:
-    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-    return tf.ensure_shape(image, [None, None, 3])
-
-
-def _resize(crop: tf.Tensor, size: int) -> tf.Tensor:
-    """As the reference: to [0, 1] first, bicubic without antialiasing."""
-    pixels = tf.image.convert_image_dtype(crop, tf.float32)
-    return tf.image.resize(pixels, [size, size], method="bicubic")
+def _cut_and_resize(image: tf.Tensor, box: tf.Tensor, offset: tf.Tensor, size: int) -> tf.Tensor:
+    """As the reference, bicubic without antialiasing; the kernel is slower from bytes."""
+    begin = tf.concat([box[:2] - offset, [0]], axis=0)
+    pixels = tf.slice(image, begin, tf.concat([box[2:], [3]], axis=0))
+    return tf.image.resize(tf.cast(pixels, tf.float32), [size, size], method="bicubic")

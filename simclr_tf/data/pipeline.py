@@ -5,20 +5,26 @@ of the N images once, in an order of its own, and global batch s takes positions
 What becomes of position p depends on (seed, p) alone, so a resumed run needs no saved data state,
 and the number of hosts or of parallel calls changes nothing. For files reached by number this
 holds exactly; record files are read in order, so there each host counts positions of its own shard.
+
+The policy runs here, or on the device by the same functions and keys: then a batch has uint8 images
+and the keys, and `ViewsPipeline.views`, which the replica function calls, makes the views of them.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import numpy as np
 import tensorflow as tf
 
 from simclr_tf.augment import keys as random_keys
 from simclr_tf.augment.crop import center_crop_box
+from simclr_tf.augment.host import box_sampler, view_augmenter
 from simclr_tf.augment.policy import Augmentation
-from simclr_tf.data import decode, records
+from simclr_tf.data import cache, decode, records
 from simclr_tf.data.bad_images import BadImages
 from simclr_tf.data.source import ArraySource, FileSource, RecordSource, Source
 from simclr_tf.distribute.strategy import HostSlice
@@ -39,6 +45,9 @@ class ViewsPipeline:
       bad_images: notes what does not decode.
       shuffle_buffer: encoded images held to shuffle record files; other sources need none.
       num_views: V, views of each image.
+      augment_on: where the policy runs. `device` ships images as uint8, a quarter of the bytes: of
+        a source in memory as they are, to be cropped on the device too, once for all views; of
+        other sources each view's crop, rounded.
     """
 
     source: Source
@@ -48,13 +57,20 @@ class ViewsPipeline:
     bad_images: BadImages
     shuffle_buffer: int = 8192
     num_views: int = 2
+    augment_on: Literal["host", "device"] = "host"
+
+    @property
+    def rounds_crops(self) -> bool:
+        """Whether crops are rounded to 1/255 before the policy: by at most 1/510."""
+        return self.augment_on == "device" and not isinstance(self.source, ArraySource)
 
     def dataset(self, host: HostSlice, start_step: int = 0) -> tf.data.Dataset:
         """Endless batches, one per replica in turn, from global step `start_step` on.
 
         Returns:
           A dataset of {'images': float32 [V*B, S, S, 3] in [0, 1], view 1 of all B images and then
-          view 2 of them; 'labels': int32 [B], -1 where unknown; 'index': int32 [B]}.
+          view 2 of them; 'labels': int32 [B], -1 where unknown; 'index': int32 [B]}. For the device
+          'images' is uint8, [B, H, W, 3] of a source in memory, and 'keys' is uint32 [V*B, 2].
         """
         with tf.device("/CPU:0"):
             if isinstance(self.source, ArraySource):
@@ -75,12 +91,35 @@ class ViewsPipeline:
 
     def element_spec(self, per_replica: int) -> dict[str, tf.TensorSpec]:
         """What `dataset` gives a replica of B = `per_replica` images."""
-        side = self.image_size
+        rows = self.num_views * per_replica
+        images = tf.TensorSpec([rows, self.image_size, self.image_size, 3], tf.float32)
+        keys = {}
+        if self.augment_on == "device":
+            plain = isinstance(self.source, ArraySource)
+            shape = [per_replica, *self.source.images.shape[1:]] if plain else images.shape
+            images = tf.TensorSpec(shape, tf.uint8)
+            keys = {"keys": tf.TensorSpec([rows, 2], tf.uint32)}
         return {
-            "images": tf.TensorSpec([self.num_views * per_replica, side, side, 3], tf.float32),
+            "images": images,
             "labels": tf.TensorSpec([per_replica], tf.int32),
             "index": tf.TensorSpec([per_replica], tf.int32),
-        }
+        } | keys
+
+    def views(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+        """The views of a batch of `dataset`: what of the augmentation is left to the device.
+
+        Part of the replica function: static shapes, and no op that XLA does not compile. Matrix
+        products, of which crop and blur are made, have the precision that the device gives float32.
+
+        Returns:
+          float32 [V*B, S, S, 3] in [0, 1].
+        """
+        images = batch["images"]
+        if self.augment_on == "host":
+            return images
+        if isinstance(self.source, ArraySource):
+            images = self._crop_plain(images, batch["keys"])
+        return self.augmentation(tf.image.convert_image_dtype(images, tf.float32), batch["keys"])
 
     def _from_array(self, source: ArraySource, host: HostSlice, start_step: int):
         images = tf.constant(source.images)
@@ -89,14 +128,15 @@ class ViewsPipeline:
         def views(positions: tf.Tensor):
             epoch, index = self._epoch_and_index(positions)
             keys = self._keys(epoch, index)
-            batch = tf.concat([tf.gather(images, index)] * self.num_views, axis=0)
-            crops = self.augmentation.crop(batch, keys, self.image_size)
-            return self._element(crops, keys, tf.gather(labels, index), index)
+            batch = tf.gather(images, index)
+            if self.augment_on == "host":
+                batch = self._crop_plain(batch, keys)
+            return self._element(batch, keys, tf.gather(labels, index), index)
 
         return self._in_chunks(_positions(host, start_step), views, host.per_replica)
 
     def _from_files(self, source: FileSource, host: HostSlice, start_step: int):
-        paths = tf.constant(source.paths)
+        paths = tf.constant([cache.location(path, source.cache) for path in source.paths])
         labels = _labels(source)
 
         def example(position: tf.Tensor) -> tf.data.Dataset:
@@ -131,15 +171,39 @@ class ViewsPipeline:
     def _batched_views(self, examples: tf.data.Dataset, load, host: HostSlice) -> tf.data.Dataset:
         """Loads the crops of single images in parallel, then augments them batch by batch."""
 
+        augment = view_augmenter(self.augmentation)
+        seed = tf.constant(self.seed, tf.int64)
+
         def views(crops, epoch, label, index, asked):
+            if self.augment_on == "host":
+                crops = tuple(
+                    augment(crop, seed, epoch, asked, number) for number, crop in enumerate(crops)
+                )
+            return crops, label, index, asked, epoch
+
+        def joined(images, *numbers):
+            """One batch of a window of examples; no view is copied but into the batch."""
+            in_order = functools.reduce(tf.data.Dataset.concatenate, images)
+            batches = in_order.batch(self.num_views * host.per_replica, drop_remainder=True)
+            return tf.data.Dataset.zip(
+                batches, *(n.batch(host.per_replica, drop_remainder=True) for n in numbers)
+            )
+
+        def element(images, label, index, asked, epoch):
             index = self.bad_images.compare(asked, index)
-            images = tf.concat(tf.unstack(crops, num=self.num_views, axis=1), axis=0)
-            return self._element(images, self._keys(epoch, asked), label, index)
+            on_host = self.augment_on == "host"
+            return {
+                "images": images,
+                "labels": tf.cast(label, tf.int32),
+                "index": tf.cast(index, tf.int32),
+            } | ({} if on_host else {"keys": self._keys(epoch, asked)})
 
         loaded = examples.interleave(
             load, cycle_length=16, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
-        return self._in_chunks(loaded, views, host.per_replica)
+        augmented = loaded.map(views, tf.data.AUTOTUNE)
+        windows = augmented.window(host.per_replica, drop_remainder=True)
+        return windows.flat_map(joined).map(element)
 
     def _in_chunks(
         self, examples: tf.data.Dataset, views: Callable, per_replica: int
@@ -148,7 +212,7 @@ class ViewsPipeline:
 
         Augmentation has several temporaries of its input's size: of a chunk, and not of a batch.
         """
-        chunk = _chunk_size(per_replica)
+        chunk = _chunk_size(per_replica) if self.augment_on == "host" else per_replica
         dataset = examples.batch(chunk, drop_remainder=True).map(views, tf.data.AUTOTUNE)
         if chunk == per_replica:
             return dataset
@@ -170,27 +234,41 @@ class ViewsPipeline:
         If none does, it is a black image with number -1: the position is filled, so that later
         ones stay in place, and the failure is noted like any other.
         """
-        black = tf.zeros([self.num_views, self.image_size, self.image_size, 3])
-        nothing = (black, epoch, tf.constant(-1, tf.int64), tf.constant(-1, tf.int64), index)
-        loaded = tf.data.Dataset.from_tensor_slices(candidates).map(load).ignore_errors()
-        return loaded.concatenate(tf.data.Dataset.from_tensors(nothing)).take(1)
+        none = tf.constant(-1, tf.int64)
+        shape = [self.image_size, self.image_size, 3]
 
-    def _crops(self, encoded: tf.Tensor, epoch: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-        keys = self._keys(epoch[tf.newaxis], index[tf.newaxis])
-        height, width = tf.unstack(decode.image_shape(encoded))
-        boxes = self.augmentation.sample_boxes(
-            keys, tf.repeat(height, self.num_views), tf.repeat(width, self.num_views)
-        )
-        return decode.decode_crops(
-            encoded, tf.ensure_shape(boxes, [self.num_views, 4]), self.image_size
+        def nothing(epoch: tf.Tensor, index: tf.Tensor):
+            black = tf.zeros(shape, tf.uint8 if self.rounds_crops else tf.float32)
+            return (black,) * self.num_views, epoch, none, none, index
+
+        loaded = tf.data.Dataset.from_tensor_slices(candidates).map(load).ignore_errors()
+        last = tf.data.Dataset.from_tensors((epoch, index)).map(nothing)
+        return loaded.concatenate(last).take(1)
+
+    def _crops(self, stored: tf.Tensor, epoch: tf.Tensor, index: tf.Tensor) -> tuple:
+        """The crops of an image's views, V of [S, S, 3]: float32 levels, or uint8 if rounded."""
+        decoded = self.source.cache == "decoded"
+        image = cache.pixels(stored) if decoded else stored
+        height, width = tf.unstack(tf.shape(image)[:2] if decoded else decode.image_shape(image))
+        sample = box_sampler(self.augmentation, self.num_views)
+        boxes = sample(tf.constant(self.seed, tf.int64), epoch, index, height, width)
+        crop_out = decode.crops_of if decoded else decode.decode_crops
+        crops = crop_out(image, boxes, self.image_size)
+        return tuple(map(_rounded, crops) if self.rounds_crops else crops)
+
+    def _crop_plain(self, images: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
+        """A crop for each key of uint8 images [B, H, W, 3] in memory: float32 [V*B, S, S, 3]."""
+        return self.augmentation.crop(
+            tf.concat([images] * self.num_views, axis=0), keys, self.image_size
         )
 
     def _element(self, images, keys, labels, index) -> dict[str, tf.Tensor]:
+        on_host = self.augment_on == "host"
         return {
-            "images": self.augmentation(images, keys),
+            "images": self.augmentation(images, keys) if on_host else images,
             "labels": tf.cast(labels, tf.int32),
             "index": tf.cast(index, tf.int32),
-        }
+        } | ({} if on_host else {"keys": keys})
 
     def _epoch_and_index(self, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The epoch that a position belongs to, and the image that has this place in its order."""
@@ -269,6 +347,11 @@ def _chunk_size(per_replica: int) -> int:
     """The largest divisor of a batch up to 256; the batch itself if its divisors are small."""
     divisors = [n for n in range(64, 257) if per_replica % n == 0]
     return divisors[-1] if divisors else per_replica
+
+
+def _rounded(levels: tf.Tensor) -> tf.Tensor:
+    """Levels as `decode.decode_crops` gives them, to the nearest of the 256 of uint8."""
+    return tf.cast(tf.clip_by_value(levels, 0.0, 255.0) + 0.5, tf.uint8)
 
 
 def _labels(source: ArraySource | FileSource) -> tf.Tensor:

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from simclr_tf.data import cache
 from simclr_tf.data.source import RECORDS_PER_FILE, RecordFile, RecordSource
 from simclr_tf.distribute.strategy import HostSlice
 from simclr_tf.errors import RequestError
 
 _READERS = 16
+_SECOND_SEED = 1
 
 
 def epochs(
@@ -37,12 +39,18 @@ def epochs(
         )
 
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+        # The second seed of `shuffle` below: else it is the program's global one, which the order
+        # would depend on, and which TensorFlow 2.21 cannot combine with a tensor if it is 0.
+        tf.compat.v1.set_random_seed(seed or _SECOND_SEED)
         order = tf.random.experimental.stateless_shuffle(
             tf.range(len(mine)), tf.stack([tf.cast(seed, tf.int64), epoch])
         )
         files = tf.data.Dataset.from_tensor_slices(order)
         records = files.interleave(
-            _reader(mine), cycle_length=_READERS, num_parallel_calls=_READERS, deterministic=True
+            _reader(source, mine),
+            cycle_length=_READERS,
+            num_parallel_calls=_READERS,
+            deterministic=True,
         )
         if not by_file:
             records = records.shard(host.num_hosts, host.index)
@@ -59,12 +67,12 @@ def epochs(
 def in_order(source: RecordSource) -> tf.data.Dataset:
     """Every record once, in the order of the files: (encoded image, label, index)."""
     files = list(enumerate(source.files))
-    records = tf.data.Dataset.range(len(files)).flat_map(_reader(files))
+    records = tf.data.Dataset.range(len(files)).flat_map(_reader(source, files))
     return records.map(lambda record: (*source.parse(record["record"]), record["index"]))
 
 
-def _reader(files: Sequence[tuple[int, RecordFile]]):
-    paths = tf.constant([file.path for _, file in files])
+def _reader(source: RecordSource, files: Sequence[tuple[int, RecordFile]]):
+    paths = tf.constant([cache.location(file.path, source.cache) for _, file in files])
     numbers = tf.constant([number for number, _ in files], tf.int64)
     skips = tf.constant([file.skip for _, file in files], tf.int64)
     counts = tf.constant([file.count for _, file in files], tf.int64)

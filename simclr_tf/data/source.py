@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 import tensorflow as tf
@@ -25,11 +26,13 @@ class Source:
       name: as the recipe and the run's plan say it.
       num_examples: how many images there are.
       class_names: the names of the classes, in the order of the labels, or None without labels.
+      cache: which copies of its files `simclr_tf.data.cache.hold` has made, to be read instead.
     """
 
     name: str
     num_examples: int
     class_names: Sequence[str] | None
+    cache: Literal["none", "encoded", "decoded"] = "none"
 
     @property
     def num_classes(self) -> int | None:

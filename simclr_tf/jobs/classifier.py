@@ -136,6 +136,7 @@ def train_classifier(
         source = class_balanced(labelled(recipe.train()), asked.label_share, seed)
         test = labelled(recipe.evaluation())
         _check_classes(source, test)
+        source = recipe.held(source, context.tpu)
         policy = fast_precision(replicas) if precision == "auto" else precision
         schedule = learning_rate(
             base=base_learning_rate,

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import gin
+import tensorflow as tf
 
 import simclr_tf
 from simclr_tf.data.data import Data, data
@@ -105,11 +106,13 @@ class _Step:
 def _lower_step(run: Pretraining) -> _Step:
     replicas = run.plan.num_replicas
     per_replica = run.plan.global_batch_size // replicas
+    side = run.plan.image_size
+    views = tf.TensorSpec([run.plan.num_views * per_replica, side, side, 3])
     spec = run.pipeline.element_spec(per_replica)
     return _Step(
         stablehlo=lower(run.strategy, run.train_step(), spec).stablehlo,
         per_replica=per_replica,
-        model_flop=training_flop(run.simclr, spec["images"]),
+        model_flop=training_flop(run.simclr, views),
     )
 
 

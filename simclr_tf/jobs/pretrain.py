@@ -19,6 +19,7 @@ from simclr_tf.distribute.strategy import (
     create_strategy,
     fast_precision,
 )
+from simclr_tf.errors import RequestError
 from simclr_tf.jobs import Context
 from simclr_tf.jobs.building import build_simclr, requests_checked
 from simclr_tf.jobs.pretraining import Pretraining, train_and_export
@@ -44,6 +45,7 @@ def pretrain(
     strategy: Callable[..., tf.distribute.Strategy] = create_strategy,
     global_batch_size: int = 4096,
     microbatch_size: int | None = None,
+    augment_on: Literal["host", "device"] = "host",
     epochs: float | Callable[..., float] = 100.0,
     precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto",
     online_probe: bool = True,
@@ -70,6 +72,9 @@ def pretrain(
         train on a larger batch than fits; it divides `global_batch_size`. The loss and its gradient
         are those of the whole batch, at the cost of a second forward pass; batch normalization
         takes the statistics of a micro-batch. None works off the batch at once.
+      augment_on: where flip, colours and blur are computed. `device` is for steps that wait for
+        data: the host ships uint8 crops, or of data in memory plain images, which the device crops
+        too. The views are the same, but that crops of files are rounded to 1/255.
       epochs: passes over the data, or a function of `num_examples` that says how many.
       precision: what the networks compute in, `auto` for what is fastest on the device;
         statistics, loss and weights are float32.
@@ -101,6 +106,7 @@ def pretrain(
         schedule = learning_rate(
             epochs=length, num_examples=source.num_examples, global_batch=global_batch_size
         )
+        source = recipe.held(source, context.tpu)
         pipeline = ViewsPipeline(
             source=source,
             augmentation=augmentation(),
@@ -108,7 +114,9 @@ def pretrain(
             seed=seed,
             bad_images=BadImages(source),
             shuffle_buffer=recipe.shuffle_buffer,
+            augment_on=augment_on,
         )
+        _check_place(pipeline)
         with replicas.scope():
             simclr = build_simclr(
                 encoder,
@@ -131,9 +139,16 @@ def pretrain(
         image_size=recipe.image_size,
         global_batch_size=global_batch_size,
         microbatch_size=microbatch_size,
+        augment_on=augment_on,
         epochs=length,
         precision=policy,
     )
+    settings = {
+        **plan.settings(precision, seed),
+        "microbatch_size": microbatch_size,
+        # For data in memory both places give the same views, so that a run may change it.
+        "augment_on": augment_on if pipeline.rounds_crops else None,
+    }
     return then(
         Pretraining(
             context=context,
@@ -146,7 +161,7 @@ def pretrain(
             loss=loss,
             encoder=encoder,
             projection_head=projection_head,
-            settings={**plan.settings(precision, seed), "microbatch_size": microbatch_size},
+            settings=settings,
             steps_per_loop=steps_per_loop,
             checkpoint_every_steps=checkpoint_every_steps,
             keep_checkpoints=keep_checkpoints,
@@ -158,3 +173,13 @@ def _check_positive(**values: int) -> None:
     for name, value in values.items():
         if value < 1:
             raise ValueError(f"pretrain.{name} must be at least 1. Received: {value}.")
+
+
+def _check_place(pipeline: ViewsPipeline) -> None:
+    if pipeline.augment_on == "device" and not pipeline.augmentation.compiles:
+        names = ", ".join(entry.name for entry in pipeline.augmentation.policy)
+        raise RequestError(
+            "A policy on the device must consist of this package's own ops. Received: "
+            f"pretrain.augment_on = 'device' with {names}; tensorflow-addons has ops without an "
+            "XLA kernel. Bind pretrain.augment_on = 'host', or leave its ops out."
+        )

@@ -62,7 +62,13 @@ class Pretraining:
 
     def train_step(self) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
         """The replica function."""
-        return make_train_step(self.simclr, self.optimizer, self.loss, self.plan.num_microbatches)
+        return make_train_step(
+            self.simclr,
+            self.optimizer,
+            self.loss,
+            self.plan.num_microbatches,
+            self.pipeline.views,
+        )
 
 
 def train_and_export(run: Pretraining) -> str:

@@ -32,7 +32,7 @@ def first_views(pipeline: ViewsPipeline, count: int = 16) -> np.ndarray:
     """
     count = min(count, pipeline.source.num_examples)
     host = HostSlice(index=0, num_hosts=1, replicas=1, per_replica=count)
-    images = next(iter(pipeline.dataset(host)))["images"].numpy()
+    images = pipeline.views(next(iter(pipeline.dataset(host)))).numpy()
     pipeline.bad_images.check()
     found = np.stack(np.split(images, pipeline.num_views), axis=1)
     _check_views(found)

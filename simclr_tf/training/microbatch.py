@@ -6,15 +6,17 @@ a negative of all others, but all that it has of an image are its projections. A
 those, part after part; the loss of all of them gives the gradient with respect to each; a second
 pass computes a part again, now with its activations, and takes its gradient from there.
 
-Both passes see the same views, and nothing in the networks is random, so the second repeats the
-first. Batch normalization takes the statistics of a part (over all replicas), in both passes, and
-updates the moving ones in the second, once for each part.
+Both passes see the same views, which augmentation on the device makes of the same keys, and nothing
+in the networks is random, so the second repeats the first. Batch normalization takes the statistics
+of a part (over all replicas), in both passes, and updates the moving ones in the second, once for
+each part.
 
 Legend: B examples per replica, H W C image, P projection, n parts of B / n examples.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -31,25 +33,29 @@ def gradients_in_microbatches(
     contrastive_loss: Callable[[tf.Tensor], tuple[tf.Tensor, dict[str, tf.Tensor]]],
     batch: dict[str, tf.Tensor],
     count: int,
+    views: Callable[[dict[str, tf.Tensor]], tf.Tensor] = operator.itemgetter("images"),
 ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
     """What `gradients_at_once` returns, from two passes over the parts of a batch.
 
     Args:
       simclr: the models.
       contrastive_loss: projections of this replica -> (its share of the loss, shares of metrics).
-      batch: {'images': [2B, H, W, C], 'labels': [B]}, view 1 of all examples, then view 2.
+      batch: 'labels' [B] and what `views` takes; every tensor has B rows, or 2B of which the first
+        B are for view 1.
       count: n, which divides B.
+      views: some examples' rows of each of the batch's tensors -> their images, view 1 of all and
+        then view 2: [2B, H, W, C] of all examples.
 
     Returns:
       This replica's shares of the step's numbers, and of all trainable variables' gradients.
     """
     variables = [v.value for v in simclr.trainable_variables]
-    rows = batch["images"].shape[0] // count
+    rows = 2 * batch["labels"].shape[0] // count
     dim = simclr.projection_head.outputs[-1].shape[-1]
 
     def embed(i, parts):
         with statistics_kept():
-            z = forward(simclr, _part(batch, i, count)["images"], training=True).projection
+            z = forward(simclr, views(_part(batch, i, count)), training=True).projection
         return tf.tensor_scatter_nd_update(parts, [[i]], z[tf.newaxis])
 
     parts = _for_each_part(count, embed, tf.zeros([count, rows, dim]))
@@ -62,8 +68,9 @@ def gradients_in_microbatches(
     def learn(i, state):
         gradients, probe = state
         part = _part(batch, i, count)
+        images = views(part)
         with tf.GradientTape() as tape:
-            outputs = forward(simclr, part["images"], training=True)
+            outputs = forward(simclr, images, training=True)
             means = probe_numbers(outputs.probe_logits, part["labels"])
             shares = {name: mean / count for name, mean in means.items()}
             # Its gradient with respect to the projections, which is all that counts, is `slopes`.
@@ -80,11 +87,14 @@ def gradients_in_microbatches(
 
 
 def _part(batch: dict[str, tf.Tensor], i: tf.Tensor, count: int) -> dict[str, tf.Tensor]:
-    """Both views, and the labels, of part `i` of the examples."""
-    image = batch["images"].shape[1:]
-    views = tf.gather(tf.reshape(batch["images"], [2, count, -1, *image]), i, axis=1)
-    labels = tf.gather(tf.reshape(batch["labels"], [count, -1]), i)
-    return {"images": tf.reshape(views, [-1, *image]), "labels": labels}
+    """What part `i` of the examples has of every tensor: its rows, or those of both views."""
+    size = batch["labels"].shape[0] // count
+
+    def rows_of_part(tensor: tf.Tensor) -> tf.Tensor:
+        parts = tf.reshape(tensor, [-1, count, size, *tensor.shape[1:]])
+        return tf.reshape(tf.gather(parts, i, axis=1), [-1, *tensor.shape[1:]])
+
+    return {name: rows_of_part(tensor) for name, tensor in batch.items()}
 
 
 def _by_views(parts: tf.Tensor) -> tf.Tensor:

@@ -32,6 +32,7 @@ class Plan:
     optimizer: str
     precision: str
     num_views: int = 2
+    augment_on: str = "host"
     microbatch_size: int | None = None
 
     @classmethod
@@ -80,8 +81,10 @@ class Plan:
         batch = self.global_batch_size
         lines = {
             "data": f"{self.source.name}, {self.source.num_examples:,} images, "
-            + (f"{classes} classes" if classes else "no labels"),
-            "views": f"{self.num_views} of {self.image_size} x {self.image_size} pixels an image",
+            + (f"{classes} classes" if classes else "no labels")
+            + (f", held in memory ({self.source.cache})" if self.source.cache != "none" else ""),
+            "views": f"{self.num_views} of {self.image_size} x {self.image_size} pixels an image, "
+            f"augmented on the {self.augment_on}",
             "model": ", ".join(
                 f"{name} {_size(model)}" for name, model in simclr.groups().items() if model.weights
             )

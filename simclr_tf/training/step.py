@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 
 import keras
@@ -33,6 +34,7 @@ def make_train_step(
     optimizer: keras.optimizers.Optimizer,
     contrastive_loss: Callable[[tf.Tensor], tuple[tf.Tensor, dict[str, tf.Tensor]]],
     num_microbatches: int = 1,
+    views: Callable[[dict[str, tf.Tensor]], tf.Tensor] = operator.itemgetter("images"),
 ) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
     """Builds the replica function.
 
@@ -45,18 +47,21 @@ def make_train_step(
       contrastive_loss: projections of this replica -> (its share of the loss, shares of metrics).
       num_microbatches: parts that a replica's batch, which they must divide, is worked off in, to
         have the activations of one part in memory. The loss remains that of the whole batch.
+      views: a batch, or of each of its tensors the rows of some examples -> the images of view 1
+        and then of view 2, float32 [2B, H, W, C]. What of the augmentation runs on the device.
 
     Returns:
-      A function of {'images': [2B, H, W, C], 'labels': [B]} to the step's numbers over the global
-      batch, float32 [len(metric_names(simclr))], equal on every replica.
+      A function of a batch, {'labels': [B]} and what `views` takes, to the step's numbers over the
+      global batch, float32 [len(metric_names(simclr))], equal on every replica.
     """
 
     def train_step(batch: dict[str, tf.Tensor]) -> tf.Tensor:
         if num_microbatches == 1:
-            numbers, gradients = gradients_at_once(simclr, contrastive_loss, batch)
+            made = {"images": views(batch), "labels": batch["labels"]}
+            numbers, gradients = gradients_at_once(simclr, contrastive_loss, made)
         else:
             numbers, gradients = gradients_in_microbatches(
-                simclr, contrastive_loss, batch, num_microbatches
+                simclr, contrastive_loss, batch, num_microbatches, views
             )
         optimizer.apply_gradients(zip(gradients, simclr.trainable_variables, strict=True))
         numbers["loss"] = numbers["contrastive_loss"] + numbers.get("probe_loss", 0.0)

@@ -99,6 +99,20 @@ def test_going_on_at_a_step_gives_what_came_then(source):
             np.testing.assert_array_equal(value, whole[start][name], err_msg=name)
 
 
+@pytest.mark.parametrize("seed", [0, 3])
+def test_the_global_seed_changes_nothing(record_files, seed):
+    """Which is the run's own from when its networks are built, and 0 by default."""
+    source = tfrecord.open_tfrecord(record_files(6))
+    found = []
+    try:
+        for global_seed in (None, 0, 5):
+            tf.random.set_seed(global_seed)
+            found.append([list(b["index"]) for b in batches(source, 3, seed=seed)])
+    finally:
+        tf.random.set_seed(None)
+    assert found[0] == found[1] == found[2]
+
+
 def test_parallelism_changes_nothing(source, monkeypatch):
     parallel = batches(source, 4)
     monkeypatch.setattr(tf.data, "AUTOTUNE", 1)

@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from simclr_tf.augment.policy import augmentation
+from simclr_tf.data.bad_images import BadImages
+from simclr_tf.data.pipeline import ViewsPipeline
+from simclr_tf.data.source import ArraySource
 from simclr_tf.distribute.batch_norm import SyncBatchNormalization
 from simclr_tf.distribute.lowering import LoweringStrategy, lower
-from simclr_tf.distribute.strategy import simulated_replicas
+from simclr_tf.distribute.strategy import HostSlice, simulated_replicas
 from simclr_tf.jobs.building import build_simclr
 from simclr_tf.models.heads import projection_head
 from simclr_tf.models.resnet import resnet
@@ -107,6 +111,31 @@ def test_one_part_is_the_whole_batch(build_tiny):
     batch = part(*views_and_labels(), slice(None))
     at_once = tf.function(lambda: gradients_at_once(simclr, LOSS, batch))()
     compare(tf.function(lambda: gradients_in_microbatches(simclr, LOSS, batch, 1))(), at_once)
+
+
+def test_views_that_the_step_makes_are_the_same_in_parts():
+    """Of what is shipped, both passes augment a part at a time, by the keys of its own examples."""
+    rng = np.random.default_rng(2)
+    images = rng.integers(0, 256, (BATCH, SIZE, SIZE, 3), np.uint8)
+    source = ArraySource(
+        name="arrays", num_examples=BATCH, class_names=None, images=images, labels=None
+    )
+    pipeline = ViewsPipeline(
+        source=source,
+        augmentation=augmentation(policy=(("flip", 0.5), ("color_jitter", 0.8))),
+        image_size=SIZE,
+        seed=0,
+        bad_images=BadImages(source),
+        augment_on="device",
+    )
+    host = HostSlice(index=0, num_hosts=1, replicas=1, per_replica=BATCH)
+    batch = next(iter(pipeline.dataset(host)))
+    made = {"images": pipeline.views(batch), "labels": batch["labels"]}
+    simclr = build_unmixed()
+    compare(
+        tf.function(lambda: gradients_in_microbatches(simclr, LOSS, batch, 4, pipeline.views))(),
+        tf.function(lambda: gradients_in_microbatches(simclr, LOSS, made, 4))(),
+    )
 
 
 @pytest.mark.slow

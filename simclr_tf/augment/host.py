@@ -1,0 +1,62 @@
+"""Augmentation on a host's CPU: one view at a time, while it is in the cache, in compiled code.
+
+An accelerator takes a whole batch through each op. On a CPU the temporaries of a batch of photos
+fall out of the caches, and every example pays for ops that only others drew; one view at a time is
+several times as fast. XLA compiles each function once for a process and a shape of its arguments.
+
+Shapes: V views of an image, S side of a view.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from simclr_tf.augment import keys as random_keys
+from simclr_tf.augment.crop import from_levels
+from simclr_tf.augment.policy import Augmentation
+
+
+@functools.cache
+def box_sampler(augmentation: Augmentation, num_views: int) -> Callable[..., tf.Tensor]:
+    """A compiled function that draws the boxes of an image's views.
+
+    Returns:
+        (seed int64, epoch int64, index int64, height int32, width int32) -> int32 [V, 4], as
+        `Augmentation.sample_boxes` with the keys of the image's views.
+    """
+
+    @tf.function(jit_compile=True, autograph=False)
+    def boxes(
+        seed: tf.Tensor, epoch: tf.Tensor, index: tf.Tensor, height: tf.Tensor, width: tf.Tensor
+    ) -> tf.Tensor:
+        keys = random_keys.example_keys(seed, epoch, index, tf.range(num_views))
+        heights, widths = tf.repeat(height, num_views), tf.repeat(width, num_views)
+        boxes = augmentation.sample_boxes(keys, heights, widths)
+        return tf.ensure_shape(boxes, [num_views, 4])
+
+    return boxes
+
+
+@functools.cache
+def view_augmenter(augmentation: Augmentation) -> Callable[..., tf.Tensor]:
+    """A compiled function that applies the policy to one view.
+
+    Of a policy with an op that XLA may not know, tensorflow-addons', it is not compiled.
+
+    Returns:
+        (view float32 [S, S, 3] in levels as `crop.from_levels` takes them, seed int64, epoch int64,
+        index int64, number of the view int32) -> float32 [S, S, 3] in [0, 1], as the augmentation
+        with the view's key.
+    """
+
+    @tf.function(jit_compile=augmentation.compiles, autograph=False)
+    def augment(
+        view: tf.Tensor, seed: tf.Tensor, epoch: tf.Tensor, index: tf.Tensor, number: tf.Tensor
+    ) -> tf.Tensor:
+        key = random_keys.example_keys(seed, epoch, index, number)
+        return augmentation(from_levels(view)[None], key[None])[0]
+
+    return augment

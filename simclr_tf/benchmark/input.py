@@ -1,0 +1,161 @@
+"""What a recipe's input pipeline costs on this host, beside decoding alone and the plain recipe.
+
+An image counts once, and stands for its two views. The first table compares by the clock, in
+rounds; the second gives processor time, which other programs disturb less.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+
+import tensorflow as tf
+
+from simclr_tf.augment.host import box_sampler, view_augmenter
+from simclr_tf.benchmark import plain_recipe
+from simclr_tf.benchmark.timing import table, take_turns
+from simclr_tf.data import decode
+from simclr_tf.data.pipeline import ViewsPipeline
+from simclr_tf.data.source import ArraySource, FileSource
+from simclr_tf.distribute.strategy import HostSlice
+from simclr_tf.jobs.pretraining import Pretraining
+
+PLAIN, OURS = "plain recipe", "this pipeline"
+READ, DECODED, CROPPED, AUGMENTED = "reading", "decoding alone", "crops", "crops and policy"
+_LARGEST_BATCH = 64
+# Enough images for some seconds a contestant and round, whatever their size.
+_PIXELS_IN_A_ROUND = 512 * 224 * 224
+
+
+def measure(run: Pretraining, rounds: int) -> str:
+    """Times the pipeline of a recipe in turns with its baselines and its stages.
+
+    Args:
+      run: whose pipeline is measured, with at most 64 images a batch; encoded images are JPEGs.
+      rounds: how often each contestant is timed.
+
+    Returns:
+      The tables, as text.
+
+    Raises:
+      RequestError: the policy has an op that the plain recipe has not.
+    """
+    pipeline = run.pipeline
+    replicas = run.strategy.num_replicas_in_sync
+    batch = min(_LARGEST_BATCH, run.plan.global_batch_size // replicas)
+    batches = max(1, _PIXELS_IN_A_ROUND // (pipeline.image_size**2 * batch))
+    contestants = {
+        name: Reader(dataset, batch, batches) for name, dataset in datasets(pipeline, batch).items()
+    }
+    timings = take_turns(contestants, rounds=rounds, baseline=PLAIN)
+    policy = ", ".join(entry.name for entry in pipeline.augmentation.policy)
+    return "\n".join(
+        [
+            f"{pipeline.source.name}: pairs of views of {pipeline.image_size} px (crop, {policy}), "
+            f"{batches} batches of {batch} images a round, {rounds} rounds",
+            "",
+            table(timings, "images"),
+            "",
+            _processor_table({name: reader.milliseconds for name, reader in contestants.items()}),
+        ]
+    )
+
+
+class Reader:
+    """Reads images of a data set that has started, and notes the processor time of each turn."""
+
+    def __init__(self, dataset: tf.data.Dataset, batch: int, batches: int):
+        self._dataset = dataset.take(batches + 1)
+        self._images = batch * batches
+        self._batches: Iterator = iter(())
+        self.milliseconds: list[float] = []
+
+    def prepare(self) -> None:
+        """Up to the first batch, which waits for what a run waits for only once."""
+        self._batches = iter(self._dataset)
+        next(self._batches)
+
+    def __call__(self) -> int:
+        start = time.process_time()
+        for _ in self._batches:
+            pass
+        self.milliseconds.append((time.process_time() - start) / self._images * 1e3)
+        return self._images
+
+
+def datasets(pipeline: ViewsPipeline, batch: int) -> dict[str, tf.data.Dataset]:
+    """Endless batches: the baselines, the stages that come before the whole, and the whole.
+
+    The policy is a stage where it runs on the host.
+    """
+    augmentation, size = pipeline.augmentation, pipeline.image_size
+    host = HostSlice(index=0, num_hosts=1, replicas=1, per_replica=batch)
+
+    def plain(of: Callable) -> Callable:
+        return lambda _, image: of(image, augmentation, size)
+
+    with tf.device("/CPU:0"):
+        if isinstance(pipeline.source, ArraySource):
+            pixels = tf.data.Dataset.from_tensor_slices(pipeline.source.images).repeat()
+            plain_views = _batches(pixels.enumerate(), plain(plain_recipe.views_of_pixels), batch)
+            return {PLAIN: plain_views, OURS: pipeline.dataset(host)}
+        encoded = _encoded(pipeline).enumerate()
+        zero = tf.constant(0, tf.int64)
+        sample, augment = box_sampler(augmentation, 2), view_augmenter(augmentation)
+
+        def decoded(_: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
+            # Images differ in size: their number is batched, and depends on all pixels.
+            return tf.size(tf.io.decode_jpeg(image, channels=3))
+
+        def cropped(number: tf.Tensor, image: tf.Tensor) -> list[tf.Tensor]:
+            boxes = sample(zero, zero, number, *tf.unstack(decode.image_shape(image)))
+            return decode.decode_crops(image, boxes, size)
+
+        def augmented(number: tf.Tensor, image: tf.Tensor) -> tuple:
+            crops = cropped(number, image)
+            return tuple(augment(crop, zero, zero, number, view) for view, crop in enumerate(crops))
+
+        found = {
+            PLAIN: _batches(encoded, plain(plain_recipe.views_of_decoded), batch),
+            f"{PLAIN}, a decoding for each view": _batches(
+                encoded, plain(plain_recipe.views_of_encoded), batch
+            ),
+            READ: _batches(encoded, lambda _, image: image, batch),
+            DECODED: _batches(encoded, decoded, batch),
+            CROPPED: _batches(encoded, lambda *image: tuple(cropped(*image)), batch),
+        }
+        if pipeline.augment_on == "host":
+            found[AUGMENTED] = _batches(encoded, augmented, batch)
+        return found | {OURS: pipeline.dataset(host)}
+
+
+def _encoded(pipeline: ViewsPipeline) -> tf.data.Dataset:
+    source = pipeline.source
+    if isinstance(source, FileSource):
+        return tf.data.Dataset.from_tensor_slices(list(source.paths)).repeat().map(tf.io.read_file)
+    paths = [file.path for file in source.files]
+    return tf.data.TFRecordDataset(paths).repeat().map(lambda record: source.parse(record)[0])
+
+
+def _batches(images: tf.data.Dataset, views: Callable, batch: int) -> tf.data.Dataset:
+    """As the reference: in parallel, in any order."""
+    mapped = images.map(views, tf.data.AUTOTUNE, deterministic=False)
+    return mapped.batch(batch, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+
+def _processor_table(milliseconds: dict[str, list[float]]) -> str:
+    """Medians without the turn that does not count; and, of stages, what each adds."""
+    spent = {name: statistics.median(times[1:]) for name, times in milliseconds.items()}
+    lines = ["| | processor ms an image | ratio |", "| --- | ---: | ---: |"]
+    for name, time_of_image in spent.items():
+        lines.append(f"| {name} | {time_of_image:.2f} | {spent[PLAIN] / time_of_image:.2f} |")
+    if AUGMENTED in spent:
+        ends = [0.0, spent[READ], spent[CROPPED], spent[AUGMENTED], spent[OURS]]
+        names = ["reading", "decoding, cropping and resizing", "policy", "order, batches"]
+        shares = (
+            f"{name} {(end - start) / ends[-1]:.0%}"
+            for name, start, end in zip(names, ends[:-1], ends[1:], strict=True)
+        )
+        lines += ["", f"Shares of {OURS}'s processor time: {', '.join(shares)}."]
+    return "\n".join(lines)

@@ -1,0 +1,138 @@
+"""`data.cache`: a data set's files, or their pixels, held in memory and read from there.
+
+The copies lie in TensorFlow's file system in memory (`ram://`), from which whatever reads files can
+read. So images keep their numbers and their order, and what does not decode is replaced and noted
+as ever.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import time
+import urllib.parse
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from simclr_tf.data import decode, memory
+from simclr_tf.data.source import ArraySource, FileSource, RecordSource, Source
+from simclr_tf.errors import RequestError
+
+_ROOT = "ram://simclr_tf"
+_GIB = 2**30
+# Of the memory that is available; the rest is for batches, networks and the library.
+_LARGEST_SHARE = 0.8
+# Reads at a time: of a file system over a network many are under way at once.
+_READERS = 16
+
+
+def location(path: str, cache: str) -> str:
+    """Where the bytes of `path` are read: there, or from the copy that `hold` made."""
+    return path if cache == "none" else f"{_ROOT}/{cache}/{urllib.parse.quote(path, safe='')}"
+
+
+def hold(source: Source, cache: str) -> Source:
+    """Reads a source into memory, once, and returns the source that is read from there.
+
+    Args:
+      source: of files or records; one that is in memory already is returned as it is.
+      cache: `none`, `encoded` (the files as they are) or `decoded` (uint8 pixels, for files).
+
+    Raises:
+      RequestError: it would not fit, or is of record files and to be decoded.
+    """
+    if cache == "none" or isinstance(source, ArraySource):
+        return source
+    if isinstance(source, RecordSource):
+        if cache == "decoded":
+            raise RequestError(
+                "Decoded images can be held of files of their own, which are reached by number. "
+                f"Received: data.cache = 'decoded' with {source.name}, whose records are read in "
+                "order. Bind data.cache = 'encoded', or give the images as data.source = 'folder:'."
+            )
+        paths = sorted({file.path for file in source.files})
+    else:
+        paths = list(source.paths)
+    with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
+        sizes = pool.map(_decoded_size if cache == "decoded" else _file_size, paths)
+        total = sum(sizes)
+        _check_fits(total, source, cache)
+        start = time.perf_counter()
+        list(pool.map(lambda path: _remove(location(path, cache)), paths))
+        if cache == "decoded":
+            _decode(paths)
+        else:
+            list(pool.map(_copy, paths))
+    seconds = time.perf_counter() - start
+    logging.info("%s: %.2f GiB in memory, read in %.0f s", source.name, total / _GIB, seconds)
+    return dataclasses.replace(source, cache=cache)
+
+
+def pixels(copy: tf.Tensor) -> tf.Tensor:
+    """The image uint8 [H, W, 3] of a decoded copy, a string scalar."""
+    flat = tf.io.decode_raw(copy, tf.uint8)
+    shape = tf.bitcast(tf.reshape(flat[:8], [2, 4]), tf.int32)
+    return tf.reshape(flat[8:], [shape[0], shape[1], 3])
+
+
+def _file_size(path: str) -> int:
+    return tf.io.gfile.stat(path).length
+
+
+def _decoded_size(path: str) -> int:
+    """By the file's header; 0 of what is no image, and so will not be held."""
+    from PIL import Image  # comes with matplotlib
+
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file, Image.open(file) as image:
+            return 3 * image.width * image.height
+    except (OSError, ValueError, SyntaxError, tf.errors.OpError):
+        return 0
+
+
+def _check_fits(total: int, source: FileSource | RecordSource, cache: str) -> None:
+    available = memory.available_bytes()
+    if available is not None and total > _LARGEST_SHARE * available:
+        smaller = {
+            "encoded": "'none', with which files are read again in every epoch",
+            "decoded": "'encoded', which takes the size of the files, or 'none'",
+        }
+        raise RequestError(
+            f"data.cache must fit in {_LARGEST_SHARE:.0%} of the memory that is available, which "
+            f"are {_LARGEST_SHARE * available / _GIB:.2f} of {available / _GIB:.2f} GiB. Received: "
+            f"data.cache = {cache!r} with {source.name}, {source.num_examples:,} images, which "
+            f"takes {total / _GIB:.2f} GiB. Bind data.cache = {smaller[cache]}."
+        )
+
+
+def _remove(copy: str) -> None:
+    """Of an earlier source in this process: what cannot be read now has no copy."""
+    if tf.io.gfile.exists(copy):
+        tf.io.gfile.remove(copy)
+
+
+def _copy(path: str) -> None:
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            _write(path, "encoded", file.read())
+    except tf.errors.OpError as error:
+        logging.warning("not held in memory, as it cannot be read: %s (%s)", path, error.message)
+
+
+def _decode(paths: Sequence[str]) -> None:
+    def load(path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return path, decode.decode_any(tf.io.read_file(path))
+
+    with tf.device("/CPU:0"):
+        images = tf.data.Dataset.from_tensor_slices(paths).map(load, _READERS).ignore_errors()
+    for path, image in images.as_numpy_iterator():
+        shape = np.array(image.shape[:2], np.int32)
+        _write(path.decode(), "decoded", shape.tobytes() + image.tobytes())
+
+
+def _write(path: str, cache: str, content: bytes) -> None:
+    with tf.io.gfile.GFile(location(path, cache), "wb") as file:
+        file.write(content)
