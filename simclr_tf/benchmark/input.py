@@ -25,7 +25,7 @@ PLAIN, OURS = "plain recipe", "this pipeline"
 READ, DECODED, CROPPED, AUGMENTED = "reading", "decoding alone", "crops", "crops and policy"
 _LARGEST_BATCH = 64
 # Enough images for some seconds a contestant and round, whatever their size.
-_PIXELS_IN_A_ROUND = 512 * 224 * 224
+_PIXELS_IN_A_ROUND = 256 * 224 * 224
 
 
 def measure(run: Pretraining, rounds: int) -> str:
