@@ -49,6 +49,8 @@ class ViewsPipeline:
     shuffle_buffer: int = 8192
     num_views: int = 2
 
+    # AutoGraph, for which nothing here has a use, would take most of the time to the first batch.
+    @tf.autograph.experimental.do_not_convert
     def dataset(self, host: HostSlice, start_step: int = 0) -> tf.data.Dataset:
         """Endless batches, one per replica in turn, from global step `start_step` on.
 

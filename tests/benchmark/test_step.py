@@ -1,6 +1,5 @@
 """If this breaks, a step is compared with one that trains another network, or with half a step."""
 
-
 import numpy as np
 import pytest
 import tensorflow as tf
