@@ -65,7 +65,7 @@ def _measure_recipe(options: argparse.Namespace) -> None:
         raise RequestError("A recipe must be given, such as --gin_file=gin/cifar10_cpu.gin.")
     known = jobs.load()
     config.load(options.gin_file, options.gin_bindings)
-    config.check({"pretrain"})
+    config.check({"pretrain", *config.recipe_jobs()})
     measurement = importlib.import_module(f"simclr_tf.benchmark.{options.what}")
     known["pretrain"](
         jobs.Context(model_dir="", data_dir=options.data_dir, tpu="auto"),

@@ -135,6 +135,8 @@ def op(name: str) -> Callable[..., tf.Tensor]:
     constants = {"replace": 0.0} if "replace" in parameters else {}
     for_batch = next((p for p in _DRAWN_FOR_BATCH if p in parameters), None)
     for_image = next((p for p in _DRAWN_FOR_IMAGE if p in parameters), None)
+    # A graph of its own, which AutoGraph reads: the pipelines themselves are built without it.
+    function = tf.function(function)
 
     def apply(
         images: tf.Tensor,

@@ -64,6 +64,8 @@ class ViewsPipeline:
         """Whether crops are rounded to 1/255 before the policy: by at most 1/510."""
         return self.augment_on == "device" and not isinstance(self.source, ArraySource)
 
+    # AutoGraph, for which nothing here has a use, would take most of the time to the first batch.
+    @tf.autograph.experimental.do_not_convert
     def dataset(self, host: HostSlice, start_step: int = 0) -> tf.data.Dataset:
         """Endless batches, one per replica in turn, from global step `start_step` on.
 

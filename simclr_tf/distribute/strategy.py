@@ -138,13 +138,31 @@ def describe(strategy: tf.distribute.Strategy) -> str:
     return f"{kind} ({strategy.num_replicas_in_sync} on {devices[-1]})"
 
 
+def describe_computation(strategy: tf.distribute.Strategy) -> str:
+    """How the replicas compute, in words for the plan of a run.
+
+    On TPUs XLA compiles a step as a whole. Elsewhere it does not: on CPUs a compiled step takes
+    longer (docs/performance.md), and on GPUs that was not measured. Statistics of one replica alone
+    come from TensorFlow's fused kernel, see `SyncBatchNormalization`.
+    """
+    if _compiles(strategy):
+        return "batch normalization over all replicas, compiled by XLA"
+    several = strategy.num_replicas_in_sync > 1
+    form = "batch normalization over all replicas" if several else "fused batch normalization"
+    return f"{form}, not compiled by XLA"
+
+
+def _compiles(strategy: tf.distribute.Strategy) -> bool:
+    return isinstance(strategy, (tf.distribute.TPUStrategy, LoweringStrategy))
+
+
 def fast_precision(strategy: tf.distribute.Strategy) -> str:
     """The Keras dtype policy that the strategy's devices compute fastest in.
 
     `mixed_bfloat16` on TPUs, on GPUs from compute capability 8.0, and on CPUs with bfloat16
     instructions; elsewhere bfloat16 is emulated, and `float32` is faster.
     """
-    if isinstance(strategy, (tf.distribute.TPUStrategy, LoweringStrategy)):
+    if _compiles(strategy):
         return "mixed_bfloat16"
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:

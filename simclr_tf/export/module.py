@@ -51,7 +51,7 @@ class Head(Network):
         super().__init__(model)
         _trace(self, "representation", model.inputs[0].shape)
 
-    @tf.function
+    @tf.function(autograph=False)
     def __call__(self, representation: tf.Tensor, training: bool = False):
         return self.outputs(representation, training)
 
@@ -81,7 +81,7 @@ class FeatureVector(_Trackable):
         self.regularization_losses = []
         _trace(self, "images", models["encoder"].inputs[0].shape)
 
-    @tf.function
+    @tf.function(autograph=False)
     def __call__(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         return self.networks["encoder"].outputs(images, training)["final_avg_pool"]
 
@@ -116,7 +116,7 @@ def make_signatures(
     """
     networks = module.networks
 
-    @tf.function
+    @tf.function(autograph=False)
     def layers(images):
         return networks["encoder"].outputs(images, training=False)
 
@@ -162,7 +162,7 @@ def make_signatures(
     if "classifier" in networks:
         traced["classify"] = (classify, images)
     return {
-        name: tf.function(function).get_concrete_function(inputs)
+        name: tf.function(function, autograph=False).get_concrete_function(inputs)
         for name, (function, inputs) in traced.items()
     }
 

@@ -20,6 +20,7 @@ import keras
 import tensorflow as tf
 
 from simclr_tf.distribute.batch_norm import in_xla
+from simclr_tf.models.kernel_gradient import conv2d
 
 _LANES = 128
 # Columns of the feature map that a stem gives, in the order in which it packs them. The max-pool
@@ -55,12 +56,13 @@ class Conv2D(keras.layers.Conv2D):
     def call(self, inputs):
         kernel = tf.cast(tf.convert_to_tensor(self.kernel), self.compute_dtype)
         stride = self.strides[0]
-        if self.kernel_size == (1, 1) and stride == 2:
+        if self.kernel_size == (1, 1) and stride == 2 and in_xla():
             # Its gradient then scatters, which fuses with what comes next, instead of convolving.
+            # (Outside XLA nothing fuses, and to pick every second place takes longer.)
             return tf.nn.conv2d(_every_second(inputs, kernel.shape[2]), kernel, 1, "VALID")
         columns = self._columns_to_give(inputs)
         if stride == 1 and not columns:
-            return tf.nn.conv2d(inputs, kernel, 1, "SAME")  # a pad of its own costs a CPU a copy
+            return conv2d(inputs, kernel, 1, "SAME")  # a pad of its own costs a CPU a copy
         strides = [stride, stride]
         padding = [_padding(size) for size in self.kernel_size]
         if columns:
@@ -69,7 +71,9 @@ class Conv2D(keras.layers.Conv2D):
             strides[1] = 1
         if any(padding[0] + padding[1]):
             inputs = tf.pad(inputs, [[0, 0], *padding, [0, 0]])
-        return tf.nn.conv2d(inputs, kernel, strides, "VALID")
+        if columns:
+            return tf.nn.conv2d(inputs, kernel, strides, "VALID")
+        return conv2d(inputs, kernel, stride, "VALID")
 
     def _columns_to_give(self, inputs) -> Sequence[int]:
         """Which columns the output packs, in their order, if packed kernels are used."""

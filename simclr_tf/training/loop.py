@@ -30,8 +30,11 @@ def make_loop(
 ) -> Callable[[Iterator, int], LoopResult]:
     """Builds `run_steps(iterator, num_steps)`; `names` are those of the step's numbers.
 
-    `names[0]` must be the loss.
+    `names[0]` must be the loss. Conditions and loops on tensors in `train_step` must be
+    TensorFlow's own (`tf.cond`, `tf.while_loop`): AutoGraph, which would take a large part of the
+    time of tracing, reads this loop alone.
     """
+    train_step = tf.autograph.experimental.do_not_convert(train_step)
 
     @tf.function
     def steps(iterator, num_steps: tf.Tensor):

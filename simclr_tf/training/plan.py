@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from simclr_tf.data.source import Source
-from simclr_tf.distribute.strategy import describe
+from simclr_tf.distribute.strategy import describe, describe_computation
 from simclr_tf.models.simclr import SimCLR, count_parameters
 from simclr_tf.optim.factory import exclusion_summary
 from simclr_tf.optim.schedules import WarmupCosine
@@ -23,6 +23,7 @@ class Plan:
     source: Source
     image_size: int
     strategy: str
+    computation: str
     num_replicas: int
     global_batch_size: int
     epochs: float
@@ -47,6 +48,7 @@ class Plan:
         """The plan of a run by these three; `numbers` are the other fields."""
         return cls(
             strategy=describe(strategy),
+            computation=describe_computation(strategy),
             num_replicas=strategy.num_replicas_in_sync,
             total_steps=schedule.total_steps,
             warmup_steps=schedule.warmup_steps,
@@ -87,9 +89,9 @@ class Plan:
             f"augmented on the {self.augment_on}",
             "model": ", ".join(
                 f"{name} {_size(model)}" for name, model in simclr.groups().items() if model.weights
-            )
-            + f", {self.precision}",
+            ),
             "replicas": self.strategy,
+            "compute": f"{self.precision}, {self.computation}",
             "batch": f"{batch} images globally, {batch // self.num_replicas} a replica"
             + (f", {2 * (batch - 1)} negatives per anchor" if self.num_views == 2 else "")
             + (f", in micro-batches of {self.microbatch_size}" if self.microbatch_size else ""),

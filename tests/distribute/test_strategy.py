@@ -4,6 +4,8 @@ import pytest
 import tensorflow as tf
 
 from simclr_tf.distribute import strategy
+from simclr_tf.distribute.batch_norm import SyncBatchNormalization
+from simclr_tf.distribute.lowering import LoweringStrategy
 from simclr_tf.distribute.strategy import (
     HostSlice,
     check_global_batch,
@@ -72,3 +74,25 @@ def test_replicas_can_be_simulated_on_the_cpu():
 def test_bfloat16_is_chosen_where_the_cpu_has_it(monkeypatch, flags, precision):
     monkeypatch.setattr(strategy, "_cpu_flags", lambda: flags)
     assert strategy.fast_precision(tf.distribute.get_strategy()) == precision
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_plan_says_which_normalization_is_traced(count):
+    replicas = create_strategy(cpu_replicas=count, tpu="none")
+    with replicas.scope():
+        layer = SyncBatchNormalization()
+        layer.build((4, 2, 2, 3))
+
+    def normalize():
+        return layer(tf.ones([4, 2, 2, 3]), training=True)
+
+    function = tf.function(lambda: replicas.run(normalize)).get_concrete_function()
+    kinds = {op.type for op in function.graph.get_operations()}
+    words = strategy.describe_computation(replicas)
+    assert ("FusedBatchNormV3" in kinds) == ("fused" in words) == (count == 1)
+    assert "not compiled by XLA" in words
+
+
+def test_the_plan_says_that_xla_compiles_for_tpus():
+    words = strategy.describe_computation(LoweringStrategy(1))
+    assert words == "batch normalization over all replicas, compiled by XLA"

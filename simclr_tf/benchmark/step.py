@@ -1,0 +1,182 @@
+"""What a training step costs: beside a plain one, and beside what the machine can multiply."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+from simclr_tf.benchmark.plain import plain_copy, plain_step
+from simclr_tf.benchmark.timing import Timing, take_turns
+from simclr_tf.distribute.strategy import host_slice
+from simclr_tf.errors import RequestError
+from simclr_tf.jobs.building import build_simclr
+from simclr_tf.jobs.pretraining import Pretraining
+from simclr_tf.models.simclr import forward
+from simclr_tf.preflight.flop import training_flop
+from simclr_tf.training.probe import probe_numbers
+from simclr_tf.training.step import gradients_at_once, make_train_step
+
+PLAIN = "plain Keras step, float32"
+# Of the matrices whose product is the machine's measure, and how many products are timed at a time.
+_PRODUCT_SIDE, _PRODUCTS = 2048, 4
+
+Step = Callable[[dict[str, tf.Tensor]], object]
+
+
+def measure(run: Pretraining, rounds: int) -> str:
+    """Times the recipe's step on one batch that lies on the device already.
+
+    Returns:
+      Two tables. The first compares the step with a plain one and with itself in float32, and says
+      which share of the floating-point operations in large matrix products it comes to; the second
+      says where its time goes.
+
+    Raises:
+      RequestError: the recipe is for several replicas or micro-batches, which a plain step cannot.
+    """
+    plan = run.plan
+    if plan.num_replicas > 1 or plan.num_microbatches > 1:
+        raise RequestError(
+            "A step is compared with a plain one, of one replica that works off its batch at once. "
+            f"Received: {plan.num_replicas} replicas, micro-batches of {plan.microbatch_size}. "
+            "Leave out strategy.cpu_replicas and pretrain.microbatch_size, and set "
+            "pretrain.global_batch_size to the share of one replica."
+        )
+    batch = _one_batch(run)
+    ours = f"this step, {plan.precision}"
+    parts = _parts(run)
+    steps = {PLAIN: _plain_step(run)}
+    if plan.precision != "float32":
+        steps["this step, float32"] = _step_in_float32(run)
+    steps[ours] = run.train_step()
+    flop = training_flop(run.simclr, run.pipeline.element_spec(plan.global_batch_size)["images"])
+    precisions = dict.fromkeys(["float32", plan.precision.removeprefix("mixed_")])
+    contestants = {name: _timed(run, step, batch, flop) for name, step in (steps | parts).items()}
+    contestants |= {_product_name(dtype): _product(dtype) for dtype in precisions}
+    timings = {t.name: t for t in take_turns(contestants, rounds=rounds, baseline=PLAIN)}
+    views = batch["images"].shape[0]
+    product = timings[_product_name(list(precisions)[-1])]
+    return "\n\n".join(
+        [
+            run.plan.text(run.simclr),
+            _table([timings[name] for name in steps], flop / views, product),
+            "\n".join(
+                f"{_product_name(d)}: {_giga(timings[_product_name(d)])}" for d in precisions
+            ),
+            _table_of_parts([*(timings[name] for name in parts), timings[ours]]),
+        ]
+    )
+
+
+def _one_batch(run: Pretraining) -> dict[str, tf.Tensor]:
+    host = host_slice(tf.distribute.InputContext(), run.plan.global_batch_size)
+    return tf.nest.map_structure(tf.identity, next(iter(run.pipeline.dataset(host))))
+
+
+def _plain_step(run: Pretraining) -> Step:
+    with run.strategy.scope():
+        return plain_step(plain_copy(run.simclr.encoder), plain_copy(run.simclr.projection_head))
+
+
+def _step_in_float32(run: Pretraining) -> Step:
+    with run.strategy.scope():
+        simclr = build_simclr(
+            run.encoder,
+            run.projection_head,
+            image_size=run.plan.image_size,
+            num_classes=run.plan.source.num_classes if run.simclr.probe else None,
+            precision="float32",
+            seed=run.pipeline.seed,
+        )
+        optimizer = type(run.optimizer).from_config(run.optimizer.get_config())
+        optimizer.build(simclr.trainable_variables)
+    return make_train_step(simclr, optimizer, run.loss)
+
+
+def _parts(run: Pretraining) -> dict[str, Step]:
+    """The first parts of a step, each with all before it; the whole step ends with the last."""
+
+    def forward_pass(batch):
+        return forward(run.simclr, batch["images"], training=True)
+
+    def with_loss(batch):
+        outputs = forward_pass(batch)
+        return run.loss(outputs.projection), probe_numbers(outputs.probe_logits, batch["labels"])
+
+    def with_gradients(batch):
+        return gradients_at_once(run.simclr, run.loss, batch)
+
+    return {
+        "forward": forward_pass,
+        "loss, metrics, probe": with_loss,
+        "backward": with_gradients,
+    }
+
+
+def _timed(run: Pretraining, step: Step, batch: dict[str, tf.Tensor], flop: int):
+    """One step, to its end, as so many floating-point operations."""
+    # All that the step gives is returned, or TensorFlow would leave out what gives it.
+    compiled = tf.function(lambda: run.strategy.run(step, args=(batch,)), autograph=False)
+
+    def once() -> int:
+        tf.nest.flatten(compiled())[0].numpy()
+        return flop
+
+    return once
+
+
+def _product(dtype: str):
+    a = tf.cast(tf.random.stateless_uniform([_PRODUCT_SIDE] * 2, (0, 1), -1, 1), dtype)
+
+    def once() -> int:
+        for _ in range(_PRODUCTS):
+            c = tf.matmul(a, a)
+        c[0, 0].numpy()
+        return _PRODUCTS * 2 * _PRODUCT_SIDE**3
+
+    return once
+
+
+def _product_name(dtype: str) -> str:
+    return f"product of two {_PRODUCT_SIDE} x {_PRODUCT_SIDE} matrices, {dtype}"
+
+
+def _table(steps: Sequence[Timing], flop_per_view: float, product: Timing) -> str:
+    lines = [
+        "| | views/s | ratio | GFLOP/s | of the product's | peak growth (MiB) |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for t in steps:
+        views = [rate / flop_per_view for rate in t.rates]
+        share = statistics.median(a / b for a, b in zip(t.rates, product.rates, strict=True))
+        peak = "" if t.peak_mib is None else f"{t.peak_mib:,.0f}"
+        lines.append(
+            f"| {t.name} | {_median_and_range(views, '.1f')} | {_median_and_range(t.ratios, '.2f')}"
+            f" | {t.rate / 1e9:,.0f} | {share:.0%} | {peak} |"
+        )
+    return "\n".join(lines)
+
+
+def _table_of_parts(ends: Sequence[Timing]) -> str:
+    """The share of each part, from the time until its end and until that of the part before.
+
+    Of each the fastest round counts, since what else the machine does can only add to it.
+    """
+    lines = ["| part | share of the step |", "| --- | ---: |"]
+    names = [*(t.name for t in ends[:-1]), "optimizer"]
+    whole, before = max(ends[-1].rates), 0.0
+    for name, t in zip(names, ends, strict=True):
+        until = whole / max(t.rates)
+        lines.append(f"| {name} | {until - before:.0%} |")
+        before = until
+    return "\n".join(lines)
+
+
+def _median_and_range(numbers: Sequence[float], form: str) -> str:
+    return f"{statistics.median(numbers):{form}} ({min(numbers):{form}} to {max(numbers):{form}})"
+
+
+def _giga(t: Timing) -> str:
+    return f"{_median_and_range([rate / 1e9 for rate in t.rates], ',.0f')} GFLOP/s"
