@@ -89,7 +89,9 @@ class ViewsPipeline:
             # Of large batches, which are large in memory too, one is enough to have ready.
             chunked = _chunk_size(host.per_replica) < host.per_replica
             ahead = host.replicas if chunked else tf.data.AUTOTUNE
-            return dataset.prefetch(ahead).with_options(options)
+            # Or several hosts would expect a last batch of any size, and know no shape before.
+            endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
+            return dataset.apply(endless).prefetch(ahead).with_options(options)
 
     def element_spec(self, per_replica: int) -> dict[str, tf.TensorSpec]:
         """What `dataset` gives a replica of B = `per_replica` images."""

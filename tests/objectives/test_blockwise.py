@@ -45,8 +45,9 @@ def test_any_block_size_gives_the_plain_numbers(global_batch, block_size, temper
     loss, gradient, metrics = loss_and_gradient(tf.constant(z, tf.float32), temperature, block_size)
     expected_loss, expected_gradient = plain(tf.constant(z), temperature)
     np.testing.assert_allclose(loss, expected_loss, rtol=1e-5, atol=1e-6)
-    scale = np.abs(expected_gradient).max()
-    np.testing.assert_allclose(gradient, expected_gradient, rtol=0, atol=1e-5 * scale)
+    # Where the positive's probability is all but 1, float32 knows what is missing to 6e-8 only.
+    atol = 1e-5 * np.abs(expected_gradient).max() + 1e-7
+    np.testing.assert_allclose(gradient, expected_gradient, rtol=0, atol=atol)
     _, at_once = nt_xent(tf.constant(z, tf.float32), temperature)
     for name, value in metrics.items():
         np.testing.assert_allclose(value, at_once[name], rtol=1e-5, atol=1e-6, err_msg=name)
