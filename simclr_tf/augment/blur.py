@@ -7,6 +7,10 @@ import tensorflow as tf
 from simclr_tf.augment import keys as keys_lib
 from simclr_tf.augment import separable
 
+# Pixels that one product of `blur_one` makes at a time: small next to the image, so that few of the
+# products are with zeros, and large next to the kernel, so that few are made twice.
+_BLOCK = 32
+
 
 def blur_matrices(sigmas: tf.Tensor, radius: int, extent: int) -> tf.Tensor:
     """Banded matrices that convolve a line of pixels with a truncated Gaussian, zeros beyond it.
@@ -29,6 +33,48 @@ def blur_matrices(sigmas: tf.Tensor, radius: int, extent: int) -> tf.Tensor:
     return weights * tf.cast(distances <= radius, tf.float32)
 
 
+def blur_one(image: tf.Tensor, sigma: tf.Tensor, radius: int) -> tf.Tensor:
+    """What the matrices of `blur_matrices` make of one image, in less work on a CPU.
+
+    Blurring is the same everywhere, so one small matrix serves all blocks of a line, each taken
+    with what lies within the radius of it. At 224 pixels that is a quarter of the products.
+
+    Args:
+        image: float32 [H, W, C], static.
+        sigma: float32 scalar, in pixels, positive.
+        radius: of the kernel, in pixels.
+
+    Returns:
+        float32 [H, W, C].
+    """
+    window = _BLOCK + 2 * radius
+    distances = (
+        tf.range(window, dtype=tf.float32) - radius - tf.range(_BLOCK, dtype=tf.float32)[:, None]
+    )
+    weights = tf.exp(-0.5 * tf.square(distances / sigma))
+    weights *= tf.cast(tf.abs(distances) <= radius, tf.float32)
+    weights /= tf.reduce_sum(weights, axis=1, keepdims=True)
+
+    def along(planes: tf.Tensor, axis: int, product: str) -> tf.Tensor:
+        extent = planes.shape[axis]
+        starts = range(0, extent, _BLOCK)
+        zeros = [[0, 0]] * 3
+        zeros[axis] = [radius, radius + len(starts) * _BLOCK - extent]
+        padded = tf.pad(planes, zeros)
+        size = padded.shape.as_list()
+        size[axis] = window
+        windows = [tf.slice(padded, [i * (axis == a) for a in range(3)], size) for i in starts]
+        blurred = tf.einsum(product, tf.stack(windows, axis), weights)
+        shape = planes.shape.as_list()
+        shape[axis] = len(starts) * _BLOCK
+        return tf.slice(tf.reshape(blurred, shape), [0, 0, 0], planes.shape)
+
+    planes = tf.transpose(image, [2, 0, 1])
+    planes = along(planes, 1, "cbiw,oi->cbow")
+    planes = along(planes, 2, "chbi,oi->chbo")
+    return tf.transpose(planes, [1, 2, 0])
+
+
 def gaussian_blur(
     images: tf.Tensor,
     keys: tf.Tensor,
@@ -44,7 +90,8 @@ def gaussian_blur(
     batch. As there, the radius is half of height // 10, so the kernel has 23 taps at 224 pixels,
     3 at 32 and 1, which blurs nothing, below 20; and pixels outside the image count as zero, so
     borders darken. Two products with banded matrices, which XLA compiles well for every device (a
-    depthwise convolution with filters of each image's own it does not).
+    depthwise convolution with filters of each image's own it does not); of a batch that is known to
+    hold one image, products with small ones.
 
     Args:
         images: float32 [N, H, W, C] in [0, 1], H and W static.
@@ -73,6 +120,8 @@ def gaussian_blur(
     sigmas = low + draws[:, 1] * (high - low)
 
     def blur(images: tf.Tensor) -> tf.Tensor:
+        if images.shape[0] == 1:
+            return tf.clip_by_value(blur_one(images[0], sigmas[0], radius)[None], 0.0, 1.0)
         rows, columns = (blur_matrices(sigmas, radius, extent) for extent in (height, width))
         return tf.clip_by_value(separable.apply(images, rows, columns), 0.0, 1.0)
 

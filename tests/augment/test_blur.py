@@ -40,6 +40,15 @@ def test_blur_is_the_naive_convolution_with_each_images_sigma(keys, height, widt
         np.testing.assert_allclose(result, naive_blur(image, sigma, radius), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(("height", "width", "radius"), [(32, 32, 1), (64, 48, 3), (110, 90, 5)])
+def test_one_image_is_blurred_as_in_a_batch(keys, height, width, radius):
+    image = np.random.default_rng(0).random((height, width, 3)).astype("f")
+    blurred = blur.gaussian_blur(tf.constant(image[None]), keys[:1], op=4, probability=1.0)
+    [sigma] = drawn_sigmas(keys[:1], 4)
+    expected = naive_blur(image.astype(float), sigma, radius)
+    np.testing.assert_allclose(blurred[0], expected, rtol=0, atol=1e-5)
+
+
 def test_blur_of_224_pixels_is_scipys_with_23_taps(keys):
     image = np.random.default_rng(0).random((1, 224, 224, 3))
     blurred = blur.gaussian_blur(
