@@ -85,10 +85,14 @@ def table(timings: Sequence[Timing], unit: str) -> str:
     for t in timings:
         peak = "" if t.peak_mib is None else f"{t.peak_mib:,.0f}"
         lines.append(
-            f"| {t.name} | {t.rate:,.1f} ({min(t.rates):,.1f} to {max(t.rates):,.1f}) "
+            f"| {t.name} | {_digits(t.rate)} ({_digits(min(t.rates))} to {_digits(max(t.rates))}) "
             f"| {t.ratio:.2f} ({min(t.ratios):.2f} to {max(t.ratios):.2f}) | {peak} |"
         )
     return "\n".join(lines)
+
+
+def _digits(rate: float) -> str:
+    return f"{rate:,.1f}" if rate >= 1 else f"{rate:.3g}"
 
 
 def machine() -> str:
