@@ -4,16 +4,17 @@ A recipe is a tree: the job is its root, and every `@factory` that a binding or 
 reachable function names hangs below it. Whatever is bound outside that tree would be ignored
 without a word, so it is refused; only what a binding of the command line cuts off from a recipe,
 such as the settings of the optimizer that it replaces, may stay.
+
+Recipes come from other people too. They can call what is registered with gin here, and nothing
+else: a statement that imports is refused, and a file is included by its path alone.
 """
 
 from __future__ import annotations
 
 import collections.abc
 import difflib
-import importlib.util  # noqa: F401  gin's resource reader uses it without importing it
 import inspect
 import pathlib
-import tokenize
 import types
 import typing
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,11 +23,17 @@ from typing import Any
 import gin
 from gin import config as gin_internals
 
+from simclr_tf.closed_gin import closed
 from simclr_tf.errors import RequestError
 
 _PACKAGE = pathlib.Path(__file__).resolve().parent
 # A checkout keeps the recipes in gin/ beside the package; an installed wheel carries them inside.
 _RECIPE_ROOTS = (_PACKAGE.parent, _PACKAGE)
+
+# Of what a binding holds, in lists and through macros.
+_MAX_VALUES, _MAX_DEPTH = 100_000, 32
+# Names a program that is run.
+_COMMAND_LINE_ONLY = ("simclr_tf.jobs.preflight.preflight", "compiler_python")
 
 Bindings = dict[tuple[str, str], dict[str, Any]]  # (scope, selector) -> parameter -> value
 # What the recipes alone say, before the command line's bindings.
@@ -47,29 +54,42 @@ def load(gin_files: Sequence[str], gin_bindings: Sequence[str]) -> None:
     Every configurable that they name must be registered (its module imported) before.
 
     Raises:
-      RequestError: a file is missing, a line does not parse, or a name is not known.
+      RequestError: a file is missing, a line does not parse or imports, or a name is not known.
     """
     gin.clear_config()
     for root in (*_RECIPE_ROOTS, *(pathlib.Path(f).parent for f in gin_files)):
         if str(root) not in gin_internals._LOCATION_PREFIXES:
             gin.add_config_file_search_path(str(root))
     try:
-        _RECIPE_JOBS.clear()
-        for file in gin_files:
-            gin.parse_config_file(file)
-            _RECIPE_JOBS.add(default_job())
-        _RECIPE.clear()
-        _RECIPE.update({key: dict(bound) for key, bound in gin_internals._CONFIG.items()})
-        gin.parse_config(list(gin_bindings))
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        AttributeError,
-        ImportError,
-        tokenize.TokenError,
-    ) as error:
+        with closed():
+            _RECIPE_JOBS.clear()
+            for file in gin_files:
+                gin.parse_config_file(file)
+                _RECIPE_JOBS.add(_recipe_job())
+            _RECIPE.clear()
+            _RECIPE.update({key: dict(bound) for key, bound in gin_internals._CONFIG.items()})
+            gin.parse_config(list(gin_bindings))
+    except RequestError:
+        raise
+    except RecursionError as error:
+        raise RequestError("The recipe does not load. Its values are nested too deep.") from error
+    # What gin raises for text that is no recipe is of many kinds.
+    except Exception as error:
         raise RequestError(f"The recipe does not load. {_first_lines(error)}") from error
+    selector, parameter = _COMMAND_LINE_ONLY
+    if any(s == selector and bound.get(parameter) for (_, s), bound in _RECIPE.items()):
+        raise RequestError(
+            f"preflight.{parameter} names a program to run, so a file must not set it. Give it on "
+            f"the command line: --gin_bindings='preflight.{parameter} = \"PYTHON\"'."
+        )
+
+
+def _recipe_job() -> str:
+    """The job so far; what is bound to it is looked at before gin puts it together."""
+    for (_, selector), bound in gin_internals._CONFIG.items():
+        if selector == gin_internals._REGISTRY.get_match("run").selector:
+            _resolved(bound.get("job"), "run.job")
+    return default_job()
 
 
 def check(roots: Iterable[str]) -> None:
@@ -103,7 +123,7 @@ def check(roots: Iterable[str]) -> None:
             continue
         hints = typing.get_type_hints(inspect.unwrap(function))
         for parameter, value in bindings.items():
-            value = _resolve(value)
+            value = _resolved(value, f"{name}.{parameter}")
             if _is_required(value):
                 problems.append(f"{name}.{parameter} must be set: it has no default.")
             elif parameter in hints and not _fits(value, hints[parameter]):
@@ -134,6 +154,22 @@ def job_name(requested: str | None, known: Sequence[str]) -> str:
 def record() -> str:
     """Everything in force so far, defaults included, as a gin file that gives the same run."""
     return gin.operative_config_str()
+
+
+def in_force() -> dict[str, str]:
+    """What every function called so far works with: 'function.parameter', or macro, -> gin's text.
+
+    Defaults that gin cannot write, such as functions, are left out.
+    """
+    found = {}
+    for (scope, selector), parameters in gin_internals._OPERATIVE_CONFIG.items():
+        name = selector.rpartition(".")[2]
+        for parameter, value in parameters.items():
+            if _is_macro(selector):
+                found[scope] = repr(value)
+            else:
+                found[f"{scope}/{name}.{parameter}".lstrip("/")] = repr(value)
+    return found
 
 
 def _is_cut_off(key: tuple[str, str], used_in_recipe: set[tuple[str, str]]) -> bool:
@@ -176,16 +212,38 @@ def _is_required(value: Any) -> bool:
     return value is gin.REQUIRED or "gin.REQUIRED" in repr(value)
 
 
-def _resolve(value: Any) -> Any:
-    """Macros replaced by their values, so that what is checked is what the function receives."""
-    is_reference = isinstance(value, gin_internals.ConfigurableReference)
-    if is_reference and value.evaluate and _is_macro(value.configurable.selector):
-        return _resolve(gin_internals._CONFIG.get(value.config_key, {}).get("value", value))
-    if isinstance(value, (list, tuple)):
-        return type(value)(_resolve(item) for item in value)
-    if isinstance(value, dict):
-        return {key: _resolve(item) for key, item in value.items()}
-    return value
+def _resolved(value: Any, name: str) -> Any:
+    """Macros replaced by their values, so that what is checked is what the function receives.
+
+    Raises:
+      RequestError: they make a value without an end, or one that is too large.
+    """
+    count = 0
+
+    def resolve(value: Any, depth: int = 0) -> Any:
+        nonlocal count
+        count += 1
+        if count > _MAX_VALUES or depth > _MAX_DEPTH:
+            raise RecursionError
+        is_reference = isinstance(value, gin_internals.ConfigurableReference)
+        if is_reference and value.evaluate and _is_macro(value.configurable.selector):
+            bound = gin_internals._CONFIG.get(value.config_key, {})
+            if "value" not in bound:
+                raise RequestError(f"{name} refers to {value}, which must be set. It is not.")
+            return resolve(bound["value"], depth + 1)
+        if isinstance(value, (list, tuple)):
+            return type(value)([resolve(item, depth + 1) for item in value])
+        if isinstance(value, dict):
+            return {key: resolve(item, depth + 1) for key, item in value.items()}
+        return value
+
+    try:
+        return resolve(value)
+    except RecursionError as error:
+        raise RequestError(
+            f"{name} must hold at most {_MAX_VALUES:,} values, {_MAX_DEPTH} deep. Received: "
+            "lists or macros that make more, or that hold themselves."
+        ) from error
 
 
 def _fits(value: Any, hint: Any) -> bool:

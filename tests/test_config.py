@@ -4,9 +4,11 @@ import re
 
 import gin
 import pytest
+import tensorflow as tf
 
 from simclr_tf import config, jobs
 from simclr_tf.errors import RequestError
+from simclr_tf.objectives.nt_xent import nt_xent
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -113,3 +115,12 @@ def test_a_recipe_for_another_job_stands_on_one_with_a_job_of_its_own():
     assert config.recipe_jobs() == {"quickstart", "finetune"}
     assert config.job_name(None, ["finetune"]) == "finetune"
     config.check({"pretrain", *config.recipe_jobs()})
+
+
+def test_what_is_in_force_has_bindings_defaults_and_macros():
+    load_and_check("TAU = 0.3", "nt_xent.temperature = %TAU", "lars.eta = 0.5")
+    nt_xent(tf.zeros([4, 2]))
+    found = config.in_force()
+    assert found["TAU"] == "0.3" and "%TAU" in found["nt_xent.temperature"]
+    assert found["nt_xent.reduction"] == "'paper'"
+    assert "lars.eta" not in found  # it was not called
