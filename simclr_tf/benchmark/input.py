@@ -15,7 +15,7 @@ import tensorflow as tf
 from simclr_tf.augment.host import box_sampler, view_augmenter
 from simclr_tf.benchmark import plain_recipe
 from simclr_tf.benchmark.timing import table, take_turns
-from simclr_tf.data import decode
+from simclr_tf.data import decode, header
 from simclr_tf.data.pipeline import ViewsPipeline
 from simclr_tf.data.source import ArraySource, FileSource
 from simclr_tf.distribute.strategy import HostSlice
@@ -110,7 +110,7 @@ def datasets(pipeline: ViewsPipeline, batch: int) -> dict[str, tf.data.Dataset]:
             return tf.size(tf.io.decode_jpeg(image, channels=3))
 
         def cropped(number: tf.Tensor, image: tf.Tensor) -> list[tf.Tensor]:
-            boxes = sample(zero, zero, number, *tf.unstack(decode.image_shape(image)))
+            boxes = sample(zero, zero, number, *tf.unstack(header.image_shape(image)))
             return decode.decode_crops(image, boxes, size)
 
         def augmented(number: tf.Tensor, image: tf.Tensor) -> tuple:

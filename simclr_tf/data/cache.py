@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from simclr_tf.data import decode, memory
+from simclr_tf.data import decode, header, memory
 from simclr_tf.data.source import ArraySource, FileSource, RecordSource, Source
 from simclr_tf.errors import RequestError
 
@@ -83,14 +83,19 @@ def _file_size(path: str) -> int:
 
 
 def _decoded_size(path: str) -> int:
-    """By the file's header; 0 of what is no image, and so will not be held."""
+    """By the file's header; 0 of what is no image or too large, and so will not be held."""
     from PIL import Image  # comes with matplotlib
 
+    bomb = Image.DecompressionBombError
     try:
-        with tf.io.gfile.GFile(path, "rb") as file, Image.open(file) as image:
-            return 3 * image.width * image.height
-    except (OSError, ValueError, SyntaxError, tf.errors.OpError):
+        with (
+            tf.io.gfile.GFile(path, "rb") as file,
+            Image.open(file, formats=("JPEG", "PNG", "GIF", "BMP")) as image,
+        ):
+            pixels = image.width * image.height
+    except (OSError, ValueError, SyntaxError, bomb, tf.errors.OpError):
         return 0
+    return 3 * pixels if pixels <= header.MAX_PIXELS else 0
 
 
 def _check_fits(total: int, source: FileSource | RecordSource, cache: str) -> None:

@@ -5,21 +5,17 @@ from __future__ import annotations
 import tensorflow as tf
 
 from simclr_tf.augment import crop
-
-
-def image_shape(encoded: tf.Tensor) -> tf.Tensor:
-    """Height and width of an encoded image, int32 [2]; a JPEG is not decoded for it."""
-    return tf.cond(
-        tf.io.is_jpeg(encoded),
-        lambda: tf.image.extract_jpeg_shape(encoded)[:2],
-        lambda: tf.shape(decode_any(encoded))[:2],
-    )
+from simclr_tf.data import header
 
 
 def decode_any(encoded: tf.Tensor) -> tf.Tensor:
-    """The whole image, uint8 [H, W, 3]; of a moving one the first frame."""
-    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-    return tf.ensure_shape(image, [None, None, 3])
+    """The whole image, uint8 [H, W, 3]; of a moving one the first frame.
+
+    Raises:
+      tf.errors.InvalidArgumentError: it does not decode, or `header.image_shape` refuses it.
+    """
+    with tf.control_dependencies([header.image_shape(encoded)]):
+        return _decode(tf.identity(encoded))
 
 
 def decode_crops(encoded: tf.Tensor, boxes: tf.Tensor, size: int) -> list[tf.Tensor]:
@@ -31,7 +27,8 @@ def decode_crops(encoded: tf.Tensor, boxes: tf.Tensor, size: int) -> list[tf.Ten
 
     Args:
       encoded: string scalar.
-      boxes: int32 [V, 4], rows (y, x, height, width) in pixels.
+      boxes: int32 [V, 4], rows (y, x, height, width) in pixels, within what `header.image_shape`
+        says, so that an image that it refuses does not come here.
       size: side of the result in pixels.
 
     Returns:
@@ -42,7 +39,7 @@ def decode_crops(encoded: tf.Tensor, boxes: tf.Tensor, size: int) -> list[tf.Ten
     image, offset = tf.cond(
         tf.io.is_jpeg(encoded),
         lambda: (tf.image.decode_and_crop_jpeg(encoded, window, channels=3), corner),
-        lambda: (decode_any(encoded), tf.zeros_like(corner)),
+        lambda: (_decode(encoded), tf.zeros_like(corner)),
     )
     image = tf.ensure_shape(image, [None, None, 3])
     return [_cut_and_resize(image, box, offset, size) for box in tf.unstack(boxes)]
@@ -66,11 +63,37 @@ def decode_center(encoded: tf.Tensor, size: int) -> tf.Tensor:
     Returns:
       float32 [size, size, 3] in [0, 1].
     """
-    height, width = tf.unstack(image_shape(encoded))
+    height, width = tf.unstack(header.image_shape(encoded))
     whole = tf.reduce_all([height == size, width == size, size <= 32])
     box = tf.where(whole, [0, 0, size, size], tf.stack(crop.center_crop_box(height, width)))
     (view,) = decode_crops(encoded, box[tf.newaxis], size)
     return crop.from_levels(view)
+
+
+def _decode(encoded: tf.Tensor) -> tf.Tensor:
+    return tf.ensure_shape(
+        tf.cond(
+            header.is_bmp(encoded), lambda: _decode_bmp(encoded), lambda: _decode_other(encoded)
+        ),
+        [None, None, 3],
+    )
+
+
+def _decode_other(encoded: tf.Tensor) -> tf.Tensor:
+    is_gif = header.is_gif(encoded)
+    still = tf.cond(is_gif, lambda: header.first_frame(encoded), lambda: encoded)
+    return tf.io.decode_image(still, channels=3, expand_animations=False)
+
+
+def _decode_bmp(encoded: tf.Tensor) -> tf.Tensor:
+    """The decoder gives the numbers of colours in a table as they are, and alpha as it is."""
+    image = tf.io.decode_bmp(encoded, channels=0)
+
+    def look_up():
+        table = header.bmp_table(encoded)
+        return tf.gather(table, tf.cast(image[..., 0], tf.int32))
+
+    return tf.cond(tf.shape(image)[-1] == 1, look_up, lambda: image[..., :3])
 
 
 def _window_around(boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

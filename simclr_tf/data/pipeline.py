@@ -24,7 +24,7 @@ from simclr_tf.augment import keys as random_keys
 from simclr_tf.augment.crop import center_crop_box
 from simclr_tf.augment.host import box_sampler, view_augmenter
 from simclr_tf.augment.policy import Augmentation
-from simclr_tf.data import cache, decode, records
+from simclr_tf.data import cache, decode, header, records
 from simclr_tf.data.bad_images import BadImages
 from simclr_tf.data.source import ArraySource, FileSource, RecordSource, Source
 from simclr_tf.distribute.strategy import HostSlice
@@ -149,7 +149,7 @@ class ViewsPipeline:
             candidates = tf.concat([index[tf.newaxis], self._shuffle(others, epoch)], axis=0)
 
             def load(i: tf.Tensor):
-                crops = self._crops(tf.io.read_file(paths[i]), epoch, index)
+                crops = self.crops(tf.io.read_file(paths[i]), epoch, index)
                 return crops, epoch, labels[i], i, index
 
             return self._first_that_loads(candidates, load, epoch, index)
@@ -166,7 +166,7 @@ class ViewsPipeline:
 
             def load(candidate: dict[str, tf.Tensor]):
                 encoded, label = source.parse(candidate["record"])
-                return self._crops(encoded, epoch, index), epoch, label, candidate["index"], index
+                return self.crops(encoded, epoch, index), epoch, label, candidate["index"], index
 
             return self._first_that_loads(candidates, load, epoch, index)
 
@@ -249,11 +249,11 @@ class ViewsPipeline:
         last = tf.data.Dataset.from_tensors((epoch, index)).map(nothing)
         return loaded.concatenate(last).take(1)
 
-    def _crops(self, stored: tf.Tensor, epoch: tf.Tensor, index: tf.Tensor) -> tuple:
+    def crops(self, stored: tf.Tensor, epoch: tf.Tensor, index: tf.Tensor) -> tuple:
         """The crops of an image's views, V of [S, S, 3]: float32 levels, or uint8 if rounded."""
         decoded = self.source.cache == "decoded"
         image = cache.pixels(stored) if decoded else stored
-        height, width = tf.unstack(tf.shape(image)[:2] if decoded else decode.image_shape(image))
+        height, width = tf.unstack(tf.shape(image)[:2] if decoded else header.image_shape(image))
         sample = box_sampler(self.augmentation, self.num_views)
         boxes = sample(tf.constant(self.seed, tf.int64), epoch, index, height, width)
         crop_out = decode.crops_of if decoded else decode.decode_crops

@@ -79,6 +79,8 @@ def _reader(source: RecordSource, files: Sequence[tuple[int, RecordFile]]):
 
     def read(i: tf.Tensor) -> tf.data.Dataset:
         records = tf.data.TFRecordDataset(paths[i]).skip(skips[i]).take(counts[i])
+        # A file that has become shorter would move all positions after it, without a word.
+        records = records.apply(tf.data.experimental.assert_cardinality(counts[i]))
         return records.enumerate(skips[i]).map(
             lambda n, record: {"record": record, "index": numbers[i] * RECORDS_PER_FILE + n}
         )

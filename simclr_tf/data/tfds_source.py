@@ -5,6 +5,8 @@ Nothing is ever downloaded here: a data set that is not prepared is a clear erro
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
@@ -16,6 +18,8 @@ from simclr_tf.errors import RequestError
 # A data set whose decoded images are equal in size and together smaller than this is kept decoded
 # in memory: CIFAR-10 takes 150 MB.
 _IN_MEMORY_BYTES = 2**30
+# Names with a namespace are of other people's code, which tensorflow_datasets would fetch and run.
+_NAME = re.compile(r"\w+(/\w[\w.+-]*)?(:[\d.]+)?")
 
 
 def open_shapes(split: str, data_dir: str | None) -> Source:
@@ -29,6 +33,11 @@ def open_tfds(name: str, split: str, data_dir: str | None) -> Source:
     Raises:
       RequestError: it is not prepared in `data_dir`, or it lacks the split or an image.
     """
+    if not _NAME.fullmatch(name):
+        raise RequestError(
+            "A data set must be given as tfds:NAME, tfds:NAME/CONFIG or tfds:NAME/CONFIG:VERSION, "
+            f"in letters, digits and _ . + -. Received: tfds:{name}."
+        )
     try:
         builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
     except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:
@@ -42,7 +51,7 @@ def class_names_of(spec: str) -> list[str] | None:
     """The classes of `shapes` or `tfds:NAME`, which need not be prepared; None if not known."""
     if spec == "shapes":
         return list(shapes.CLASSES)
-    if not spec.startswith("tfds:"):
+    if not _NAME.fullmatch(spec.removeprefix("tfds:")) or not spec.startswith("tfds:"):
         return None
     try:
         features = tfds.builder(spec.removeprefix("tfds:"), try_gcs=False).info.features

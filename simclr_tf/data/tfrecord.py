@@ -2,28 +2,35 @@
 
 The encoded image is the bytes feature `image/encoded` or `image`; the label, if there is one, the
 int64 feature `image/class/label` or `label`.
+
+A record whose features are of other types, or are missing, is a bad image like one that does not
+decode. The first record of all, and the labels of all, must be as they should.
 """
 
 from __future__ import annotations
 
+import os
 import struct
 
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
 from simclr_tf.data.source import RecordFile, RecordSource
 from simclr_tf.errors import RequestError
 
 _IMAGE_KEYS = ("image/encoded", "image")
 _LABEL_KEYS = ("image/class/label", "label")
+_MAX_RECORD_BYTES = 2**30
+_MAX_CLASSES = 2**20
 
 
 def open_tfrecord(pattern: str) -> RecordSource:
     """The records of the files that match `pattern`.
 
     Raises:
-      RequestError: no file matches, a file is cut short, or no image feature is found.
+      RequestError: no file matches, a file is cut short or damaged, or there is no image feature.
     """
-    paths = sorted(tf.io.gfile.glob(pattern))
+    paths = sorted(p for p in tf.io.gfile.glob(pattern) if "://" in p or os.path.isfile(p))
     if not paths:
         raise RequestError(f"No TFRecord file matches. Received: tfrecord:{pattern}.")
     files = [RecordFile(path=p, skip=0, count=_count(p)) for p in paths]
@@ -72,18 +79,30 @@ def _count(path: str) -> int:
             file.seek(position)
             header = file.read(12)
             if len(header) == 12:
-                position += 12 + struct.unpack("<Q", header[:8])[0] + 4
+                (length,) = struct.unpack("<Q", header[:8])
+                position += 12 + length + 4
             if len(header) < 12 or position > size:
                 raise RequestError(
                     f"{path} is cut short after record {count}. Copy it again, or leave it out."
+                )
+            if length > _MAX_RECORD_BYTES:
+                raise RequestError(
+                    f"A record must have at most {_MAX_RECORD_BYTES >> 20} MiB. Received: "
+                    f"{length >> 20} in record {count} of {path}. Leave the file out."
                 )
             count += 1
     return count
 
 
 def _features(path: str) -> set[str]:
-    record = next(iter(tf.data.TFRecordDataset(path).take(1))).numpy()
-    return set(tf.train.Example.FromString(record).features.feature)
+    try:
+        record = next(iter(tf.data.TFRecordDataset(path).take(1))).numpy()
+        return set(tf.train.Example.FromString(record).features.feature)
+    except (tf.errors.OpError, DecodeError) as error:
+        raise RequestError(
+            f"Records must be of tf.train.Example. Received: {path}, whose first cannot be read. "
+            "Copy it again, or leave it out."
+        ) from error
 
 
 def _first_present(keys: tuple[str, ...], features: set[str]) -> str | None:
@@ -99,7 +118,19 @@ def _class_names(files: list[RecordFile], label_key: str) -> list[str] | None:
     labels = (
         tf.data.TFRecordDataset([f.path for f in files])
         .batch(1024)
-        .map(lambda records: tf.reduce_max(tf.io.parse_example(records, spec)[label_key]))
+        .map(lambda records: tf.io.parse_example(records, spec)[label_key])
     )
-    largest = max(int(label) for label in labels)
+    try:
+        extremes = [(int(tf.reduce_min(some)), int(tf.reduce_max(some))) for some in labels]
+    except tf.errors.OpError as error:
+        raise RequestError(
+            f"Each record must have one whole number as {label_key}, and be intact. Received: "
+            f"{files[0].path} and {len(files) - 1} more, where one is not. Copy or pack them again."
+        ) from error
+    smallest, largest = min(e[0] for e in extremes), max(e[1] for e in extremes)
+    if smallest < -1 or largest >= _MAX_CLASSES:
+        raise RequestError(
+            f"Labels must be below {_MAX_CLASSES:,}, and -1 where unknown. Received: {label_key} "
+            f"from {smallest} to {largest}."
+        )
     return [str(i) for i in range(largest + 1)] if largest > 0 else None
