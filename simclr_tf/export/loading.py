@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
-import simclr_tf.models.resnet  # noqa: F401  registers the layers of the encoders with Keras
 from simclr_tf.errors import RequestError
+from simclr_tf.export.encoder_json import build_encoder
 from simclr_tf.export.metadata import architecture_path, metadata_path
 
 Weights = dict[str, dict[str, np.ndarray]]
@@ -31,12 +31,12 @@ def read_metadata(path: str) -> dict[str, Any]:
         )
     try:
         with tf.io.gfile.GFile(metadata_path(path)) as file:
-            return json.load(file)
-    except (tf.errors.OpError, ValueError) as error:
+            return _checked(json.load(file))
+    except (tf.errors.OpError, ValueError, RecursionError) as error:
         raise RequestError(
             "The SavedModel must be one that simclr_tf exported. Received: "
-            f"{path}, whose assets.extra/metadata.json is missing or not JSON. Export it again "
-            "(--job=export), or copy assets.extra from the model that it was made of."
+            f"{path}, whose assets.extra/metadata.json is missing or not as it was written. Export "
+            "it again (--job=export), or copy assets.extra from the model that it was made of."
         ) from error
 
 
@@ -83,20 +83,32 @@ def load_encoder(path: str, trainable: bool = True) -> keras.Model:
       RequestError: `path` is no SavedModel of this project or not complete, or its architecture has
         layers that are not known here.
     """
-    values = read_weights(path)["encoder"]
+    values = read_weights(path).get("encoder", {})
     try:
         with tf.io.gfile.GFile(architecture_path(path)) as file:
-            network = keras.models.model_from_json(file.read())
-    except (tf.errors.OpError, ValueError, TypeError) as error:
+            encoder = build_encoder(file.read())
+        for variable in encoder.variables:
+            variable.assign(values[variable.path])
+    except (tf.errors.OpError, ValueError, LookupError) as error:
         raise RequestError(
             f"The encoder's architecture must be readable. Received: {path}, where it is not "
             f"({str(error).splitlines()[0]}). Layers of your own must be imported before."
         ) from error
-    encoder = keras.Model(network.input, network.output["final_avg_pool"], name="encoder")
-    for variable in encoder.variables:
-        variable.assign(values[variable.path])
     encoder.trainable = trainable
     return encoder
+
+
+def _checked(metadata: Any) -> dict[str, Any]:
+    """The metadata; a ValueError unless what is read of them is as `describe` writes it."""
+    kinds = {"step": int, "image_size": int, "networks": list, "classes": (list, type(None))}
+    if not isinstance(metadata, dict) or not all(
+        isinstance(metadata.get(name), kind) for name, kind in kinds.items()
+    ):
+        raise ValueError("something is missing or of another type")
+    names = [*metadata["networks"], *(metadata["classes"] or [])]
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError("a name is no text")
+    return metadata
 
 
 def _read_weights(prefix: str, networks: list[str]) -> Weights:

@@ -112,6 +112,27 @@ def test_an_architecture_that_is_not_known_here_is_refused(copy):
         load_encoder(str(copy))
 
 
+def test_what_a_newer_keras_knows_and_leaves_open_is_passed_over(exported, copy):
+    """An argument of None that this version's layers and initializers do not have."""
+    path = copy / "assets.extra/encoder.json"
+
+    def add(part):
+        if str(part.get("module")).startswith("keras."):
+            part["config"]["argument_of_a_later_version"] = None
+        return part
+
+    text = path.read_text()
+    path.write_text(json.dumps(json.loads(text, object_hook=add)))
+    assert path.read_text().count("argument_of_a_later_version") > 50
+    encoder = load_encoder(str(copy))
+    np.testing.assert_allclose(
+        encoder(exported.images), exported.representation, rtol=1e-5, atol=1e-6
+    )
+    path.write_text(path.read_text().replace('later_version": null', 'later_version": 3'))
+    with pytest.raises(RequestError, match="architecture must be readable"):
+        load_encoder(str(copy))
+
+
 def fit(folder, strategy):
     """Weights and losses after two epochs of fine-tuning by Keras on random images."""
     rng = np.random.default_rng(0)

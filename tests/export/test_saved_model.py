@@ -3,7 +3,10 @@
 import glob
 import json
 import os
+import resource
+import struct
 import sys
+import zlib
 
 import keras
 import numpy as np
@@ -26,7 +29,8 @@ def loaded(exported):
 
 
 def close(found, expected):
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    """Equal but for rounding, which is relative to what was summed and so to the largest entry."""
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 def test_it_lies_under_its_step_with_its_recipe(exported):
@@ -106,6 +110,34 @@ def test_a_bad_image_is_an_error_of_its_request_alone(loaded, files):
     for bad in (b"no image", b"", good.numpy()[:100]):
         with pytest.raises(tf.errors.InvalidArgumentError):
             encode(image_bytes=tf.constant([good.numpy(), bad]))
+    np.testing.assert_array_equal(encode(image_bytes=good[tf.newaxis])["representation"], before)
+
+
+def png_header(width, height):
+    size = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n\0\0\0\r" + size + struct.pack(">I", zlib.crc32(size))
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (png_header(50_000, 50_000), "must have from 1 to 89478485 pixels"),
+        (png_header(10_000, 10_000), "must have from 1 to 89478485 pixels"),
+        (png_header(0, 10), "must have from 1 to 89478485 pixels"),
+        (b"RIFF\x24\0\0\0WEBPVP8 ", "must be a JPEG, PNG, GIF or BMP"),
+        (b"GIF89a" + b"\x01\0\x01\0\0\0\0;", "A GIF must hold a frame"),
+        (b"BM" + bytes(60), "A BMP must have 8, 24 or 32 bits"),
+    ],
+)
+def test_what_is_too_large_or_of_another_kind_is_named(loaded, files, bad, message):
+    """Before memory is taken for it: of 10,000 x 10,000 pixels TensorFlow would take 286 MiB."""
+    encode = loaded.signatures["encode_jpeg"]
+    good = tf.io.read_file(sorted(glob.glob(f"{files}/*.jpg"))[0])
+    before = encode(image_bytes=good[tf.newaxis])["representation"]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        encode(image_bytes=tf.constant([good.numpy(), bad]))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 64 * 1024
     np.testing.assert_array_equal(encode(image_bytes=good[tf.newaxis])["representation"], before)
 
 

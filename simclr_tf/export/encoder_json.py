@@ -1,0 +1,75 @@
+"""`assets.extra/encoder.json`: an encoder built from text that may be other people's.
+
+Keras builds what such a text names: layers that run code of the text (`Lambda`), that unpickle
+(`TorchModuleWrapper`) or that load other models among them. Here it names the layers of our
+encoders, or classes that the program has registered with Keras itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+import simclr_tf.models.resnet  # noqa: F401  registers the layers of the encoders with Keras
+
+_MODULES = {
+    "keras": {"DTypePolicy"},
+    "keras.initializers": {"GlorotUniform", "Ones", "VarianceScaling", "Zeros"},
+    "keras.layers": {"Add", "Dense", "GlobalAveragePooling2D", "InputLayer", "ReLU"},
+    "keras.src.ops.nn": {"Relu"},
+    "keras.src.models.functional": {"Functional"},
+    None: {"__keras_tensor__"},
+}
+
+
+def build_encoder(text: str) -> keras.Model:
+    """The network that a text describes, newly initialized, and of its outputs h alone.
+
+    Raises:
+      ValueError: it describes none, or has layers that are neither ours nor registered.
+    """
+    try:
+        description = json.loads(text, object_hook=_without_open_arguments)
+        unknown = sorted({name for name in map(_unknown, _parts(description)) if name})
+        if unknown:
+            raise ValueError(f"unknown layers: {', '.join(unknown[:5])}")
+        network = keras.models.model_from_json(json.dumps(description))
+        # Of Keras 3.10 `network.input` is a list of one.
+        return keras.Model(network.inputs[0], network.output["final_avg_pool"], name="encoder")
+    except Exception as error:  # what Keras raises for a text of its form is of many kinds
+        first = str(error).strip().partition("\n")[0]
+        raise ValueError(f"{type(error).__name__}: {first[:200]}") from error
+
+
+def _without_open_arguments(part: dict[str, Any]) -> dict[str, Any]:
+    """The description of an object of Keras, without the arguments that it leaves open (None).
+
+    Keras writes all that it knows, and an older one refuses what it does not know: Keras 3.10 the
+    `input_axes` of VarianceScaling and the `quantization_config` of Dense of Keras 3.15.
+    """
+    if str(part.get("module")).startswith("keras."):
+        part["config"] = {name: v for name, v in part["config"].items() if v is not None}
+    return part
+
+
+def _parts(content: Any) -> Iterator[dict]:
+    """Every object below that names its class."""
+    if isinstance(content, dict):
+        if "class_name" in content or "registered_name" in content:
+            yield content
+        content = list(content.values())
+    if isinstance(content, list):
+        for part in content:
+            yield from _parts(part)
+
+
+def _unknown(part: dict) -> str | None:
+    """The class of an object of the text if it may not be built."""
+    name, registered = part.get("class_name"), part.get("registered_name")
+    if name in _MODULES.get(part.get("module"), ()):
+        return None
+    is_known = isinstance(registered, str) and keras.saving.get_registered_object(registered)
+    return None if is_known else f"{part.get('module')}.{name}"
