@@ -145,6 +145,17 @@ class SyncBatchNormalization(keras.layers.Layer):
         }
 
 
+def local_normalizations(model: keras.Model) -> list[str]:
+    """Names of the layers, however deep, that normalize the batch of their own replica alone."""
+    return [
+        layer.name
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization)
+        and layer.trainable
+        and not layer.synchronized
+    ]
+
+
 @contextlib.contextmanager
 def statistics_kept() -> Iterator[None]:
     """Training mode that leaves the moving statistics alone, for what is computed a second time."""

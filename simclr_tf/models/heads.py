@@ -51,8 +51,9 @@ def projection_head(
             f"num_layers={num_layers}, output_dim={output_dim}, input_dim={input_dim}."
         )
     last = {"none": 0, "linear": 1, "nonlinear": num_layers}[kind]
-    x = keras.Input((input_dim,), name="representation")
-    inputs, outputs = x, {"projection_0": x}
+    inputs = x = keras.Input((input_dim,), name="representation")
+    # Keras 3.10 builds no model of an input alone, which "none" would be without this layer.
+    outputs = {"projection_0": keras.layers.Identity(dtype="float32", name="projection_0")(x)}
     for layer in range(1, last + 1):
         name = f"projection_{layer}"
         x = _dense(output_dim if layer == last else input_dim, f"{name}_dense", use_bias=False)(x)

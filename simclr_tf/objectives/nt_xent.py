@@ -51,6 +51,9 @@ def nt_xent(
         negative pairs.
         "embedding_std": standard deviation per dimension of the normalized projections over the
         global batch, times sqrt(P); 1 when spread over the sphere, 0 when collapsed to a point.
+        "effective_rank": how many of the P directions the normalized projections use, see
+        `_participation_ratio`.
+        "temperature": the argument.
 
     Raises:
         ValueError: For a temperature that is not positive, an unknown reduction, a block_size
@@ -76,12 +79,22 @@ def nt_xent(
     loss = sums.loss / (2 * global_batch)
     if reduction == "reference":
         loss *= 2.0
-    return loss, _metrics(tf.stop_gradient(z), tf.stop_gradient(everyone), sums)
+    metrics = _metrics(tf.stop_gradient(z), tf.stop_gradient(everyone), sums)
+    return loss, metrics | {"temperature": tf.constant(temperature / replicas)}
 
 
 def loss_chance(global_batch: int) -> float:
     """The loss of embeddings that are all alike: log(2G - 1), for reduction "paper"."""
     return math.log(2 * global_batch - 1)
+
+
+def loss_floor(global_batch: int, temperature: float) -> float:
+    """The loss of positives that are alike and negatives at right angles: log(1 + (2G-2) e^(-1/T)).
+
+    For reduction "paper". Only negatives at obtuse angles bring it lower, which 2G - 2 vectors can
+    be to each other by next to nothing.
+    """
+    return math.log1p((2 * global_batch - 2) * math.exp(-1.0 / temperature))
 
 
 def _metrics(z: tf.Tensor, everyone: tf.Tensor, sums: Sums) -> dict[str, tf.Tensor]:
@@ -99,7 +112,22 @@ def _metrics(z: tf.Tensor, everyone: tf.Tensor, sums: Sums) -> dict[str, tf.Tens
         "positive_cosine": positives / anchors,
         "negative_cosine": negatives / (anchors * (anchors - 2)),
         "embedding_std": spread * (z.shape[0] / anchors),
+        "effective_rank": _participation_ratio(everyone) * (z.shape[0] / anchors),
     }
+
+
+def _participation_ratio(rows: tf.Tensor) -> tf.Tensor:
+    """tr(C)^2 / tr(C^2) of the second moments C of rows [N, P]: between 1 and P, 0 for all zeros.
+
+    (sum of C's eigenvalues)^2 / (sum of their squares), which needs no eigenvalue: P where all are
+    equal, k where k are and the others vanish (Gao et al., A theory of multineuronal
+    dimensionality, dynamics and measurement, https://doi.org/10.1101/214262). The mean is not
+    subtracted, so rows collapsed to a point, whatever their rounding, come to 1.
+    """
+    moments = tf.matmul(rows, rows, transpose_a=True)
+    return tf.math.divide_no_nan(
+        tf.square(tf.linalg.trace(moments)), tf.reduce_sum(tf.square(moments))
+    )
 
 
 def _validate(z: tf.Tensor, temperature: float, reduction: str, block_size: int | None) -> None:

@@ -105,6 +105,21 @@ class LARS(keras.optimizers.Optimizer):
         update = self.momentum * new_velocity + step * gradient if self.nesterov else new_velocity
         self.assign_sub(variable, update)
 
+    def trust_ratios(self, gradients: Sequence[tf.Tensor]) -> tf.Tensor:
+        """The ratios that gradients would be adapted by now, [number of adapted variables].
+
+        Args:
+            gradients: Of the variables that the optimizer is built with, summed over replicas.
+        """
+        weights = [tf.convert_to_tensor(v.value) for v in self._trainable_variables]
+        return tf.stack(
+            [
+                self._trust_ratio(weight, tf.cast(gradient, weight.dtype) + self.l2 * weight)
+                for weight, gradient, adapted in zip(weights, gradients, self._adapted, strict=True)
+                if adapted
+            ]
+        )
+
     def _trust_ratio(self, weight: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
         weight_norm, gradient_norm = tf.norm(weight), tf.norm(gradient)
         ratio = self.eta * tf.math.divide_no_nan(weight_norm, gradient_norm)

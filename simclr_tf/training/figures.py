@@ -19,6 +19,8 @@ _CURVES = (
     ("cross_entropy", "cross-entropy"),
     ("top1", "train top-1"),
     ("embedding_std", "embedding spread (1: whole sphere)"),
+    ("effective_rank", "effective rank of projections"),
+    ("gradient_norm", "gradient norm"),
     ("learning_rate", "learning rate"),
     ("examples_per_second", "images a second"),
 )
@@ -56,7 +58,8 @@ def curves(model_dir: str) -> str:
     """Writes `figures/curves.png` from the run's `metrics.jsonl`."""
     reports = read_metrics(model_dir)
     shown = [(name, title) for name, title in _CURVES if any(name in r for r in reports)]
-    figure, axes = plotting.subplots(rows=2, columns=3, cell=3.5)
+    columns = max(3, (len(shown) + 1) // 2)
+    figure, axes = plotting.subplots(rows=2, columns=columns, cell=3.5)
     for axis in axes.flat[len(shown) :]:
         axis.axis("off")
     for axis, (name, title) in zip(axes.flat, shown, strict=False):

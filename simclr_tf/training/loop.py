@@ -14,7 +14,8 @@ class LoopResult:
 
     Attributes:
       metrics: mean of each of the step's numbers over the steps.
-      first_bad: how many steps went well before the first whose loss was not finite, or None.
+      first_bad: how many steps went well before the first with a number that is not
+        finite, or None.
       host_wait: seconds spent waiting for data.
     """
 
@@ -30,9 +31,9 @@ def make_loop(
 ) -> Callable[[Iterator, int], LoopResult]:
     """Builds `run_steps(iterator, num_steps)`; `names` are those of the step's numbers.
 
-    `names[0]` must be the loss. Conditions and loops on tensors in `train_step` must be
-    TensorFlow's own (`tf.cond`, `tf.while_loop`): AutoGraph, which would take a large part of the
-    time of tracing, reads this loop alone.
+    Conditions and loops on tensors in `train_step` must be TensorFlow's own (`tf.cond`,
+    `tf.while_loop`): AutoGraph, which would take a large part of the time of tracing, reads this
+    loop alone.
     """
     train_step = tf.autograph.experimental.do_not_convert(train_step)
 
@@ -51,7 +52,7 @@ def make_loop(
                 waited += tf.timestamp() - before
             numbers = strategy.run(train_step, args=(batch,))
             numbers = strategy.experimental_local_results(numbers)[0]
-            if first_bad < 0 and not tf.math.is_finite(numbers[0]):
+            if first_bad < 0 and not tf.reduce_all(tf.math.is_finite(numbers)):
                 first_bad = i
             total += numbers
         return total / tf.cast(num_steps, tf.float32), first_bad, waited

@@ -24,8 +24,9 @@ import tensorflow as tf
 
 from simclr_tf.distribute import collectives
 from simclr_tf.distribute.batch_norm import statistics_kept
-from simclr_tf.models.simclr import SimCLR, forward
+from simclr_tf.models.simclr import SimCLR, forward, representation_dim
 from simclr_tf.training.probe import PROBE_METRICS, probe_numbers
+from simclr_tf.training.representation import direction_sums, representation_numbers
 
 
 def gradients_in_microbatches(
@@ -53,16 +54,20 @@ def gradients_in_microbatches(
     rows = 2 * batch["labels"].shape[0] // count
     dim = simclr.projection_head.outputs[-1].shape[-1]
 
-    def embed(i, parts):
+    def embed(i, state):
+        parts, directions = state
         with statistics_kept():
-            z = forward(simclr, views(_part(batch, i, count)), training=True).projection
-        return tf.tensor_scatter_nd_update(parts, [[i]], z[tf.newaxis])
+            outputs = forward(simclr, views(_part(batch, i, count)), training=True)
+        parts = tf.tensor_scatter_nd_update(parts, [[i]], outputs.projection[tf.newaxis])
+        return parts, directions + direction_sums(outputs.representation)
 
-    parts = _for_each_part(count, embed, tf.zeros([count, rows, dim]))
+    nothing = tf.zeros([count, rows, dim]), tf.zeros([representation_dim(simclr.encoder) + 1])
+    parts, directions = _for_each_part(count, embed, nothing)
     projections = _by_views(parts)
     with tf.GradientTape() as tape:
         tape.watch(projections)
         loss, numbers = contrastive_loss(projections)
+    numbers |= representation_numbers(directions, rows * count)
     slopes = _by_parts(tape.gradient(loss, projections), count)
 
     def learn(i, state):

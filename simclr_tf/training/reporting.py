@@ -1,4 +1,4 @@
-"""What a run tells while it goes: console, metrics.jsonl, TensorBoard; and warnings in words."""
+"""What a run tells while it goes: console, metrics.jsonl, TensorBoard; and warnings.jsonl."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 from absl import logging
@@ -18,9 +19,9 @@ class Reporter:
     """Writes reports of one run; a process that is not the chief stays silent.
 
     Args:
-      model_dir: where `metrics.jsonl` and TensorBoard's events go.
-      start_step: the step from which this process goes on; later reports of an interrupted run
-        are dropped, since they will be made again.
+      model_dir: where `metrics.jsonl`, `warnings.jsonl` and TensorBoard's events go.
+      start_step: the step from which this process goes on; later reports and warnings of an
+        interrupted run are dropped, since they will be made again.
       total_steps: the run's length.
       words: a report's numbers -> what the progress line says of the run's own ones.
       is_chief: whether this process reports.
@@ -36,12 +37,16 @@ class Reporter:
         is_chief: bool = True,
     ):
         self._path = os.path.join(model_dir, "metrics.jsonl")
+        self._warnings_path = os.path.join(model_dir, "warnings.jsonl")
+        self._warned: set[str] = set()
         self._total_steps = total_steps
         self._words = words
         self._is_chief = is_chief
         self._seconds_per_step: float | None = None
         if is_chief:
-            _drop_reports_after(self._path, start_step)
+            _drop_lines_after(self._path, start_step)
+            _drop_lines_after(self._warnings_path, start_step)
+            self._warned = {warning["kind"] for warning in read_warnings(model_dir)}
             self._writer = tf.summary.create_file_writer(os.path.join(model_dir, "tensorboard"))
 
     def report(
@@ -51,9 +56,7 @@ class Reporter:
         if not self._is_chief:
             return
         line = {"step": step, "epoch": round(epoch, 4), **numbers}
-        # The file is appended to by whole lines; rewriting it would cost more with every report.
-        with tf.io.gfile.GFile(self._path, "a") as file:
-            file.write(json.dumps(line) + "\n")
+        _append(self._path, line)
         with self._writer.as_default(step=step):
             for name, value in numbers.items():
                 tf.summary.scalar(name, value)
@@ -62,6 +65,17 @@ class Reporter:
         before = self._seconds_per_step or per_step
         self._seconds_per_step = 0.7 * before + 0.3 * per_step
         _print_progress(self._progress(step, epoch, numbers), last=step >= self._total_steps)
+
+    def warn(self, step: int, epoch: float, kind: str, text: str) -> None:
+        """Warns once a run, however often it is interrupted, of each kind of fault."""
+        if not self._is_chief or kind in self._warned:
+            return
+        self._warned.add(kind)
+        line = {"step": step, "epoch": round(epoch, 4), "kind": kind, "text": text}
+        _append(self._warnings_path, line)
+        if sys.stdout.isatty():
+            print(flush=True)  # below the progress line
+        logging.warning("WARNING, %s: %s", kind, text)
 
     def _progress(self, step: int, epoch: float, numbers: dict[str, float]) -> str:
         left = (self._total_steps - step) * (self._seconds_per_step or 0.0)
@@ -84,18 +98,13 @@ def contrastive_words(numbers: dict[str, float]) -> str:
 
 
 def read_metrics(model_dir: str) -> list[dict[str, float]]:
-    """The reports of a run, oldest first; a line cut short by a kill is left out."""
-    path = os.path.join(model_dir, "metrics.jsonl")
-    if not tf.io.gfile.exists(path):
-        return []
-    reports = []
-    with tf.io.gfile.GFile(path) as file:
-        for line in file.read().splitlines():
-            try:
-                reports.append(json.loads(line))
-            except ValueError:
-                continue
-    return reports
+    """The reports of a run, oldest first; a line that is none, as a kill leaves it, is left out."""
+    return _read_lines(os.path.join(model_dir, "metrics.jsonl"))
+
+
+def read_warnings(model_dir: str) -> list[dict[str, Any]]:
+    """The warnings of a run, oldest first: `step`, `epoch`, `kind` and `text`."""
+    return _read_lines(os.path.join(model_dir, "warnings.jsonl"))
 
 
 def duration(seconds: float) -> str:
@@ -108,49 +117,6 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-class Watch:
-    """Warns, once each, about a run that does not learn or collapses.
-
-    Args:
-      chance: the loss of a model that cannot tell images apart, log(2G - 1).
-      warmup_steps: the length of the warm-up; no verdict on learning is given before its end.
-    """
-
-    def __init__(self, chance: float, warmup_steps: int):
-        self._chance = chance
-        self._warmup_steps = warmup_steps
-        self._said: set[str] = set()
-
-    def look(self, step: int, epoch: float, numbers: dict[str, float]) -> None:
-        """Judges one report."""
-        ratio = numbers["contrastive_loss"] / self._chance
-        if step > max(self._warmup_steps, 50) and ratio > 0.98:
-            self._say(
-                "no learning",
-                f"the contrastive loss is {ratio:.0%} of chance after the warm-up: the model tells "
-                "images apart no better than by guessing. Is the learning rate far too high or "
-                "low, the batch tiny, or the augmentation too strong?",
-            )
-        if step > 1 and numbers["embedding_std"] < 0.1:
-            self._say(
-                "collapse",
-                f"embeddings have collapsed (spread {numbers['embedding_std']:.3f} of 1): nearly "
-                "all images have the same projection. Lower the learning rate, and check that the "
-                "images differ.",
-            )
-        if epoch < 1 and numbers["contrastive_top1"] > 0.999:
-            self._say(
-                "identical views",
-                "positives are found without fail in the first epoch: the two views may be "
-                "identical. Is the augmentation off?",
-            )
-
-    def _say(self, kind: str, text: str) -> None:
-        if kind not in self._said:
-            self._said.add(kind)
-            logging.warning("%s", text)
-
-
 def _print_progress(text: str, *, last: bool) -> None:
     if sys.stdout.isatty():
         print(f"\r\033[K{text}", end="\n" if last else "", flush=True)
@@ -158,7 +124,28 @@ def _print_progress(text: str, *, last: bool) -> None:
         print(text, flush=True)
 
 
-def _drop_reports_after(path: str, step: int) -> None:
-    reports = [r for r in read_metrics(os.path.dirname(path)) if r["step"] <= step]
+def _append(path: str, line: dict[str, Any]) -> None:
+    """Adds a whole line; rewriting the file would cost more with every report."""
+    with tf.io.gfile.GFile(path, "a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def _read_lines(path: str) -> list[dict[str, Any]]:
+    if not tf.io.gfile.exists(path):
+        return []
+    lines = []
+    with tf.io.gfile.GFile(path) as file:
+        for line in file.read().splitlines():
+            try:
+                content = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(content, dict):
+                lines.append(content)
+    return lines
+
+
+def _drop_lines_after(path: str, step: int) -> None:
+    lines = [line for line in _read_lines(path) if line["step"] <= step]
     if tf.io.gfile.exists(path):
-        write_text(path, "".join(json.dumps(r) + "\n" for r in reports))
+        write_text(path, "".join(json.dumps(line) + "\n" for line in lines))

@@ -10,8 +10,14 @@ import tensorflow as tf
 
 from simclr_tf.distribute import collectives
 from simclr_tf.models.simclr import SimCLR, forward
+from simclr_tf.training.gradients import apply_shares, gradient_metrics, take_summed
 from simclr_tf.training.microbatch import gradients_in_microbatches
 from simclr_tf.training.probe import PROBE_METRICS, probe_numbers
+from simclr_tf.training.representation import (
+    REPRESENTATION_METRICS,
+    direction_sums,
+    representation_numbers,
+)
 
 METRICS = (
     "loss",
@@ -21,12 +27,15 @@ METRICS = (
     "positive_cosine",
     "negative_cosine",
     "embedding_std",
+    "effective_rank",
+    "temperature",
+    *REPRESENTATION_METRICS,
 )
 
 
-def metric_names(simclr: SimCLR) -> tuple[str, ...]:
+def metric_names(simclr: SimCLR, optimizer: keras.optimizers.Optimizer) -> tuple[str, ...]:
     """The names of a step's numbers, in their order."""
-    return METRICS + (PROBE_METRICS if simclr.probe else ())
+    return _shared_metrics(simclr) + gradient_metrics(optimizer)
 
 
 def make_train_step(
@@ -38,12 +47,12 @@ def make_train_step(
 ) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
     """Builds the replica function.
 
-    Every replica's loss is its share of the global loss, so that the optimizer, which sums
-    gradients over replicas, takes the gradient of the global batch.
+    Every replica's loss is its share of the global loss, so that the sum of the replicas' gradients
+    is the gradient of the global batch.
 
     Args:
       simclr: the models; built, as is `optimizer`, under the strategy's scope.
-      optimizer: applies and sums the gradients.
+      optimizer: applies the summed gradients; from now on it sums none itself.
       contrastive_loss: projections of this replica -> (its share of the loss, shares of metrics).
       num_microbatches: parts that a replica's batch, which they must divide, is worked off in, to
         have the activations of one part in memory. The loss remains that of the whole batch.
@@ -52,8 +61,9 @@ def make_train_step(
 
     Returns:
       A function of a batch, {'labels': [B]} and what `views` takes, to the step's numbers over the
-      global batch, float32 [len(metric_names(simclr))], equal on every replica.
+      global batch, float32 [len(metric_names(simclr, optimizer))], equal on every replica.
     """
+    take_summed(optimizer)
 
     def train_step(batch: dict[str, tf.Tensor]) -> tf.Tensor:
         if num_microbatches == 1:
@@ -63,9 +73,11 @@ def make_train_step(
             numbers, gradients = gradients_in_microbatches(
                 simclr, contrastive_loss, batch, num_microbatches, views
             )
-        optimizer.apply_gradients(zip(gradients, simclr.trainable_variables, strict=True))
+        applied = apply_shares(simclr, optimizer, gradients)
         numbers["loss"] = numbers["contrastive_loss"] + numbers.get("probe_loss", 0.0)
-        return collectives.all_reduce_sum(tf.stack([numbers[n] for n in metric_names(simclr)]))
+        shares = tf.stack([numbers[name] for name in _shared_metrics(simclr)])
+        of_gradients = tf.stack([applied[name] for name in gradient_metrics(optimizer)])
+        return tf.concat([collectives.all_reduce_sum(shares), of_gradients], axis=0)
 
     return train_step
 
@@ -82,4 +94,11 @@ def gradients_at_once(
         probe = probe_numbers(outputs.probe_logits, batch["labels"])
         loss = contrastive + probe.get("probe_loss", 0.0)
     gradients = tape.gradient(loss, [v.value for v in simclr.trainable_variables])
+    h = outputs.representation
+    numbers |= representation_numbers(direction_sums(h), h.shape[0])
     return {"contrastive_loss": contrastive} | numbers | probe, gradients
+
+
+def _shared_metrics(simclr: SimCLR) -> tuple[str, ...]:
+    """What the replicas have shares of."""
+    return METRICS + (PROBE_METRICS if simclr.probe else ())

@@ -30,7 +30,8 @@ def test_outputs_equal_the_reference(golden, monkeypatch, network):
     the outputs of ResNet-18 by 1e-3 and those of ResNet-50 by 0.1 to 1 (seen with oneDNN on and
     off, and in float64). With the variance as the reference computes it, and convolutions that
     round as those that wrote the files did, the four plain networks are equal to the last bit; with
-    others, only the tolerances below hold.
+    others, only the tolerances below hold: images of 1e-7 more or less move the standard deviation
+    of ResNet-50's representation from 1.00 to between 0.74 and 0.93, with any TensorFlow alike.
     """
     monkeypatch.setattr(batch_norm, "_normalize_fused", reference_normalization)
     reference = golden(network)
@@ -46,8 +47,8 @@ def test_outputs_equal_the_reference(golden, monkeypatch, network):
     assert_close(inference.projection[0], expected["inference_projection_row0"], 1e-5)
 
     training = forward(simclr, images, training=True)
-    assert_moments(training.representation, expected["training_representation"], 0.2)
-    assert_moments(training.projection, expected["training_projection"], 0.2)
+    assert_moments(training.representation, expected["training_representation"], 0.4)
+    assert_moments(training.projection, expected["training_projection"], 0.4)
     if network in SMALL:
         assert_entries(training.representation, expected["training_representation"], 2e-3)
         assert_entries(training.projection, expected["training_projection"], 2e-2)

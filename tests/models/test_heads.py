@@ -73,7 +73,9 @@ def test_paths_and_initialization():
 
 def test_projection_is_float32_under_bfloat16(policy):
     policy("mixed_bfloat16")
-    outputs = projection_head(num_layers=3, input_dim=12)(representations(), training=True)
+    h = representations()
+    outputs = projection_head(num_layers=3, input_dim=12)(h, training=True)
+    np.testing.assert_array_equal(outputs["projection_0"], h)
     assert [out.dtype.name for out in outputs.values()] == [
         "float32",
         "bfloat16",

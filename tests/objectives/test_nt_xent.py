@@ -15,7 +15,7 @@ import tensorflow as tf
 from simclr_tf.distribute.batch_norm import SyncBatchNormalization
 from simclr_tf.distribute.strategy import simulated_replicas
 from simclr_tf.models.heads import projection_head
-from simclr_tf.objectives.nt_xent import loss_chance, nt_xent
+from simclr_tf.objectives.nt_xent import loss_chance, loss_floor, nt_xent
 
 METRICS = {
     "contrastive_top1",
@@ -23,6 +23,8 @@ METRICS = {
     "positive_cosine",
     "negative_cosine",
     "embedding_std",
+    "effective_rank",
+    "temperature",
 }
 
 
@@ -60,6 +62,7 @@ def oracle(z: np.ndarray, temperature: float) -> dict[str, float]:
         positives.append(sim(i, j))
         negatives += [sim(i, k) for k in others if k != j]
     unit = z / norms[:, None]
+    moments = np.linalg.eigvalsh(unit.T @ unit)
     return {
         "loss": np.mean(losses),
         "contrastive_top1": np.mean(top1),
@@ -67,6 +70,8 @@ def oracle(z: np.ndarray, temperature: float) -> dict[str, float]:
         "positive_cosine": np.mean(positives),
         "negative_cosine": np.mean(negatives),
         "embedding_std": unit.std(0).mean() * math.sqrt(z.shape[1]),
+        "effective_rank": moments.sum() ** 2 / (moments**2).sum(),
+        "temperature": temperature,
     }
 
 
@@ -179,6 +184,7 @@ def test_collapsed_embeddings_are_at_chance_and_look_it(temperature):
     assert metrics["contrastive_top1"] == 0 and metrics["contrastive_top5"] == 0
     np.testing.assert_allclose(metrics["embedding_std"], 0, atol=1e-6)
     np.testing.assert_allclose(metrics["negative_cosine"], 1, rtol=1e-5)
+    np.testing.assert_allclose(metrics["effective_rank"], 1, rtol=1e-5)
 
 
 @at_once_and_in_blocks
@@ -189,6 +195,15 @@ def test_perfect_embeddings():
     assert metrics["contrastive_top1"] == 1
     np.testing.assert_allclose(metrics["positive_cosine"], 1, rtol=1e-6)
     np.testing.assert_allclose(metrics["negative_cosine"], 0, atol=1e-6)
+    np.testing.assert_allclose(metrics["effective_rank"], 16, rtol=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.5, 1.0])
+@pytest.mark.parametrize("global_batch", [2, 64, 512])
+def test_the_floor_is_the_loss_of_orthogonal_pairs(global_batch, temperature):
+    z = np.tile(np.eye(global_batch, dtype=np.float32), (2, 1))
+    loss, _ = nt_xent(z, temperature)
+    np.testing.assert_allclose(loss, loss_floor(global_batch, temperature), rtol=1e-4, atol=1e-6)
 
 
 def test_embedding_std_of_a_uniform_sphere_is_one():
@@ -203,6 +218,7 @@ def test_zero_embedding_has_a_finite_gradient():
     loss, gradient, metrics = value_and_gradient(z)
     assert np.isfinite(loss) and np.isfinite(gradient).all()
     assert all(np.isfinite(value) for value in metrics.values())
+    assert nt_xent(np.zeros_like(z))[1]["effective_rank"] == 0
 
 
 @at_once_and_in_blocks

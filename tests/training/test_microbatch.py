@@ -22,6 +22,7 @@ from simclr_tf.optim.factory import lars
 from simclr_tf.optim.schedules import WarmupCosine
 from simclr_tf.training.microbatch import gradients_in_microbatches
 from simclr_tf.training.probe import probe_numbers
+from simclr_tf.training.representation import direction_sums, representation_numbers
 from simclr_tf.training.step import gradients_at_once, make_train_step
 
 BATCH, SIZE = 16, 16
@@ -61,7 +62,8 @@ def step_on(strategy, count: int, remat=()) -> tuple[np.ndarray, dict[str, np.nd
     """The numbers of one step of LARS, and by how much it moved each variable."""
     with strategy.scope():
         simclr = build_unmixed(remat)
-        optimizer = lars(learning_rate=WarmupCosine(1.0, 0, 10), simclr=simclr)
+        # Large, or what is compared would be lost in the rounding of the weights that it moves.
+        optimizer = lars(learning_rate=WarmupCosine(100.0, 0, 10), simclr=simclr)
         optimizer.build(simclr.trainable_variables)
     before = {v.path: v.numpy() for v in simclr.trainable_variables}
     step = make_train_step(simclr, optimizer, LOSS, count)
@@ -157,6 +159,8 @@ def test_gradient_is_that_of_networks_that_normalize_each_part(build_tiny):
             z = tf.concat([z, *(o.projection[4:] for o in outputs)], 0)
             loss, numbers = LOSS(z)
             means = {n: tf.add_n([p[n] for p in probe]) / len(probe) for n in probe[0]}
+            h = tf.concat([o.representation for o in outputs], 0)
+            numbers |= representation_numbers(direction_sums(h), 2 * BATCH)
             total = loss + means["probe_loss"]
         gradients = tape.gradient(total, [v.value for v in simclr.trainable_variables])
         return {"contrastive_loss": loss} | numbers | means, gradients

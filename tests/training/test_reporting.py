@@ -3,15 +3,13 @@
 import json
 import logging
 
-import pytest
-
 from simclr_tf.objectives.nt_xent import loss_chance
 from simclr_tf.training.reporting import (
     Reporter,
-    Watch,
     contrastive_words,
     duration,
     read_metrics,
+    read_warnings,
 )
 
 HEALTHY = {
@@ -53,24 +51,28 @@ def test_a_process_that_is_not_the_chief_writes_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("fault", "epoch", "words"),
-    [
-        ({}, 5, None),
-        ({"contrastive_loss": loss_chance(128)}, 5, "no better than by guessing"),
-        ({"embedding_std": 0.02}, 5, "collapsed"),
-        ({"contrastive_top1": 1.0}, 0.5, "may be identical"),
-        ({"contrastive_top1": 1.0}, 5, None),
-    ],
-)
-def test_each_fault_is_named_once(caplog, fault, epoch, words):
-    watch = Watch(loss_chance(128), warmup_steps=10)
+def test_each_kind_of_warning_is_said_once_a_run(tmp_path, caplog):
+    """Restarts included; what came after the step of the restart has not been said."""
+
+    def reporter(start_step):
+        return Reporter(
+            str(tmp_path), start_step=start_step, total_steps=9, words=contrastive_words
+        )
+
     with caplog.at_level(logging.WARNING):
-        for _ in range(2):
-            watch.look(100, epoch, HEALTHY | fault)
-    found = [r.getMessage() for r in caplog.records]
-    assert len(found) == (words is not None)
-    assert words is None or words in found[0]
+        first = reporter(0)
+        for step, kind in ((1, "collapse"), (2, "collapse"), (4, "no learning")):
+            first.warn(step, step / 10, kind, f"text of {kind}")
+        again = reporter(3)
+        assert [w["kind"] for w in read_warnings(str(tmp_path))] == ["collapse"]
+        for step, kind in ((4, "no learning"), (5, "collapse")):
+            again.warn(step, step / 10, kind, f"text of {kind}")
+    assert read_warnings(str(tmp_path)) == [
+        {"step": 1, "epoch": 0.1, "kind": "collapse", "text": "text of collapse"},
+        {"step": 4, "epoch": 0.4, "kind": "no learning", "text": "text of no learning"},
+    ]
+    said = [r.getMessage() for r in caplog.records]
+    assert said[0] == "WARNING, collapse: text of collapse" and len(said) == 3
 
 
 def test_durations_read_as_people_say_them():

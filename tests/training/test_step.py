@@ -27,7 +27,7 @@ def train(strategy, build_tiny, steps=STEPS):
         # Large enough a rate that an error in one step would show in the next.
         simclr, optimizer = build_tiny(rate=1.0)
     step = make_train_step(simclr, optimizer, functools.partial(nt_xent, temperature=0.5))
-    run_steps = make_loop(strategy, step, metric_names(simclr))
+    run_steps = make_loop(strategy, step, metric_names(simclr, optimizer))
 
     def batches(context):
         replicas = context.num_replicas_in_sync

@@ -1,0 +1,71 @@
+"""Gradients between the tape and the optimizer: summed over replicas, and put into numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from simclr_tf.distribute import collectives
+from simclr_tf.models.simclr import SimCLR
+from simclr_tf.optim.lars import LARS
+
+TRUST_METRICS = ("trust_ratio_min", "trust_ratio_median", "trust_ratio_max")
+
+
+def gradient_metrics(optimizer: keras.optimizers.Optimizer) -> tuple[str, ...]:
+    """The names of what `apply_shares` tells of this optimizer's gradients."""
+    return ("gradient_norm", *(TRUST_METRICS if isinstance(optimizer, LARS) else ()))
+
+
+def take_summed(optimizer: keras.optimizers.Optimizer) -> None:
+    """From now on `optimizer` takes gradients as they are, summed over replicas already.
+
+    Keras sums them where nobody can look at the sums, and has no switch for it.
+
+    Raises:
+      RuntimeError: this Keras sums them in another place, so they would be summed twice.
+    """
+    if not hasattr(optimizer, "_all_reduce_sum_gradients"):
+        raise RuntimeError(
+            "Keras' optimizers must sum gradients in _all_reduce_sum_gradients. Received: "
+            f"Keras {keras.__version__}, which does not. Install a version that setup.py names."
+        )
+    optimizer._all_reduce_sum_gradients = list
+
+
+def apply_shares(
+    simclr: SimCLR, optimizer: keras.optimizers.Optimizer, shares: Sequence[tf.Tensor]
+) -> dict[str, tf.Tensor]:
+    """Sums this replica's shares of the gradients over replicas, and applies the sums.
+
+    Args:
+      simclr: the models.
+      optimizer: built for all their trainable variables, and prepared by `take_summed`.
+      shares: of the gradient of each of these variables.
+
+    Returns:
+      `gradient_metrics(optimizer)`, float32 scalars, equal on all replicas. "gradient_norm": of the
+      encoder's and projection head's gradients as one vector, without the probe's, which teach them
+      nothing. "trust_ratio_min", "_median", "_max": over the variables that LARS adapts.
+    """
+    gradients = collectives.all_reduce_sum(list(shares))
+    taught = len(simclr.encoder.trainable_variables + simclr.projection_head.trainable_variables)
+    numbers = {"gradient_norm": tf.linalg.global_norm(gradients[:taught])}
+    if isinstance(optimizer, LARS):
+        ratios = optimizer.trust_ratios(gradients)
+        values = (tf.reduce_min(ratios), _median(ratios), tf.reduce_max(ratios))
+        numbers |= dict(zip(TRUST_METRICS, values, strict=True))
+    optimizer.apply_gradients(zip(gradients, simclr.trainable_variables, strict=True))
+    return numbers
+
+
+def _median(values: tf.Tensor) -> tf.Tensor:
+    """Of a few values [n], by counting how many stand before each."""
+    places = tf.range(values.shape[0])
+    before = values < values[:, tf.newaxis]
+    before |= (values == values[:, tf.newaxis]) & (places < places[:, tf.newaxis])
+    ranks = tf.reduce_sum(tf.cast(before, tf.int32), axis=1)
+    middle = ((values.shape[0] - 1) // 2, values.shape[0] // 2)
+    return sum(tf.reduce_sum(tf.where(ranks == rank, values, 0.0)) for rank in middle) / 2.0

@@ -1,0 +1,105 @@
+"""If this breaks, gradients are summed twice or not at all, or their numbers tell of others."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from simclr_tf.models.simclr import forward, variable_roles
+from simclr_tf.objectives.nt_xent import nt_xent
+from simclr_tf.training.gradients import gradient_metrics, take_summed
+from simclr_tf.training.probe import probe_numbers
+from simclr_tf.training.representation import direction_sums, representation_numbers
+from simclr_tf.training.step import make_train_step, metric_names
+
+LOSS = functools.partial(nt_xent, temperature=0.5)
+SIZE = 16
+
+
+@pytest.fixture
+def batch() -> dict[str, tf.Tensor]:
+    rng = np.random.default_rng(0)
+    return {
+        "images": tf.constant(rng.random((8, SIZE, SIZE, 3), np.float32)),
+        "labels": tf.constant([0, 1, 2, 1]),
+    }
+
+
+def float64_gradients(simclr, batch) -> dict[str, np.ndarray]:
+    with tf.GradientTape() as tape:
+        outputs = forward(simclr, batch["images"], training=True)
+        loss = LOSS(outputs.projection)[0]
+        loss += probe_numbers(outputs.probe_logits, batch["labels"])["probe_loss"]
+    gradients = tape.gradient(loss, [v.value for v in simclr.trainable_variables])
+    paths = [v.path for v in simclr.trainable_variables]
+    return {p: g.numpy().astype(np.float64) for p, g in zip(paths, gradients, strict=True)}
+
+
+def test_norm_and_trust_ratios_equal_numpy(build_tiny, batch):
+    """Of the gradient, and the weights, from before the step."""
+    simclr, optimizer = build_tiny(rate=1.0)
+    gradients = float64_gradients(simclr, batch)
+    weights = {v.path: v.numpy().astype(np.float64) for v in simclr.trainable_variables}
+    roles = variable_roles(simclr)
+    numbers = make_train_step(simclr, optimizer, LOSS)(batch).numpy()
+    found = dict(zip(metric_names(simclr, optimizer), numbers, strict=True))
+
+    taught = [g for path, g in gradients.items() if roles[path] != "probe"]
+    assert len(taught) == len(gradients) - len(simclr.probe.trainable_variables)
+    norm = np.sqrt(sum((g**2).sum() for g in taught))
+    np.testing.assert_allclose(found["gradient_norm"], norm, rtol=1e-4)
+    ratios = []
+    for path, weight in weights.items():
+        if roles[path] == "kernel":
+            slope = np.linalg.norm(gradients[path] + 1e-6 * weight)
+            size = np.linalg.norm(weight)
+            ratios.append(0.001 * size / slope if size > 0 and slope > 0 else 1.0)
+    assert len(ratios) > 20
+    for name, value in (("min", np.min), ("median", np.median), ("max", np.max)):
+        np.testing.assert_allclose(found[f"trust_ratio_{name}"], value(ratios), rtol=1e-4)
+
+
+def test_other_optimizers_have_no_trust_ratios(build_tiny, batch):
+    simclr, _ = build_tiny(rate=1.0)
+    optimizer = keras.optimizers.SGD(0.1)
+    optimizer.build(simclr.trainable_variables)
+    assert gradient_metrics(optimizer) == ("gradient_norm",)
+    numbers = make_train_step(simclr, optimizer, LOSS)(batch)
+    assert numbers.shape == len(metric_names(simclr, optimizer))
+
+
+def test_a_gradient_that_is_not_finite_shows(build_tiny, batch):
+    """Where the loss still is: the square root at zero has no slope."""
+    simclr, optimizer = build_tiny(rate=1.0)
+
+    def loss(z):
+        share, numbers = LOSS(z)
+        return share + tf.sqrt(tf.reduce_sum(0.0 * z)), numbers
+
+    numbers = make_train_step(simclr, optimizer, loss)(batch).numpy()
+    found = dict(zip(metric_names(simclr, optimizer), numbers, strict=True))
+    assert np.isfinite(found["loss"]) and not np.isfinite(found["gradient_norm"])
+
+
+def test_a_keras_that_sums_elsewhere_is_refused():
+    with pytest.raises(RuntimeError, match=f"Received: Keras {keras.__version__}"):
+        take_summed(object())
+
+
+def spread(h: np.ndarray) -> float:
+    sums = direction_sums(tf.constant(h, tf.float32))
+    return float(representation_numbers(sums, len(h))["representation_spread"])
+
+
+def test_representation_spread_equals_numpy():
+    h = np.random.default_rng(0).gamma(2.0, size=(16, 8))
+    unit = h / np.linalg.norm(h, axis=1, keepdims=True)
+    expected = np.sqrt(((unit - unit.mean(0)) ** 2).sum(1).mean())
+    assert spread(h) == pytest.approx(expected, rel=1e-5)
+
+
+def test_dead_representations_have_no_spread():
+    assert spread(np.zeros((16, 512))) == 0
+    assert spread(np.tile(np.random.default_rng(0).random(512), (4096, 1))) < 1e-3
