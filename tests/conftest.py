@@ -21,6 +21,21 @@ tf.config.set_logical_device_configuration(
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 
 
+def pytest_terminal_summary(terminalreporter):
+    """Prints the table of the faults that were injected into runs, if any were."""
+    rows = [
+        value
+        for report in terminalreporter.getreports("passed")
+        for name, value in report.user_properties
+        if name == "fault" and report.when == "call"
+    ]
+    if rows:
+        terminalreporter.section("faults")
+        terminalreporter.write_line("| fault | times | outcome |\n| --- | ---: | --- |")
+        for row in sorted(rows):
+            terminalreporter.write_line("| {} | {} | {} |".format(*row))
+
+
 @pytest.fixture(autouse=True)
 def clean_gin():
     """Gin's bindings are global: each test starts and ends without any."""

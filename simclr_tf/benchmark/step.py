@@ -15,6 +15,7 @@ from simclr_tf.jobs.building import build_simclr
 from simclr_tf.jobs.pretraining import Pretraining
 from simclr_tf.models.simclr import forward
 from simclr_tf.preflight.flop import training_flop
+from simclr_tf.training.plan import plan_text
 from simclr_tf.training.probe import probe_numbers
 from simclr_tf.training.step import gradients_at_once, make_train_step
 
@@ -60,7 +61,7 @@ def measure(run: Pretraining, rounds: int) -> str:
     product = timings[_product_name(list(precisions)[-1])]
     return "\n\n".join(
         [
-            run.plan.text(run.simclr),
+            plan_text(run.plan.lines(run.simclr)),
             _table([timings[name] for name in steps], flop / views, product),
             "\n".join(
                 f"{_product_name(d)}: {_giga(timings[_product_name(d)])}" for d in precisions

@@ -184,11 +184,19 @@ def train_classifier(
         num_views=1,
     )
     settings = {"weight_decay": weight_decay, **asked.settings}
-    is_chief = train(
+
+    @functools.cache
+    def on_host() -> SimCLR:
+        networks = build()
+        copy_values(simclr, networks)
+        return networks
+
+    folder = train(
         Training(
             model_dir=context.model_dir,
             strategy=replicas,
-            plan=plan.text(simclr),
+            job=asked.job,
+            plan=plan.lines(simclr),
             pipeline=pipeline,
             networks={name: n for name, n in simclr.groups().items() if n.weights},
             optimizer=rule,
@@ -202,15 +210,13 @@ def train_classifier(
             steps_per_loop=steps_per_loop,
             checkpoint_every_steps=checkpoint_every_steps,
             keep_checkpoints=keep_checkpoints,
-        )
+        ),
+        lambda: _export(context.model_dir, plan, on_host()),
     )
-    if not is_chief:
+    if folder is None:
         return {}
     figures.curves(context.model_dir)
-    on_host = build()
-    copy_values(simclr, on_host)
-    folder = _export(context.model_dir, plan, on_host)
-    logits = _logits(on_host, test, recipe.image_size)
+    logits = _logits(on_host(), test, recipe.image_size)
     numbers = {f"top{k}": top_k(logits.values, logits.labels, k) for k in (1, 5)}
     print(
         f"{asked.job}: top-1 {numbers['top1']:.2%}, top-5 {numbers['top5']:.2%} of "

@@ -19,8 +19,9 @@ from simclr_tf.models.simclr import SimCLR
 from simclr_tf.objectives.nt_xent import loss_chance
 from simclr_tf.optim.schedules import WarmupCosine
 from simclr_tf.training import figures
+from simclr_tf.training.diagnosis import Diagnosis, structural_findings
 from simclr_tf.training.plan import Plan
-from simclr_tf.training.reporting import Watch, contrastive_words
+from simclr_tf.training.reporting import contrastive_words
 from simclr_tf.training.step import make_train_step, metric_names
 
 
@@ -78,17 +79,45 @@ def train_and_export(run: Pretraining) -> str:
       The folder of the SavedModel; empty where another host exports.
     """
     model_dir, image_size = run.context.model_dir, run.plan.image_size
-    chance = loss_chance(run.plan.global_batch_size)
-    training = Training(
-        model_dir=model_dir,
+    groups = run.simclr.groups()
+    folder = train(
+        training_of(run),
+        lambda: export_networks(
+            model_dir,
+            run.plan.total_steps,
+            {name: groups[name] for name in ("encoder", "projection_head")},
+            lambda: build_for_export(run.encoder, run.projection_head, image_size),
+            image_size=image_size,
+            recipe=config.record(),
+        ),
+    )
+    if folder is None:
+        return ""
+    figures.curves(model_dir)
+    print(f"encoder: {folder}\nfigures: {os.path.join(model_dir, 'figures')}", flush=True)
+    return folder
+
+
+def training_of(run: Pretraining) -> Training:
+    """What the outer loop is given."""
+    chance = _chance(run)
+    diagnosis = Diagnosis(
+        global_batch_size=run.plan.global_batch_size,
+        chance=chance,
+        warmup_steps=run.plan.warmup_steps,
+        num_classes=run.plan.source.num_classes,
+    )
+    return Training(
+        model_dir=run.context.model_dir,
         strategy=run.strategy,
-        plan=run.plan.text(run.simclr),
+        job="pretrain",
+        plan=run.plan.lines(run.simclr),
         pipeline=run.pipeline,
         networks=run.simclr.groups(),
         optimizer=run.optimizer,
         schedule=run.schedule,
         train_step=run.train_step(),
-        metric_names=metric_names(run.simclr),
+        metric_names=metric_names(run.simclr, run.optimizer),
         chance=chance,
         words=contrastive_words,
         settings=run.settings,
@@ -96,19 +125,12 @@ def train_and_export(run: Pretraining) -> str:
         steps_per_loop=run.steps_per_loop,
         checkpoint_every_steps=run.checkpoint_every_steps,
         keep_checkpoints=run.keep_checkpoints,
-        on_report=Watch(chance, run.plan.warmup_steps).look,
+        known_faults=structural_findings(run.simclr.groups(), run.plan.num_replicas),
+        diagnosis=diagnosis.look,
     )
-    if not train(training):
-        return ""
-    groups = run.simclr.groups()
-    folder = export_networks(
-        model_dir,
-        run.plan.total_steps,
-        {name: groups[name] for name in ("encoder", "projection_head")},
-        lambda: build_for_export(run.encoder, run.projection_head, image_size),
-        image_size=image_size,
-        recipe=config.record(),
-    )
-    figures.curves(model_dir)
-    print(f"encoder: {folder}\nfigures: {os.path.join(model_dir, 'figures')}", flush=True)
-    return folder
+
+
+def _chance(run: Pretraining) -> float:
+    """The loss of projections that are all alike, by the scale of the run's own loss."""
+    alike, _ = run.loss(tf.zeros([4, run.simclr.projection_head.outputs[-1].shape[-1]]))
+    return loss_chance(run.plan.global_batch_size) * round(float(alike) / loss_chance(2), 4)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -18,8 +18,16 @@ import tensorflow as tf
 from absl import logging
 
 from simclr_tf.errors import RequestError
+from simclr_tf.training.manifest import is_manifest
 
 _FOLDER = re.compile(r"step_(\d{8})/?$")
+# Parameters of recipes that a run may change when it goes on: they decide how often it is looked
+# at, where data lie, and how sums are grouped, but not what is learnt.
+_HARMLESS = re.compile(
+    r"\.(steps_per_loop|checkpoint_every_steps|keep_checkpoints|augment_on|precision)$"
+    r"|^(data\.(source|cache|eval_split)|strategy\.cpu_replicas|nt_xent\.block_size|resnet\.remat)$"
+    r"|^(run|quickstart)\."
+)
 Groups = Mapping[str, Mapping[str, keras.Variable]]
 Description = dict[str, dict[str, list[Any]]]
 
@@ -31,6 +39,8 @@ class Checkpoints:
       model_dir: the run's folder.
       groups: what is saved: group -> path -> variable, see `named_groups`.
       settings: what must be equal in the run that goes on, such as the number of steps.
+      recipe: parameter -> value, as `config.in_force` has them. Of these only harmless ones may
+        change, which are then printed.
       keep: how many of the newest are kept.
       is_chief: whether this process writes; the others take part in reading only.
     """
@@ -41,6 +51,7 @@ class Checkpoints:
         groups: Groups,
         settings: Mapping[str, Any],
         *,
+        recipe: Mapping[str, str] | None = None,
         keep: int = 3,
         is_chief: bool = True,
     ):
@@ -48,6 +59,7 @@ class Checkpoints:
         self._folder = os.path.join(model_dir, "checkpoints")
         self._groups = groups
         self._settings = dict(settings)
+        self._recipe = dict(recipe or {})
         self._keep = keep
         self._is_chief = is_chief
 
@@ -56,20 +68,22 @@ class Checkpoints:
         if not self._is_chief:
             return
         folder = _step_folder(self._folder, step)
-        if tf.io.gfile.exists(folder):
-            tf.io.gfile.rmtree(folder)
+        _discard(folder)
         tf.io.gfile.makedirs(folder)
         _trackable(self._groups).write(os.path.join(folder, "variables"))
         files = {f: tf.io.gfile.stat(os.path.join(folder, f)).length for f in _files(folder)}
         manifest = {
             "step": step,
             "settings": self._settings,
+            "recipe": self._recipe,
             "variables": describe_groups(self._groups),
             "files": files,
         }
         write_text(os.path.join(folder, "manifest.json"), json.dumps(manifest, indent=1))
-        for old in complete_steps(self._model_dir)[: -self._keep]:
-            tf.io.gfile.rmtree(_step_folder(self._folder, old))
+        oldest_kept = complete_steps(self._model_dir)[-self._keep :][0]
+        for old in _steps(self._folder):
+            if old < oldest_kept:
+                _discard(_step_folder(self._folder, old))
 
     def restore(self) -> int | None:
         """Restores the newest complete checkpoint, and returns its step; None in a new model_dir.
@@ -95,17 +109,23 @@ class Checkpoints:
 
     def _compare(self, manifest: dict[str, Any]) -> None:
         compare_variables(manifest["variables"], self._groups, self._model_dir)
+        saved = manifest["settings"]
         changed = [
-            f"  {name}: {manifest['settings'].get(name)!r} in the checkpoint, {value!r} now"
+            f"  {name}: {saved.get(name)!r} in the checkpoint, {value!r} now"
             for name, value in self._settings.items()
-            if manifest["settings"].get(name) != value
+            if saved.get(name) != value
         ]
+        harmless = []
+        for name, words in _recipe_changes(manifest.get("recipe", self._recipe), self._recipe):
+            (harmless if _HARMLESS.search(name) else changed).append(f"  {name}: {words}")
         if changed:
             raise RequestError(
                 f"The run in {self._model_dir} was started with other settings, so going on would "
                 "give neither run:\n" + "\n".join(changed) + "\nUse the same settings, or another "
                 "--model_dir."
             )
+        if harmless and self._is_chief:
+            print("changed, and of no effect on what is learnt:", *harmless, sep="\n", flush=True)
 
     def _refuse_foreign_files(self) -> None:
         """A folder with anything in it but an interrupted first save is not a place to start."""
@@ -142,10 +162,12 @@ def complete_steps(model_dir: str, *, intact: bool = True) -> list[int]:
       intact: only those whose files are there with the length that the manifest says.
     """
     folder = os.path.join(model_dir, "checkpoints")
-    if not tf.io.gfile.isdir(folder):
-        return []
-    steps = [int(m[1]) for m in map(_FOLDER.match, tf.io.gfile.listdir(folder)) if m]
-    return sorted(s for s in steps if _is_complete(_step_folder(folder, s), intact))
+    return [s for s in _steps(folder) if _is_complete(_step_folder(folder, s), intact)]
+
+
+def is_intact(model_dir: str, step: int) -> bool:
+    """Whether the files of a checkpoint are there with the length that its manifest says."""
+    return _is_intact(_step_folder(os.path.join(model_dir, "checkpoints"), step))
 
 
 def read_manifest(model_dir: str, step: int) -> dict[str, Any]:
@@ -208,21 +230,49 @@ def write_text(path: str, text: str) -> None:
     tf.io.gfile.rename(partial, path, overwrite=True)
 
 
-def _is_complete(folder: str, intact: bool) -> bool:
+def _steps(folder: str) -> list[int]:
+    """The steps in the folder `checkpoints`, complete or not, oldest first."""
+    if not tf.io.gfile.isdir(folder):
+        return []
+    return sorted(int(m[1]) for m in map(_FOLDER.match, tf.io.gfile.listdir(folder)) if m)
+
+
+def _discard(folder: str) -> None:
+    """Removes a checkpoint, its manifest first: what is left by a kill meanwhile is incomplete."""
     manifest = os.path.join(folder, "manifest.json")
-    if not tf.io.gfile.exists(manifest):
+    if tf.io.gfile.exists(manifest):
+        tf.io.gfile.remove(manifest)
+    if tf.io.gfile.exists(folder):
+        tf.io.gfile.rmtree(folder)
+
+
+def _is_complete(folder: str, intact: bool) -> bool:
+    if not tf.io.gfile.exists(os.path.join(folder, "manifest.json")):
         return False
-    if not intact:
+    if not intact or _is_intact(folder):
         return True
+    logging.error("checkpoint %s is damaged and passed over", folder)
+    return False
+
+
+def _is_intact(folder: str) -> bool:
     try:
-        with tf.io.gfile.GFile(manifest) as file:
-            files = json.load(file)["files"]
+        with tf.io.gfile.GFile(os.path.join(folder, "manifest.json")) as file:
+            content = json.load(file)
+        files = content["files"] if is_manifest(content) else None
         sizes = {f: tf.io.gfile.stat(os.path.join(folder, f)).length for f in files}
-    except (ValueError, KeyError, TypeError, tf.errors.OpError):
-        sizes, files = {}, None
-    if sizes != files:
-        logging.error("checkpoint %s is damaged and passed over", folder)
+    except (ValueError, TypeError, RecursionError, tf.errors.OpError):
+        return False
     return sizes == files
+
+
+def _recipe_changes(saved: Mapping[str, str], now: Mapping[str, str]) -> Sequence[tuple[str, str]]:
+    """The parameters that differ, with both values in words."""
+    return [
+        (name, f"{saved.get(name, 'not set')} in the checkpoint, {now.get(name, 'not set')} now")
+        for name in sorted({*saved, *now})
+        if saved.get(name) != now.get(name)
+    ]
 
 
 def _trackable(groups: Groups) -> tf.train.Checkpoint:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -77,8 +78,8 @@ class Plan:
             "seed": seed,
         }
 
-    def text(self, simclr: SimCLR) -> str:
-        """The plan as printed, one line a subject."""
+    def lines(self, simclr: SimCLR) -> dict[str, str]:
+        """The plan in words, by subject."""
         classes = self.source.num_classes
         batch = self.global_batch_size
         lines = {
@@ -106,8 +107,13 @@ class Plan:
             + (_lars_words(count.adapted) if self.optimizer == "LARS" else "")
             for count in exclusion_summary(simclr)
         }
-        width = max(map(len, lines))
-        return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items())
+        return lines
+
+
+def plan_text(lines: Mapping[str, str]) -> str:
+    """The plan as printed, one line a subject."""
+    width = max(map(len, lines))
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items())
 
 
 def _size(model: keras.Model) -> str:

@@ -3,7 +3,6 @@
 import json
 import random
 import signal
-import socket
 import time
 
 import numpy as np
@@ -14,24 +13,6 @@ from simclr_tf import run
 
 pytestmark = pytest.mark.slow
 TOTAL = 31
-
-
-def same(found, expected):
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        np.testing.assert_array_equal(found[name], value, err_msg=name)
-
-
-def wait_for_step(tiny, model_dir, step, process, seconds=300):
-    """Waits until the run has reported `step`."""
-    path = tiny.folder / model_dir / "metrics.jsonl"
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and process.poll() is None:
-        lines = path.read_text().splitlines() if path.exists() else []
-        if any(json.loads(line)["step"] >= step for line in lines if line.endswith("}")):
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"step {step} was not reached")
 
 
 def test_a_folder_without_labels_becomes_an_encoder(tiny, undisturbed):
@@ -52,19 +33,20 @@ def test_the_recorded_configuration_gives_the_same_run(tiny, undisturbed):
     assert "nt_xent.temperature = 0.5" in recipe.read_text()
     code, output = tiny.run("again", recipe=recipe)
     assert code == 0, output
-    same(tiny.weights("again", TOTAL), undisturbed)
+    tiny.check_weights("again", TOTAL, undisturbed)
 
 
-def test_sigterm_saves_and_the_same_command_goes_on_bit_for_bit(tiny, undisturbed):
+def test_sigterm_saves_and_the_same_command_goes_on_bit_for_bit(tiny, undisturbed, injected):
     process = tiny.start("stopped")
-    wait_for_step(tiny, "stopped", 6, process)
+    tiny.wait_for_step("stopped", 6, process)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 42, output
     assert "goes on from there" in output
     code, output = tiny.run("stopped")
     assert code == 0 and "going on from step" in output
-    same(tiny.weights("stopped", TOTAL), undisturbed)
+    tiny.check_weights("stopped", TOTAL, undisturbed)
+    injected("SIGTERM", 1, "saved (42), equal weights")
 
 
 def test_microbatches_go_on_bit_for_bit(tiny):
@@ -72,16 +54,16 @@ def test_microbatches_go_on_bit_for_bit(tiny):
     code, output = tiny.run("microbatches", *bindings)
     assert code == 0 and "14 negatives per anchor, in micro-batches of 4" in output, output
     process = tiny.start("microbatches_stopped", *bindings)
-    wait_for_step(tiny, "microbatches_stopped", 4, process)
+    tiny.wait_for_step("microbatches_stopped", 4, process)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=120)
     assert process.returncode == 42
     code, output = tiny.run("microbatches_stopped", *bindings)
     assert code == 0 and "going on from step" in output
-    same(tiny.weights("microbatches_stopped", 10), tiny.weights("microbatches", 10))
+    tiny.check_weights("microbatches_stopped", 10, tiny.weights("microbatches", 10))
 
 
-def test_killed_ten_times_the_run_ends_as_if_it_had_not_been(tiny):
+def test_killed_ten_times_the_run_ends_as_if_it_had_not_been(tiny, injected):
     long = "pretrain.epochs = 80.0"  # 241 steps, too many to end before the last kill
     code, output = tiny.run("long", long)
     assert code == 0, output
@@ -93,38 +75,22 @@ def test_killed_ten_times_the_run_ends_as_if_it_had_not_been(tiny):
             time.sleep(moment.uniform(2, 9))
         else:  # at any moment of training or saving, some steps further on
             seen = len(metrics.read_text().splitlines()) if metrics.exists() else 0
-            wait_for_step(tiny, "killed", 2 * max(seen, 1) + 2, process)
+            tiny.wait_for_step("killed", 2 * max(seen, 1) + 2, process)
             time.sleep(moment.uniform(0, 0.3))
         assert process.poll() is None, "the run ended before it was killed"
         process.kill()
         process.wait()
     code, output = tiny.run("killed", long)
     assert code == 0, output
-    same(tiny.weights("killed", 241), tiny.weights("long", 241))
+    tiny.check_weights("killed", 241, tiny.weights("long", 241))
     steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
     assert steps == [*range(2, 241, 2), 241]
+    injected("SIGKILL at a random instant", 10, "equal weights, each step reported once")
 
 
 def test_two_workers_train_as_one_does(tiny, undisturbed):
-    ports = []
-    for _ in range(2):
-        with socket.socket() as s:
-            s.bind(("localhost", 0))
-            ports.append(s.getsockname()[1])
-    cluster = {"worker": [f"localhost:{port}" for port in ports]}
     short = ("pretrain.epochs = 0.25", "learning_rate.warmup_epochs = 0.0")  # one step
-    workers = [
-        tiny.start(
-            "workers",
-            *short,
-            env={
-                "TF_CONFIG": json.dumps(
-                    {"cluster": cluster, "task": {"type": "worker", "index": index}}
-                )
-            },
-        )
-        for index in range(2)
-    ]
+    workers = tiny.start_pair("workers", *short)
     for worker in workers:
         output, _ = worker.communicate(timeout=600)
         assert worker.returncode == 0, output
@@ -173,7 +139,7 @@ def test_a_wrong_request_ends_with_2_and_one_clear_message(
     error = captured.err[captured.err.index("error: ") :]
     assert words in error and "Traceback" not in error and "In call to" not in error
     assert "step 2/" not in captured.out
-    same(tiny.weights("undisturbed", TOTAL), undisturbed)
+    tiny.check_weights("undisturbed", TOTAL, undisturbed)
 
 
 def test_a_loss_that_is_not_finite_ends_with_3_and_says_where(tiny):

@@ -1,5 +1,6 @@
 """If this breaks, days of training are lost, or a run goes on from weights that are not its own."""
 
+import json
 import os
 import pathlib
 
@@ -101,6 +102,38 @@ def test_other_settings_are_an_error_that_names_them(tmp_path):
     saved(tmp_path, 1)
     with pytest.raises(RequestError, match="steps: 9 in the checkpoint, 10 now"):
         checkpoints(tmp_path, model(), steps=10).restore()
+
+
+def with_recipe(folder, built, **recipe):
+    return Checkpoints(str(folder), named_groups({"encoder": built}), {}, recipe=recipe)
+
+
+def test_a_recipe_may_change_where_nothing_is_learnt_otherwise(tmp_path, capsys):
+    before = {"pretrain.steps_per_loop": "2", "nt_xent.temperature": "0.1"}
+    with_recipe(tmp_path, model(value=1), **before).save(1)
+    harmless = before | {"pretrain.steps_per_loop": "4", "data.cache": "'encoded'"}
+    assert with_recipe(tmp_path, model(), **harmless).restore() == 1
+    assert "pretrain.steps_per_loop: 2 in the checkpoint, 4 now" in capsys.readouterr().out
+    for now in (before | {"nt_xent.temperature": "0.2"}, before | {"lars.eta": "0.1"}):
+        with pytest.raises(RequestError, match="other settings") as error:
+            with_recipe(tmp_path, model(), **now).restore()
+        assert "steps_per_loop" not in str(error.value)
+
+
+def test_a_checkpoint_from_before_recipes_were_kept_goes_on(tmp_path):
+    saved(tmp_path, 1)
+    manifest = tmp_path / "checkpoints" / "step_00000001" / "manifest.json"
+    text = json.loads(manifest.read_text())
+    del text["recipe"]
+    manifest.write_text(json.dumps(text))
+    assert with_recipe(tmp_path, model(), **{"lars.eta": "0.1"}).restore() == 1
+
+
+def test_what_a_kill_leaves_of_an_old_checkpoint_goes_with_the_next_save(tmp_path):
+    saved(tmp_path, 1, 2, 3)
+    (tmp_path / "checkpoints" / "step_00000001" / "manifest.json").unlink()
+    checkpoints(tmp_path, model(), keep=2, steps=9).save(4)
+    assert sorted(os.listdir(tmp_path / "checkpoints")) == ["step_00000003", "step_00000004"]
 
 
 def test_optimizers_keep_their_names_however_many_were_built():

@@ -1,0 +1,98 @@
+"""If this breaks, a full disk or a damaged record ends a run with a traceback, or as no fault."""
+
+import errno
+import os
+
+import pytest
+import tensorflow as tf
+
+from simclr_tf.errors import PreemptedError, RequestError
+from simclr_tf.training.mishaps import steps_checked, writes_checked
+
+
+def read(dataset):
+    """Reads in a tf.function, as the training loop does."""
+    iterator = iter(dataset)
+    tf.function(lambda: [next(iterator) for _ in range(3)])()
+
+
+def records(tmp_path, harm):
+    path = tmp_path / "some.tfrecord"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for _ in range(3):
+            writer.write(b"x" * 100)
+    content = bytearray(path.read_bytes())
+    harm(content)
+    path.write_bytes(content)
+    return tf.data.TFRecordDataset(str(path))
+
+
+def flip(content):
+    content[150] ^= 1
+
+
+def cut(content):
+    del content[250:]
+
+
+def end(content):
+    del content[116:]
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [(flip, "corrupted record"), (cut, "truncated record"), (end, "End of sequence")],
+)
+def test_data_that_cannot_be_read_are_the_requests_fault(tmp_path, harm, words):
+    with (
+        pytest.raises(RequestError, match="as they were when the run began") as error,
+        steps_checked("runs/x", several_hosts=False),
+    ):
+        read(records(tmp_path, harm))
+    assert words in str(error.value) and "runs/x" in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_host_that_is_gone_is_no_fault_of_this_one():
+    error = tf.errors.UnavailableError(None, None, "Connection reset by peer\nmore")
+    with (
+        pytest.raises(PreemptedError, match=r"host of this run is gone \(Connection reset by peer"),
+        steps_checked("runs/x", several_hosts=True),
+    ):
+        raise error
+    with pytest.raises(tf.errors.UnavailableError), steps_checked("runs/x", several_hosts=False):
+        raise error
+
+
+def test_a_step_that_does_not_fit_says_what_to_do():
+    with (
+        pytest.raises(RequestError, match="microbatch_size"),
+        steps_checked("runs/x", several_hosts=False),
+    ):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO])
+def test_what_the_system_says_of_a_write_is_said(number):
+    with (
+        pytest.raises(RequestError, match=os.strerror(number)),
+        writes_checked("runs/x"),
+    ):
+        raise OSError(number, os.strerror(number))
+
+
+def test_a_write_of_tensorflow_that_fails_is_said(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RequestError, match="must be writable"), writes_checked("runs/x"):
+        tf.io.gfile.GFile(str(tmp_path / "file" / "below"), "w").write("x")
+
+
+def test_a_mistake_of_this_program_keeps_its_traceback():
+    wrong = tf.errors.InvalidArgumentError(None, None, "shapes differ")
+    with pytest.raises(tf.errors.InvalidArgumentError), writes_checked("runs/x"):
+        raise wrong
+    with (
+        pytest.raises(tf.errors.InvalidArgumentError),
+        steps_checked("runs/x", several_hosts=True),
+    ):
+        raise wrong
