@@ -87,6 +87,8 @@ class FrozenEncoder:
         if classifier is not None:
             self._outputs["logits"] = classifier(last)
         self._inputs = encoder.inputs
+        # Traced once, whatever values the variables take later.
+        self._functions: dict[tuple[tuple[str, ...], Transform | None], Callable] = {}
 
     def fingerprint(self) -> str:
         """SHA-256 of all variables."""
@@ -142,17 +144,8 @@ class FrozenEncoder:
     def _compute(
         self, source: Source, layers: Sequence[str], transform: Transform | None, batch_size: int
     ) -> dict[str, Features]:
-        model = keras.Model(self._inputs, {layer: self._outputs[layer] for layer in layers})
         size = self._image_size
-
-        @tf.function(
-            input_signature=[tf.TensorSpec([None, size, size, 3]), tf.TensorSpec([None], tf.int64)]
-        )
-        def embed(images: tf.Tensor, index: tf.Tensor) -> dict[str, tf.Tensor]:
-            if transform:
-                images = transform.function(images, index)
-            return model(images, training=False)
-
+        embed = self._function(tuple(layers), transform)
         bad_images = BadImages(source)
         parts: list[Mapping[str, np.ndarray]] = []
         title = f"features of {source.name}" + (f", {transform.name}" if transform else "")
@@ -173,6 +166,23 @@ class FrozenEncoder:
             layer: Features(whole[layer].astype(np.float32), whole["labels"], whole["index"])
             for layer in layers
         }
+
+    def _function(self, layers: tuple[str, ...], transform: Transform | None) -> Callable:
+        """(images float32 [b, S, S, 3], index int64 [b]) -> layer -> values [b, D]."""
+        if (layers, transform) in self._functions:
+            return self._functions[layers, transform]
+        model = keras.Model(self._inputs, {layer: self._outputs[layer] for layer in layers})
+        size = self._image_size
+
+        @tf.function(
+            input_signature=[tf.TensorSpec([None, size, size, 3]), tf.TensorSpec([None], tf.int64)]
+        )
+        def embed(images: tf.Tensor, index: tf.Tensor) -> dict[str, tf.Tensor]:
+            if transform:
+                images = transform.function(images, index)
+            return model(images, training=False)
+
+        return self._functions.setdefault((layers, transform), embed)
 
     def _folder(
         self, source: Source, layer: str, transform: Transform | None, fingerprint: str

@@ -16,6 +16,7 @@ NAMES = (
     "linear_eval",
     "lbfgs",
     "knn",
+    "watch",
     "probe_invariance",
     "embed",
     "finetune",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gin
@@ -28,18 +28,22 @@ class Frozen:
     """Frozen networks and the data to look at.
 
     Attributes:
-      encoder: gives features, which are kept in the model_dir.
+      encoder: gives features.
+      networks: what it consists of, by their names in a checkpoint.
       data: the recipe's data.
       layer: whose features are evaluated.
       weights: what the networks were filled with.
       seed: of the initial weights, for what is not filled.
+      at_hand: the features that `splits` gives, if they are in memory.
     """
 
     encoder: FrozenEncoder
+    networks: Mapping[str, keras.Model]
     data: Data
     layer: str
     weights: Weights
     seed: int
+    at_hand: tuple[Features, Features] | None = None
 
     def train(self) -> Features:
         """Features of the labelled split to train on."""
@@ -49,13 +53,30 @@ class Frozen:
         """Features of the labelled split to test on."""
         return self.features(labelled(self.data.evaluation()))
 
+    def sources(self) -> tuple[Source, Source]:
+        """The labelled splits to train and to test on, opened."""
+        return labelled(self.data.train()), labelled(self.data.evaluation())
+
     def splits(self) -> tuple[Features, Features]:
         """Features of the splits to train and to test on, whose classes fit.
 
         Raises:
           RequestError: an image has no label, or one of the test images a class of its own.
         """
-        train, test = self.train(), self.test()
+        return self.at_hand or self._features_of(self.sources())
+
+    def refilled(self, weights: Weights, sources: tuple[Source, Source]) -> Frozen:
+        """The same networks, once other weights were restored into them.
+
+        Args:
+          weights: what `networks` hold now.
+          sources: the splits to train and to test on; their features are computed, once for all
+            who ask for `splits`.
+        """
+        return dataclasses.replace(self, weights=weights, at_hand=self._features_of(sources))
+
+    def _features_of(self, sources: tuple[Source, Source]) -> tuple[Features, Features]:
+        train, test = map(self.features, sources)
         check_classes(train, test)
         return train, test
 
@@ -83,6 +104,7 @@ def frozen_encoder(
     pretrained: Callable[..., Weights] = pretrained,
     layer: str = REPRESENTATION,
     seed: int = 0,
+    keep_features: bool = True,
     context: Context,
 ) -> Frozen:
     """Builds the recipe's networks, and fills them with pretrained weights.
@@ -94,6 +116,7 @@ def frozen_encoder(
       pretrained: where the weights come from.
       layer: "representation" (h), "projection" (z), or "projection_k", the head's k-th layer.
       seed: of the initial weights, which 'untrained' networks keep.
+      keep_features: whether features are kept in the model_dir, for the next job that wants them.
       context: what the command line says.
     """
     refuse_tpu(context)
@@ -106,9 +129,9 @@ def frozen_encoder(
             dim = representation_dim(networks["encoder"])
             networks["projection_head"] = projection_head(input_dim=dim)
         weights.restore(networks)
-    cache = os.path.join(context.model_dir, "features")
+    cache = os.path.join(context.model_dir, "features") if keep_features else None
     frozen = FrozenEncoder(**networks, image_size=recipe.image_size, cache_dir=cache)
-    return Frozen(frozen, recipe, layer, weights, seed)
+    return Frozen(frozen, networks, recipe, layer, weights, seed)
 
 
 def check_classes(train: Features, other: Features) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import gin
 
 from simclr_tf.errors import RequestError
 from simclr_tf.evaluation.knn import PROTOCOL, KnnAccuracy, knn_accuracies
 from simclr_tf.jobs import Context
-from simclr_tf.jobs.building import requests_checked, write_result
+from simclr_tf.jobs.building import requests_checked
+from simclr_tf.jobs.finding import Finding, publish
 from simclr_tf.jobs.frozen import Frozen, frozen_encoder
 
 
-@gin.configurable
+@gin.configurable(denylist=["context", "then"])
 def knn(
     context: Context,
     *,
@@ -23,7 +25,8 @@ def knn(
     table_ks: Sequence[int] = (1, 10, 20, 50, 200),
     table_temperatures: Sequence[float] = (0.02, 0.07, 0.1, 0.5),
     block_megabytes: int = 256,
-) -> dict:
+    then: Callable[[Finding], Any] = publish,
+) -> Any:
     """Weighted k-nearest neighbours on features of the frozen encoder; nothing is trained.
 
     Args:
@@ -34,9 +37,10 @@ def knn(
       table_ks: values of k in the table; those above the number of training images are left out.
       table_temperatures: temperatures in the table.
       block_megabytes: memory for similarities, beside the features.
+      then: what is done with what was found; `watch` notes the numbers.
 
     Returns:
-      The numbers, which are also in `results/knn.json`.
+      What `then` returns: the numbers, which are also in `results/knn.json`.
     """
     frozen = encoder(context=context)
     train, test = frozen.splits()
@@ -50,21 +54,22 @@ def knn(
     choices += [(n, t) for n in table_ks if n <= count for t in table_temperatures]
     with requests_checked():
         chosen, *table = knn_accuracies(train, test, choices, block_bytes=block_megabytes * 2**20)
-    print(_table(table), flush=True)
-    print(
-        f"{chosen.k} nearest neighbours (temperature {chosen.temperature:g}) on {frozen.layer} of "
-        f"{frozen.weights.path}: top-1 {chosen.top1:.2%}, top-5 {chosen.top5:.2%} of "
-        f"{len(test.labels)} test images",
-        flush=True,
+    text = (
+        f"{_table(table)}\n{chosen.k} nearest neighbours (temperature {chosen.temperature:g}) on "
+        f"{frozen.layer} of {frozen.weights.path}: top-1 {chosen.top1:.2%}, top-5 "
+        f"{chosen.top5:.2%} of {len(test.labels)} test images"
     )
-    return write_result(
-        context.model_dir,
-        "knn",
-        protocol=PROTOCOL,
-        numbers=chosen,
-        table=table,
-        n={"train": count, "test": len(test.labels)},
-        **frozen.record(),
+    return then(
+        Finding(
+            context=context,
+            job="knn",
+            frozen=frozen,
+            protocol=PROTOCOL,
+            numbers=chosen,
+            n={"train": count, "test": len(test.labels)},
+            text=text,
+            details={"table": table},
+        )
     )
 
 

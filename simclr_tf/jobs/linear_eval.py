@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import gin
 
 from simclr_tf.evaluation.features import REPRESENTATION
 from simclr_tf.evaluation.linear import PROTOCOL, fit_linear
 from simclr_tf.jobs import Context
-from simclr_tf.jobs.building import write_result
 from simclr_tf.jobs.classifier import CROP_AND_FLIP, Task, train_classifier
+from simclr_tf.jobs.finding import Finding, publish
 from simclr_tf.jobs.frozen import Frozen, frozen_encoder
 from simclr_tf.jobs.pretrained import Weights, pretrained
 from simclr_tf.models.simclr import SimCLR
 
 
-@gin.configurable
+@gin.configurable(denylist=["context", "then"])
 def cached(
     context: Context,
     *,
     encoder: Callable[..., Frozen] = frozen_encoder,
     penalties: tuple[float, ...] = (0.001, 0.01, 0.1),
     max_iterations: int = 200,
-) -> dict:
+    then: Callable[[Finding], Any] = publish,
+) -> Any:
     """Logistic regression on features that are computed once: seconds on a CPU.
 
     Args:
@@ -31,24 +33,30 @@ def cached(
       encoder: gives the frozen encoder and the data.
       penalties: inverse regularization strengths to choose from on a held-out part of train.
       max_iterations: of L-BFGS.
+      then: what is done with what was found; `watch` notes the numbers.
+
+    Returns:
+      What `then` returns: the numbers, which are also in `results/linear_eval.json`.
     """
     frozen = encoder(context=context)
     train, test = frozen.splits()
     numbers = fit_linear(train, test, tuple(penalties), max_iterations, frozen.seed)
-    print(
+    text = (
         f"linear classifier on {frozen.layer} of {frozen.weights.path}: top-1 {numbers.top1:.2%}, "
         f"top-5 {numbers.top5:.2%} of {numbers.num_test} test images (trained on "
-        f"{numbers.num_train}, C={numbers.penalty:g})",
-        flush=True,
+        f"{numbers.num_train}, C={numbers.penalty:g})"
     )
-    return write_result(
-        context.model_dir,
-        "linear_eval",
-        preset="cached",
-        protocol=PROTOCOL,
-        numbers=numbers,
-        n={"train": numbers.num_train, "test": numbers.num_test},
-        **frozen.record(),
+    return then(
+        Finding(
+            context=context,
+            job="linear_eval",
+            frozen=frozen,
+            protocol=PROTOCOL,
+            numbers=numbers,
+            n={"train": numbers.num_train, "test": numbers.num_test},
+            text=text,
+            details={"preset": "cached"},
+        )
     )
 
 

@@ -41,6 +41,10 @@ class Weights:
     step: int | None
     groups: tuple[str, ...]
 
+    def at(self, step: int) -> Weights:
+        """Those of a checkpoint of the same run."""
+        return Weights(self.path, step, tuple(read_manifest(self.path, step)["variables"]))
+
     def restore(self, networks: Mapping[str, keras.Model]) -> None:
         """Fills all of `networks`, or changes nothing.
 
@@ -80,8 +84,10 @@ class Weights:
         return {"path": self.path, "step": self.step}
 
 
-@gin.configurable
-def pretrained(path: str = "", step: int | None = None, *, model_dir: str) -> Weights:
+@gin.configurable(denylist=["model_dir", "followed"])
+def pretrained(
+    path: str = "", step: int | None = None, *, model_dir: str, followed: bool = False
+) -> Weights:
     """Finds pretrained weights.
 
     Args:
@@ -90,11 +96,14 @@ def pretrained(path: str = "", step: int | None = None, *, model_dir: str) -> We
         model_dir.
       step: which of the run's checkpoints; by default the newest.
       model_dir: the command line's.
+      followed: whether a run is asked for whose checkpoints are still to come, see `Weights.at`.
 
     Raises:
       RequestError: there are no such weights.
     """
     path = (path or model_dir).rstrip("/")
+    if followed:
+        return _followed(path, step)
     if path == UNTRAINED:
         return Weights(UNTRAINED, None, ())
     if _is_saved_model(path):
@@ -117,8 +126,17 @@ def pretrained(path: str = "", step: int | None = None, *, model_dir: str) -> We
             "Pretrain first, or set pretrained.path to a run's folder, a SavedModel, or "
             f"'{UNTRAINED}' for initial weights."
         )
-    step = steps[-1] if step is None else step
-    return Weights(path, step, tuple(read_manifest(path, step)["variables"]))
+    return Weights(path, None, ()).at(steps[-1] if step is None else step)
+
+
+def _followed(path: str, step: int | None) -> Weights:
+    if path == UNTRAINED or step is not None or _STEP_FOLDER.match(path) or _is_saved_model(path):
+        asked = path if step is None else f"{path} with pretrained.step={step}"
+        raise RequestError(
+            "What is followed must be a run, by its folder, which need not exist yet. Received: "
+            f"{asked}. Set pretrained.path to the --model_dir of the run."
+        )
+    return Weights(path, None, ())
 
 
 def _is_saved_model(path: str) -> bool:

@@ -1,0 +1,148 @@
+"""Following a run's folder, in which another process writes checkpoints and lets go of old ones."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+from absl import logging
+
+from simclr_tf.errors import RequestError
+from simclr_tf.jobs.history import History
+from simclr_tf.jobs.pretrained import Weights
+from simclr_tf.training.checkpoints import complete_steps, is_intact, read_manifest
+from simclr_tf.training.reporting import duration
+
+
+class Follower:
+    """Evaluates the checkpoints of a run, the oldest first, each once.
+
+    Args:
+      run: whose checkpoints.
+      networks: what they are restored into, by their names in a checkpoint.
+      history: what is known of the steps.
+      jobs: the names of the evaluations that each checkpoint is to have.
+      evaluate: makes some of them on `networks`, into which the weights were restored, and adds
+        them to `history`.
+    """
+
+    def __init__(
+        self,
+        run: Weights,
+        networks: Mapping[str, keras.Model],
+        history: History,
+        jobs: Sequence[str],
+        evaluate: Callable[[Weights, Sequence[str]], None],
+    ):
+        self._run = run
+        self._networks = networks
+        self._history = history
+        self._jobs = jobs
+        self._evaluate = evaluate
+        self._waiting: set[int] = set()
+        self._failures: dict[int, int] = {}
+
+    def follow(self, poll_seconds: float, patience_seconds: float) -> None:
+        """Returns when the checkpoint of the run's last step has been evaluated.
+
+        Args:
+          poll_seconds: between two looks where there is nothing to do.
+          patience_seconds: how long the run may show no sign of life.
+
+        Raises:
+          RequestError: it showed none for so long, or is of another architecture.
+        """
+        what = f"{' and '.join(self._jobs)} of each checkpoint of {self._run.path}"
+        there = complete_steps(self._run.path, intact=False)
+        print(what + ("" if there else ", which has none yet"), flush=True)
+        signs, since = None, time.monotonic()
+        while True:
+            steps = complete_steps(self._run.path, intact=False)
+            self._say_gone(steps)
+            evaluated = [step for step in steps if self._look_at(step)]
+            if steps and self._is_end(steps[-1]):
+                print(f"step {steps[-1]} is the run's last", flush=True)
+                return
+            before, signs = signs, (steps, self._length_of_reports())
+            if evaluated or signs != before:
+                since = time.monotonic()
+            elif time.monotonic() - since > patience_seconds:
+                self._give_up(steps, patience_seconds)
+            if not evaluated:
+                time.sleep(poll_seconds)
+
+    def _look_at(self, step: int) -> bool:
+        """Whether a checkpoint could be, and was, evaluated."""
+        missing = self._missing(step)
+        weights = self._restore(step) if missing else None
+        if weights is None:
+            return False
+        self._evaluate(weights, missing)
+        print(self._line(step), flush=True)
+        return True
+
+    def _missing(self, step: int) -> list[str]:
+        return [job for job in self._jobs if self._history.numbers(step, job) is None]
+
+    def _restore(self, step: int) -> Weights | None:
+        """Fills the networks; None if the checkpoint is damaged, or being deleted.
+
+        Only what fails twice is called damaged. It is tried again at every look, since the run may
+        go on from an older checkpoint, and write this one anew.
+        """
+        try:
+            if not is_intact(self._run.path, step):
+                raise ValueError("its files are not those of its manifest")
+            weights = self._run.at(step)
+            weights.restore(self._networks)
+            return weights
+        except (tf.errors.OpError, ValueError, KeyError, TypeError) as error:
+            self._failures[step] = self._failures.get(step, 0) + 1
+            if self._failures[step] == 2:
+                reason = str(error).splitlines()[0]
+                logging.error("checkpoint of step %d is damaged and passed over: %s", step, reason)
+            return None
+
+    def _say_gone(self, steps: Sequence[int]) -> None:
+        for step in sorted(self._waiting.difference(steps)):
+            if self._missing(step):
+                print(
+                    f"step {step} is passed over: the run let go of it before it was evaluated",
+                    flush=True,
+                )
+        self._waiting = set(steps)
+
+    def _is_end(self, step: int) -> bool:
+        return not self._missing(step) and self._total_steps(step) == step
+
+    def _total_steps(self, step: int) -> int | None:
+        """The run's length; a checkpoint that no training wrote is the whole of its run."""
+        try:
+            return read_manifest(self._run.path, step)["settings"].get("total_steps", step)
+        except (tf.errors.OpError, ValueError, KeyError):
+            return None
+
+    def _length_of_reports(self) -> int:
+        path = os.path.join(self._run.path, "metrics.jsonl")
+        return tf.io.gfile.stat(path).length if tf.io.gfile.exists(path) else 0
+
+    def _line(self, step: int) -> str:
+        total = self._total_steps(step)
+        words = [f"step {step}" + (f"/{total}" if total is not None else "")]
+        for job in self._jobs:
+            numbers: dict[str, Any] = self._history.numbers(step, job)
+            words.append(f"{job} top-1 {numbers['top1']:.2%}, top-5 {numbers['top5']:.2%}")
+        return "  ".join(words)
+
+    def _give_up(self, steps: Sequence[int], patience_seconds: float) -> None:
+        newest = f"its newest checkpoint is that of step {steps[-1]}" if steps else "it has none"
+        raise RequestError(
+            "A run that is watched must show a new checkpoint or report within "
+            f"watch.patience_minutes, {duration(patience_seconds)}. Received: {self._run.path}; "
+            f"{newest}, and its last step is still to come. Start it again, and then this: what "
+            "was evaluated is noted."
+        )

@@ -1,0 +1,71 @@
+"""What the checkpoints of a run were worth: a file of lines, and curves in TensorBoard."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from typing import Any
+
+import tensorflow as tf
+
+from simclr_tf.training.checkpoints import write_text
+
+
+class History:
+    """`results/watch.jsonl`, one object a line for each step and job; read again by a restart.
+
+    A line that was cut short by a kill is left out, and dropped from the file. Nothing is written
+    where there is no history yet, before the first number.
+
+    Args:
+      model_dir: where the file and TensorBoard's events (in `tensorboard/watch`) go.
+    """
+
+    def __init__(self, model_dir: str):
+        self._model_dir = model_dir
+        self._path = os.path.join(model_dir, "results", "watch.jsonl")
+        self._writer: tf.summary.SummaryWriter | None = None
+        self._known: dict[tuple[int, str], dict[str, Any]] = {}
+        self._read()
+
+    def numbers(self, step: int, job: str) -> dict[str, Any] | None:
+        """What a job found of the checkpoint of `step`; None if it has not looked at it."""
+        return self._known.get((step, job))
+
+    def add(self, step: int, job: str, numbers: Any) -> None:
+        """Notes what a job found.
+
+        Args:
+          step: of the checkpoint.
+          job: whose numbers they are.
+          numbers: a dataclass with `top1` and `top5`.
+        """
+        if self._writer is None:
+            folder = os.path.join(self._model_dir, "tensorboard", "watch")
+            self._writer = tf.summary.create_file_writer(folder)
+            tf.io.gfile.makedirs(os.path.dirname(self._path))
+        with self._writer.as_default(step=step):
+            for name in ("top1", "top5"):
+                tf.summary.scalar(f"{job}/{name}", getattr(numbers, name))
+        self._writer.flush()
+        line = {"step": step, "job": job, "numbers": dataclasses.asdict(numbers)}
+        with tf.io.gfile.GFile(self._path, "a") as file:
+            file.write(json.dumps(line) + "\n")
+        self._known[step, job] = line["numbers"]
+
+    def _read(self) -> None:
+        if not tf.io.gfile.exists(self._path):
+            return
+        with tf.io.gfile.GFile(self._path, "rb") as file:
+            text = file.read().decode(errors="replace")
+        whole = []
+        for line in text.splitlines(keepends=True):
+            try:
+                found = json.loads(line)
+                self._known[found["step"], found["job"]] = found["numbers"]
+            except (ValueError, KeyError, TypeError):
+                continue
+            whole.append(line if line.endswith("\n") else f"{line}\n")
+        if "".join(whole) != text:
+            write_text(self._path, "".join(whole))

@@ -1,0 +1,107 @@
+"""`watch`: follows a run, and says of each of its checkpoints what it is worth."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import gin
+
+from simclr_tf.errors import PreemptedError, RequestError
+from simclr_tf.jobs import Context
+from simclr_tf.jobs.building import requests_checked
+from simclr_tf.jobs.following import Follower
+from simclr_tf.jobs.frozen import Frozen, frozen_encoder
+from simclr_tf.jobs.history import History
+from simclr_tf.jobs.knn import knn
+from simclr_tf.jobs.linear_eval import cached
+from simclr_tf.jobs.pretrained import UNTRAINED, Weights, pretrained
+
+
+@gin.configurable(denylist=["context"])
+def watch(
+    context: Context,
+    *,
+    pretrained: Callable[..., Weights] = pretrained,
+    encoder: Callable[..., Frozen] = frozen_encoder,
+    knn: Callable[..., Any] = knn,
+    linear_eval: Callable[..., Any] = cached,
+    evaluations: Sequence[str] = ("knn", "linear_eval"),
+    poll_seconds: float = 30.0,
+    patience_minutes: float = 180.0,
+) -> None:
+    """Evaluates every checkpoint of a run, while it trains or later, up to that of its last step.
+
+    Nothing of the run is changed, and no features are kept: the numbers go into
+    `results/watch.jsonl` and TensorBoard. A restart goes on after what is in that file.
+
+    Args:
+      context: what the command line says.
+      pretrained: which run, by its folder, which need not exist yet.
+      encoder: builds the networks, and gives the data.
+      knn: the evaluation of that name.
+      linear_eval: the one of that name.
+      evaluations: which of the two are made of each checkpoint.
+      poll_seconds: between two looks at the run's folder.
+      patience_minutes: how long a run whose last step is still to come may show neither a new
+        checkpoint nor a new report.
+
+    Raises:
+      RequestError: recipe or data are not those of the run, or patience has come to its end.
+      PreemptedError: stopped by SIGTERM or SIGINT.
+    """
+    known = {"knn": knn, "linear_eval": linear_eval}
+    _check(evaluations, known, poll_seconds=poll_seconds, patience_minutes=patience_minutes)
+    with _stopped_on_request():
+        with requests_checked():
+            run = pretrained(model_dir=context.model_dir, followed=True)
+            frozen = encoder(
+                context=context,
+                pretrained=functools.partial(pretrained, path=UNTRAINED),
+                keep_features=False,
+            )
+            sources = frozen.sources()
+        history = History(context.model_dir)
+        jobs = {name: known[name] for name in evaluations}
+
+        def evaluate(weights: Weights, names: Sequence[str]) -> None:
+            looked_at = frozen.refilled(weights, sources)
+            for name in names:
+                finding = jobs[name](
+                    context, encoder=lambda context: looked_at, then=lambda finding: finding
+                )
+                history.add(weights.step, name, finding.numbers)
+
+        follower = Follower(run, frozen.networks, history, tuple(jobs), evaluate)
+        follower.follow(poll_seconds, 60 * patience_minutes)
+
+
+@contextlib.contextmanager
+def _stopped_on_request() -> Iterator[None]:
+    """SIGTERM ends the job where it is, as Ctrl-C does: a restart misses nothing but time."""
+    before = {
+        n: signal.signal(n, signal.default_int_handler) for n in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise PreemptedError(
+            "Stopped on request. What was evaluated is noted; the same command goes on from there."
+        ) from error
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _check(evaluations: Sequence[str], known: Mapping[str, Any], **positive: float) -> None:
+    if not evaluations or set(evaluations) - known.keys():
+        raise RequestError(
+            f"watch.evaluations must hold some of {', '.join(known)}. Received: "
+            f"watch.evaluations={tuple(evaluations)!r}."
+        )
+    for name, value in positive.items():
+        if value <= 0:
+            raise RequestError(f"watch.{name} must be positive. Received: watch.{name}={value:g}.")
