@@ -25,7 +25,7 @@ def read_column(folder: pathlib.Path) -> Column:
     """Row -> number, of all results of one run.
 
     Raises:
-      ValueError: the folder holds no result, or one that is not JSON.
+      ValueError: the folder holds no result, or one that is not as a job writes it.
     """
     files = sorted((folder / "results").glob("*.json"))
     if not files:
@@ -37,8 +37,10 @@ def read_column(folder: pathlib.Path) -> Column:
     for file in files:
         try:
             result = json.loads(file.read_text())
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{file} must be JSON. It is not: {error}.") from error
+        if not isinstance(result, dict) or not isinstance(result.get("numbers", {}), dict):
+            raise ValueError(f"{file} must hold an object with numbers. It holds something else.")
         for name, value in _flatten(result.get("numbers", {})):
             column[f"{_protocol(file.stem, result)} {name}"] = f"{100 * value:.2f} %"
     return column
@@ -72,7 +74,8 @@ def as_csv(rows: list[list[str]]) -> str:
 def _protocol(job: str, result: dict) -> str:
     """The job, and what else tells its protocol from another of the same job."""
     share = result.get("label_share", 1.0)
-    words = [job, result.get("preset", ""), f"{share:.3g} of labels" if share != 1.0 else ""]
+    part = f"{share:.3g} of labels" if isinstance(share, float) and share != 1.0 else ""
+    words = [job, str(result.get("preset", "")), part]
     return " ".join(w for w in words if w)
 
 
@@ -80,7 +83,7 @@ def _flatten(numbers: dict, prefix: str = "") -> Iterator[tuple[str, float]]:
     for name, value in numbers.items():
         if isinstance(value, dict):
             yield from _flatten(value, f"{prefix}{name} ")
-        elif name in SHARES:
+        elif name in SHARES and isinstance(value, (int, float)):
             yield f"{prefix}{name}", value
 
 

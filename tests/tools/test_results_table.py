@@ -6,6 +6,8 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = pathlib.Path(__file__).resolve().parents[2] / "tools/results_table.py"
 
 
@@ -59,3 +61,20 @@ def test_a_folder_without_results_is_named(tmp_path):
     done = run(tmp_path)
     assert done.returncode == 2
     assert str(tmp_path) in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "3", '{"numbers": []}', "{", "[" * 10**5, '{"numbers": {"top1": 9' + "9" * 5000]
+)
+def test_a_result_that_is_none_is_one_clear_error(tmp_path, text):
+    write(tmp_path, "knn", {})
+    (tmp_path / "results" / "knn.json").write_text(text)
+    done = run(tmp_path)
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and "knn.json" in done.stderr
+
+
+def test_what_is_no_number_is_left_out(tmp_path):
+    numbers = {"top1": "x", "top5": [1], "chance": 0.1, "deep": {"top1": None}}
+    write(tmp_path, "knn", numbers, preset=3, label_share="y")
+    done = run(tmp_path)
+    assert done.returncode == 0 and "10.00 %" in done.stdout and "top1" not in done.stdout

@@ -1,0 +1,133 @@
+"""What a run has left in its folder, as far as it is there."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import functools
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from simclr_tf.errors import RequestError
+from simclr_tf.report import files
+from simclr_tf.report.curves import Curve, gather
+
+_SIGNS = ("config.gin", "metrics.jsonl", "run.json", "checkpoints", "results")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One folder.
+
+    Attributes:
+      name: short, and another for every run of the report.
+      folder: where it lies.
+      curves: the numbers of metrics.jsonl.
+      last_report: when metrics.jsonl was last written, in UTC.
+      record: run.json; empty in runs from before it was written.
+      warnings: of warnings.jsonl, or None if there is no such file.
+      recipe: the text of config.gin.
+      results: job -> results/<job>.json.
+      watched: the numbers of results/watch.jsonl, by job and name.
+      plan_settings: the numbers of the plan that the newest checkpoint holds.
+    """
+
+    name: str
+    folder: pathlib.Path
+    curves: dict[str, Curve]
+    last_report: datetime.datetime | None
+    record: dict[str, Any]
+    warnings: list[dict[str, Any]] | None
+    recipe: str
+    results: dict[str, dict[str, Any]]
+    watched: dict[str, Curve]
+    plan_settings: dict[str, Any]
+
+    @functools.cached_property
+    def step(self) -> int:
+        """That of the last report, or 0."""
+        return int(max((curve.steps[-1] for curve in self.curves.values()), default=0))
+
+    @functools.cached_property
+    def total_steps(self) -> int | None:
+        """The run's length, if run.json or a checkpoint tells it."""
+        for source in (self.record, self.plan_settings):
+            total = files.number(source.get("total_steps"))
+            if total is not None and 0 < total < 1e15:
+                return int(total)
+        return None
+
+    @functools.cached_property
+    def epochs_per_step(self) -> float | None:
+        """By the last report."""
+        epochs = self.curves.get("epoch")
+        if epochs is None or not epochs.steps[-1] > 0 or not epochs.values[-1] > 0:
+            return None
+        return epochs.values[-1] / epochs.steps[-1]
+
+    @property
+    def starts(self) -> list[dict[str, Any]]:
+        """What run.json has of each start, first to last."""
+        return files.objects(self.record.get("starts"))
+
+
+def read_runs(folders: Sequence[pathlib.Path]) -> list[Run]:
+    """Reads the folders of runs.
+
+    Raises:
+      RequestError: one of them is no run's.
+    """
+    for folder in folders:
+        if not any((folder / sign).exists() for sign in _SIGNS):
+            raise RequestError(
+                "Each folder must be a run's --model_dir on this machine, with at least one of "
+                f"{', '.join(_SIGNS)}. Received: {folder}, which "
+                + ("has none." if folder.is_dir() else "is no folder.")
+            )
+    try:
+        return [_read(*both) for both in zip(folders, _names(folders), strict=True)]
+    except OSError as error:
+        raise RequestError(f"A run's files must be readable. Received: {error}.") from error
+
+
+def _read(folder: pathlib.Path, name: str) -> Run:
+    metrics, warned = folder / "metrics.jsonl", folder / "warnings.jsonl"
+    written = metrics.stat().st_mtime if metrics.is_file() else None
+    return Run(
+        name=name,
+        folder=folder,
+        curves=gather(files.read_lines(metrics)),
+        last_report=written and datetime.datetime.fromtimestamp(written, datetime.timezone.utc),
+        record=files.read_object(folder / "run.json"),
+        warnings=list(files.read_lines(warned)) if warned.is_file() else None,
+        recipe=files.read_text(folder / "config.gin") or "",
+        results={p.stem: files.read_object(p) for p in sorted(folder.glob("results/*.json"))},
+        watched=_watched(folder / "results" / "watch.jsonl"),
+        plan_settings=_plan_settings(folder),
+    )
+
+
+def _watched(path: pathlib.Path) -> dict[str, Curve]:
+    return gather(
+        {"step": line.get("step")} | dict(files.flat(line.get("numbers"), f"{line.get('job')} "))
+        for line in files.read_lines(path)
+    )
+
+
+def _plan_settings(folder: pathlib.Path) -> dict[str, Any]:
+    for manifest in sorted(folder.glob("checkpoints/step_*/manifest.json"), reverse=True):
+        found = files.mapping(files.read_object(manifest).get("settings"))
+        if found:
+            return found
+    return {}
+
+
+def _names(folders: Sequence[pathlib.Path]) -> list[str]:
+    """The last parts of the paths, as many as tell them apart."""
+    parts = [folder.absolute().parts for folder in folders]
+    for length in range(1, max(map(len, parts), default=1) + 1):
+        names = ["/".join(part[-length:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{name} ({number})" for number, name in enumerate(names, 1)]
