@@ -28,7 +28,7 @@ setup(
     python_requires=">=3.10",
     packages=[*find_packages(include=["simclr_tf", "simclr_tf.*"]), "simclr_tf.gin"],
     package_dir={"simclr_tf.gin": "gin"},
-    package_data={"simclr_tf.gin": ["*.gin"]},
+    package_data={"simclr_tf.gin": ["*.gin"], "simclr_tf.report": ["*.css", "*.js"]},
     install_requires=[
         "absl-py>=2.0",
         "gin-config>=0.5.0,<0.6",  # config.py reads the parsed bindings, which has no public API
@@ -40,6 +40,9 @@ setup(
         "scipy>=1.11",
         "tensorboard>=2.19",  # TensorFlow 2.21 no longer brings it, and tf.summary needs it
         "tensorflow-datasets>=4.9.7",
+        # Of tensorflow-datasets. 1.21 is generated for protobuf 6.31 and cannot be imported beside
+        # the older one that TensorFlow 2.19 asks for, which its own requirements allow.
+        "tensorflow-metadata<1.18",
         "tqdm>=4.60",
     ],
     extras_require={
@@ -67,6 +70,7 @@ setup(
             "pytest>=8.0",
             "pytest-xdist>=3.6",
             "ruff>=0.6",
+            "selenium>=4.20",  # the report in Chromium, where one is installed
             *EMBED,
             *SERVING,
             *HUB,
