@@ -68,8 +68,10 @@ def _parts(content: Any) -> Iterator[dict]:
 
 def _unknown(part: dict) -> str | None:
     """The class of an object of the text if it may not be built."""
-    name, registered = part.get("class_name"), part.get("registered_name")
-    if name in _MODULES.get(part.get("module"), ()):
+    name, module, registered = (part.get(x) for x in ("class_name", "module", "registered_name"))
+    if name in _MODULES.get(module, ()):
         return None
-    is_known = isinstance(registered, str) and keras.saving.get_registered_object(registered)
-    return None if is_known else f"{part.get('module')}.{name}"
+    known = keras.saving.get_registered_object(registered) if isinstance(registered, str) else None
+    # Without a module, or for functions, Keras goes by the name of the class alone.
+    is_known = isinstance(module, str) and isinstance(known, type) and known.__name__ == name
+    return None if is_known else f"{module}.{name}"

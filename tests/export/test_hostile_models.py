@@ -55,6 +55,13 @@ HOSTILE = [
     {"module": ["keras.layers"], "class_name": "Dense", "config": {}},
     {"module": "keras.layers", "class_name": {"Dense": 1}, "config": {}},
     {"registered_name": "Lambda", "config": {}},
+    {"class_name": "Lambda", "registered_name": "simclr_tf>Conv2D", "config": {"function": "id"}},
+    {
+        "module": "keras",
+        "class_name": "function",
+        "config": "utils.get_file",
+        "registered_name": "simclr_tf>Conv2D",
+    },
 ]
 
 
