@@ -45,6 +45,8 @@ def main(argv: Sequence[str]) -> int:
 
 def _write(output: pathlib.Path, page: bytes) -> None:
     """A reader sees the old file or the new one, never a part."""
+    if output.is_dir():
+        raise RequestError(f"--output must be a file. Received: {output}, which is a folder.")
     partial = output.with_name(f"{output.name}.partial")
     try:
         partial.write_bytes(page)

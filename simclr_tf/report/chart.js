@@ -15,7 +15,7 @@
       this.at = figure.querySelector(".at");
       this.outputs = [...figure.querySelectorAll(".value")];
       this.lines = spec.lines.map((line) => ({ ...line, steps: line.x, shown: true }));
-      this.log = spec.log && this.lines.every((line) => line.y.every((y) => y === null || y > 0));
+      this.log = spec.log;
       figure.querySelectorAll(".legend button").forEach((button, place) => {
         button.addEventListener("click", () => this.toggle(button, this.lines[place]));
       });
@@ -38,7 +38,8 @@
     }
 
     scaled(y) {
-      return y === null || !this.log ? y : Math.log10(y);
+      if (y === null || !this.log) return y;
+      return y > 0 ? Math.log10(y) : null;
     }
 
     draw() {
@@ -76,7 +77,7 @@
       for (const value of rows) {
         const y = this.y(value);
         const shown = this.log ? 10 ** value : value;
-        const step = this.log ? 10 ** Math.floor(value) : tickStep(low, high, 5);
+        const step = this.log ? logStep(value) : tickStep(low, high, 5);
         svg(frame, "path", { d: `M0 ${y}H${w}`, class: "grid" });
         svg(frame, "text", { x: -8, y: y + 4, "text-anchor": "end" }, tickText(shown, step, this.share));
       }
@@ -89,16 +90,17 @@
       }
     }
 
-    // A gap where a number is not finite; a point between two gaps is a dot.
+    // A gap where there is no number to draw; a point between two gaps is a dot.
     path(line) {
       let pen = false;
       let path = "";
       line.x.forEach((x, i) => {
-        if (line.y[i] === null) {
+        const y = this.scaled(line.y[i]);
+        if (y === null) {
           pen = false;
           return;
         }
-        const place = `${this.x(x).toFixed(1)} ${this.y(this.scaled(line.y[i])).toFixed(1)}`;
+        const place = `${this.x(x).toFixed(1)} ${this.y(y).toFixed(1)}`;
         path += pen ? `L${place}` : `M${place}h0`;
         pen = true;
       });

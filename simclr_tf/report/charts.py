@@ -77,7 +77,10 @@ def charts(runs: Sequence[Run]) -> list[tuple[str, list[Chart]]]:
             [run.name for run in runs],
         )
     ]
-    groups.append(("Other", others))
+    heading = (
+        f"Other (the first {MAX_OTHERS} of {len(left)})" if len(left) > MAX_OTHERS else "Other"
+    )
+    groups.append((heading, others))
     return [(heading, made) for heading, made in groups if made]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import math
+import statistics
 from collections.abc import Iterator, Sequence
 
 from simclr_tf.report.curves import Curve, duration, spoken, words
@@ -127,7 +128,7 @@ def facts(run: Run) -> Iterator[Fact]:
     yield from _results(run)
     rate = run.curves.get("examples_per_second")
     if rate and rate.finite():
-        yield Fact("throughput", f"{words(_middle(rate))}/s", "images, median")
+        yield Fact("throughput", f"{words(statistics.median(rate.finite()))}/s", "images, median")
 
 
 def _results(run: Run) -> Iterator[Fact]:
@@ -142,12 +143,6 @@ def _results(run: Run) -> Iterator[Fact]:
 def _last(curve: Curve | None) -> float | None:
     """A curve's last value, or None."""
     return curve.values[-1] if curve and curve.values else None
-
-
-def _middle(curve: Curve) -> float:
-    """The median of the finite values."""
-    values = sorted(curve.finite())
-    return values[len(values) // 2]
 
 
 def _row(facts: list[Fact | None]) -> list[Markup | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -33,20 +34,16 @@ def environment(runs: Sequence[Run]) -> Markup:
     return join([found, *(_starts(run, len(runs) > 1) for run in runs)])
 
 
-def _median(values: list[float]) -> float:
-    return sorted(values)[len(values) // 2]
-
-
 def _last(values: list[float]) -> float:
     return values[-1]
 
 
 _Measure = Callable[[list[float]], float]
 _MEASURES: tuple[tuple[str, str, _Measure], ...] = (
-    ("images a second, median", "examples_per_second", _median),
+    ("images a second, median", "examples_per_second", statistics.median),
     ("images a second, lowest", "examples_per_second", min),
     ("images a second, last", "examples_per_second", _last),
-    ("host wait, median", "host_wait", _median),
+    ("host wait, median", "host_wait", statistics.median),
     ("host wait, highest", "host_wait", max),
     ("memory of the host in MiB, highest", "host_memory_mib", max),
     ("skipped images", "skipped_images", _last),

@@ -34,6 +34,8 @@ class Album:
         """The picture, `text` under it and, if it was left out, why."""
         name = path.relative_to(run.folder).as_posix()
         caption = tag("figcaption", text, " ", tag("code", name))
+        if not path.is_file():
+            return _missing(caption, "It is no file.")
         try:
             size = path.stat().st_size
             fits = size <= min(MAX_ONE, self._room)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import functools
+import math
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -64,7 +65,8 @@ class Run:
         epochs = self.curves.get("epoch")
         if epochs is None or not epochs.steps[-1] > 0 or not epochs.values[-1] > 0:
             return None
-        return epochs.values[-1] / epochs.steps[-1]
+        found = epochs.values[-1] / epochs.steps[-1]
+        return found if math.isfinite(found) else None
 
     @property
     def starts(self) -> list[dict[str, Any]]:
@@ -93,12 +95,11 @@ def read_runs(folders: Sequence[pathlib.Path]) -> list[Run]:
 
 def _read(folder: pathlib.Path, name: str) -> Run:
     metrics, warned = folder / "metrics.jsonl", folder / "warnings.jsonl"
-    written = metrics.stat().st_mtime if metrics.is_file() else None
     return Run(
         name=name,
         folder=folder,
         curves=gather(files.read_lines(metrics)),
-        last_report=written and datetime.datetime.fromtimestamp(written, datetime.timezone.utc),
+        last_report=_time(metrics),
         record=files.read_object(folder / "run.json"),
         warnings=list(files.read_lines(warned)) if warned.is_file() else None,
         recipe=files.read_text(folder / "config.gin") or "",
@@ -106,6 +107,13 @@ def _read(folder: pathlib.Path, name: str) -> Run:
         watched=_watched(folder / "results" / "watch.jsonl"),
         plan_settings=_plan_settings(folder),
     )
+
+
+def _time(path: pathlib.Path) -> datetime.datetime | None:
+    """When a file was last written."""
+    if not path.is_file():
+        return None
+    return datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.timezone.utc)
 
 
 def _watched(path: pathlib.Path) -> dict[str, Curve]:

@@ -24,6 +24,11 @@ function logTicks(low, high) {
   return found.length > 1 ? found : ticks(low, high, 4);
 }
 
+// What 10 ** power is rounded to: two digits where it is not a power of ten itself.
+function logStep(power) {
+  return 10 ** (Math.floor(power) - (Number.isInteger(power) ? 0 : 1));
+}
+
 function tickText(value, step, share) {
   const size = share ? 100 : 1;
   const largest = Math.abs(value * size);

@@ -1,6 +1,7 @@
 """If this breaks, a report does not open in a browser, reaches out of it, or is unreadable."""
 
 import datetime
+import itertools
 import json
 import pathlib
 import shutil
@@ -101,6 +102,11 @@ BOX = """(() => {
 TICKS = """[...document.querySelectorAll('.plot')[arguments[0]].querySelectorAll('text')]
   .filter((text) => text.getAttribute('text-anchor') !== 'end' || text.getAttribute('x') > 0)
   .map((text) => text.textContent)"""
+LABELS = """[...document.querySelectorAll('.chart')]
+  .filter((chart) => chart.textContent.toLowerCase().includes(arguments[0]))
+  .map((chart) => [...chart.querySelectorAll('.plot text')]
+    .filter((text) => text.getAttribute('text-anchor') === 'end' && text.getAttribute('x') < 0)
+    .map((text) => text.textContent))"""
 COLOURS = """((element) => {
   let ground = element;
   const colour = (of) => getComputedStyle(of).backgroundColor;
@@ -147,6 +153,17 @@ def test_it_opens_alone_and_fits(browser, folder, page, width, dark, count):
     )
     page_is_dark, text_is_dark = (sum(map(int, c[4:-1].split(","))) < 384 for c in colours)
     assert (page_is_dark, text_is_dark) == (dark, not dark)
+
+
+def test_logarithmic_scales_name_what_they_show(browser, folder, page):
+    """Within less than a decade too, and with a zero, which has no place on them."""
+    lines = [{"step": n, "gradient_norm": y} for n, y in enumerate((1.2, 5.0, 0.0, 2.0), 1)]
+    run = folder().complete().write("metrics.jsonl", lines)
+    browser.open(page(run))
+    [labels] = browser.run(LABELS, "gradient norm")
+    assert len(labels) >= 3 and all(1.2 <= float(text) <= 5 for text in labels)
+    ratios = [float(b) / float(a) for a, b in itertools.pairwise(labels)]
+    assert max(ratios) < 1.1 * min(ratios)  # at equal distances, so of equal ratios
 
 
 def test_text_can_be_told_from_its_ground(browser, folder, page):

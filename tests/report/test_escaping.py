@@ -107,6 +107,7 @@ def test_whatever_the_files_hold_a_harmless_page_comes_out(
     check_harmless(report(run, run))
 
 
+@hypothesis.settings(deadline=None)
 @hypothesis.given(value=st.lists(st.floats() | st.none(), min_size=1, max_size=300))
 def test_thinning_keeps_ends_extremes_and_order(value):
     curve = curves.Curve(list(range(len(value))), [math.nan if v is None else v for v in value])
@@ -117,6 +118,7 @@ def test_thinning_keeps_ends_extremes_and_order(value):
     assert not finite or {min(finite), max(finite)} <= set(thin.values)
 
 
+@hypothesis.settings(deadline=None)
 @hypothesis.given(text=st.text())
 def test_lines_that_are_no_json_objects_are_left_out(tmp_path_factory, text):
     path = tmp_path_factory.mktemp("lines") / "metrics.jsonl"

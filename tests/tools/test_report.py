@@ -59,9 +59,11 @@ def test_what_is_no_run_is_refused_in_one_line(model_dir, tmp_path, name):
     assert not (tmp_path / "report.html").exists()
 
 
-def test_a_report_that_cannot_be_written_is_refused_in_one_line(model_dir, tmp_path):
-    done = run(PROGRAM, model_dir, f"--output={tmp_path}/no/report.html")
+@pytest.mark.parametrize("output", ["no/report.html", ".", "run"])
+def test_a_report_that_cannot_be_written_is_refused_in_one_line(model_dir, tmp_path, output):
+    done = run(PROGRAM, model_dir, f"--output={output}", cwd=tmp_path)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert os.listdir(tmp_path) == ["run"] and os.listdir(model_dir) == ["metrics.jsonl"]
 
 
 def test_neither_tensorflow_nor_keras_is_waited_for(model_dir):
