@@ -232,7 +232,7 @@ def count(report: pathlib.Path) -> dict[str, int]:
 def copy_half(run: pathlib.Path, copy: pathlib.Path) -> None:
     """Copies a run as it was when its first checkpoint had been written."""
     shutil.rmtree(copy, ignore_errors=True)
-    first = min((run / "checkpoints").iterdir())
+    first = min((run / "checkpoints").glob("step_*"))
     shutil.copytree(first, copy / "checkpoints" / first.name)
 
 
@@ -280,7 +280,7 @@ def read_cells(
         for reader in environments:
             try:
                 differences = reader.read(writer)
-            except StepError as error:
+            except (StepError, OSError, ValueError) as error:
                 print(f"{reader.versions}: {error}", flush=True)
                 differences = {}
             for kind, tolerance in TOLERANCES.items():

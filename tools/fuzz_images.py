@@ -242,22 +242,29 @@ class Decoder:
         self._process = context.Process(target=decode_all, args=(other,), daemon=True)
         self._process.start()
         other.close()
-        self.outcome(b"", 300)  # which loads TensorFlow and traces
+        # Of no file, which loads TensorFlow and traces.
+        result, _, peak = self._answer(b"", 300)
+        if not peak:
+            raise RuntimeError(f"The decoding process must start. Received: it {result}.")
 
-    def outcome(self, content: bytes, max_seconds: float | None = None) -> tuple[str, float, float]:
+    def outcome(self, content: bytes) -> tuple[str, float, float]:
         """Of one file: what became of it, the seconds, and the peak memory so far in MiB."""
-        limit = max_seconds or self._max_seconds
+        result, seconds, peak = self._answer(content, self._max_seconds)
+        if not peak:
+            self._process.kill()
+            self._start()
+        return result, seconds, peak
+
+    def _answer(self, content: bytes, limit: float) -> tuple[str, float, float]:
+        """The same; no memory where the process is of no more use."""
         try:
             self._connection.send_bytes(b"+" + content)
             if self._connection.poll(limit):
                 return tuple(json.loads(self._connection.recv_bytes()))
-            result = f"takes more than {limit:g} s"
+            return f"takes more than {limit:g} s", limit, 0.0
         except (EOFError, OSError):
             self._process.join(10)
-            result = f"ends the process ({self._process.exitcode})"
-        self._process.kill()
-        self._start()
-        return result, limit, 0.0
+            return f"ends the process ({self._process.exitcode})", limit, 0.0
 
     def close(self) -> None:
         self._connection.send_bytes(b"")

@@ -59,6 +59,7 @@ def two(compatibility, monkeypatch, tmp_path):
             for step in (3, 7):
                 checkpoint = pathlib.Path(model_dir) / f"checkpoints/step_{step:08d}"
                 checkpoint.mkdir(parents=True, exist_ok=True)
+            (checkpoint.parent / "lock").touch()
 
     monkeypatch.setattr(compatibility.Environment, "run", run)
     return compatibility
