@@ -9,6 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from simclr_tf.errors import RequestError
 from simclr_tf.training.checkpoints import write_text
 
 
@@ -20,10 +21,16 @@ class History:
 
     Args:
       model_dir: where the file and TensorBoard's events (in `tensorboard/watch`) go.
+      run: the folder of the run whose checkpoints they are.
+
+    Raises:
+      RequestError: the file has numbers of another run.
     """
 
-    def __init__(self, model_dir: str):
+    def __init__(self, model_dir: str, run: str):
         self._model_dir = model_dir
+        # As seen from here, so that both may be moved together.
+        self._run = run if "://" in run + model_dir else os.path.relpath(run, model_dir or ".")
         self._path = os.path.join(model_dir, "results", "watch.jsonl")
         self._writer: tf.summary.SummaryWriter | None = None
         self._known: dict[tuple[int, str], dict[str, Any]] = {}
@@ -49,10 +56,11 @@ class History:
             for name in ("top1", "top5"):
                 tf.summary.scalar(f"{job}/{name}", getattr(numbers, name))
         self._writer.flush()
-        line = {"step": step, "job": job, "numbers": dataclasses.asdict(numbers)}
+        found = dataclasses.asdict(numbers)
+        line = {"step": step, "job": job, "run": self._run, "numbers": found}
         with tf.io.gfile.GFile(self._path, "a") as file:
             file.write(json.dumps(line) + "\n")
-        self._known[step, job] = line["numbers"]
+        self._known[step, job] = found
 
     def _read(self) -> None:
         if not tf.io.gfile.exists(self._path):
@@ -63,9 +71,16 @@ class History:
         for line in text.splitlines(keepends=True):
             try:
                 found = json.loads(line)
+                run = found["run"]
                 self._known[found["step"], found["job"]] = found["numbers"]
             except (ValueError, KeyError, TypeError):
                 continue
+            if run != self._run:
+                raise RequestError(
+                    f"{self._path} must have numbers of one run. Received: those of {run}, seen "
+                    f"from {self._model_dir}, and {self._run} to be watched. Take another "
+                    "--model_dir."
+                )
             whole.append(line if line.endswith("\n") else f"{line}\n")
         if "".join(whole) != text:
             write_text(self._path, "".join(whole))

@@ -64,7 +64,7 @@ def watch(
                 keep_features=False,
             )
             sources = frozen.sources()
-        history = History(context.model_dir)
+            history = History(context.model_dir, run.path)
         jobs = {name: known[name] for name in evaluations}
 
         def evaluate(weights: Weights, names: Sequence[str]) -> None:

@@ -38,7 +38,9 @@ def wait_for(path, process, seconds=120):
 def test_a_live_run_is_followed_to_its_end(tiny, source):
     watching = (source, "knn.k = 5", "watch.poll_seconds = 0.2")
     watch = tiny.start("live", *watching, job="watch")  # before there is a run
-    training = tiny.start("live", source, "pretrain.epochs = 20.0")
+    training = tiny.start(
+        "live", source, "pretrain.epochs = 20.0", "pretrain.keep_checkpoints = 20"
+    )
     folder = tiny.folder / "live"
     history = folder / "results" / "watch.jsonl"
     wait_for(history, watch)
