@@ -157,18 +157,17 @@ def record() -> str:
 
 
 def in_force() -> dict[str, str]:
-    """What every function called so far works with: 'function.parameter', or macro, -> gin's text.
+    """What every function called so far works with: 'function.parameter' -> gin's text.
 
-    Defaults that gin cannot write, such as functions, are left out.
+    Macros are replaced by their values. Defaults that gin cannot write, such as functions, are left
+    out.
     """
     found = {}
     for (scope, selector), parameters in gin_internals._OPERATIVE_CONFIG.items():
-        name = selector.rpartition(".")[2]
-        for parameter, value in parameters.items():
-            if _is_macro(selector):
-                found[scope] = repr(value)
-            else:
-                found[f"{scope}/{name}.{parameter}".lstrip("/")] = repr(value)
+        if not _is_macro(selector):
+            for parameter, value in parameters.items():
+                name = f"{scope}/{selector.rpartition('.')[2]}.{parameter}".lstrip("/")
+                found[name] = repr(_resolved(value, name))
     return found
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -46,6 +46,10 @@ class Source:
         """Where a person finds the image with this number."""
         return f"image {index} of {self.name}"
 
+    def identity(self) -> str:
+        """Which images these are, wherever they lie, as far as names and numbers tell."""
+        return self.name
+
     def fingerprint(self) -> str:
         """Changes when the images or labels do; files are known by name, length and time."""
         digest = hashlib.sha256(repr((self.name, self.num_examples, self.class_names)).encode())
@@ -78,6 +82,10 @@ class FileSource(Source):
 
     def name_of(self, index: int) -> str:
         return self.paths[index]
+
+    def identity(self) -> str:
+        root = os.path.commonpath(self.paths)
+        return _identity(os.path.relpath(path, root) for path in self.paths)
 
     def _contents(self) -> Iterator[bytes]:
         yield repr(None if self.labels is None else self.labels.tolist()).encode()
@@ -118,9 +126,18 @@ class RecordSource(Source):
         number, record = divmod(index, RECORDS_PER_FILE)
         return f"{self.files[number].path}, record {record}"
 
+    def identity(self) -> str:
+        return _identity(f"{os.path.basename(f.path)} {f.skip} {f.count}" for f in self.files)
+
     def _contents(self) -> Iterator[bytes]:
         for file in self.files:
             yield repr((file.skip, file.count)).encode() + _file_state(file.path)
+
+
+def _identity(files: Iterable[str]) -> str:
+    names = list(files)
+    digest = hashlib.sha256(os.fsencode("\n".join(names))).hexdigest()
+    return f"{len(names)} files, {digest[:16]}"
 
 
 def _file_state(path: str) -> bytes:

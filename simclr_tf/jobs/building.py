@@ -18,6 +18,7 @@ from simclr_tf.jobs import Context
 from simclr_tf.models.heads import linear_probe
 from simclr_tf.models.simclr import SimCLR, representation_dim
 from simclr_tf.training.checkpoints import write_text
+from simclr_tf.training.mishaps import writes_checked
 
 
 @contextlib.contextmanager
@@ -107,6 +108,7 @@ def write_result(
     }
     text = json.dumps(record, default=dataclasses.asdict, indent=2)
     folder = os.path.join(model_dir, "results")
-    tf.io.gfile.makedirs(folder)
-    write_text(os.path.join(folder, f"{job}.json"), text + "\n")
+    with writes_checked(model_dir):
+        tf.io.gfile.makedirs(folder)
+        write_text(os.path.join(folder, f"{job}.json"), text + "\n")
     return json.loads(text)

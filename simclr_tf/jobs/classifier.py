@@ -205,7 +205,7 @@ def train_classifier(
             metric_names=METRICS,
             chance=math.log(source.num_classes),
             words=classification_words,
-            settings={"job": asked.job, **plan.settings(precision, seed), **settings},
+            settings={"job": asked.job, **plan.settings(policy, seed), **settings},
             global_batch_size=global_batch_size,
             steps_per_loop=steps_per_loop,
             checkpoint_every_steps=checkpoint_every_steps,
@@ -215,7 +215,6 @@ def train_classifier(
     )
     if folder is None:
         return {}
-    figures.curves(context.model_dir)
     logits = _logits(on_host(), test, recipe.image_size)
     numbers = {f"top{k}": top_k(logits.values, logits.labels, k) for k in (1, 5)}
     print(
@@ -239,7 +238,7 @@ def train_classifier(
 
 def _export(model_dir: str, plan: Plan, simclr: SimCLR) -> str:
     networks = served_networks(simclr)
-    return export_networks(
+    folder = export_networks(
         model_dir,
         plan.total_steps,
         networks,
@@ -248,6 +247,8 @@ def _export(model_dir: str, plan: Plan, simclr: SimCLR) -> str:
         recipe=config.record(),
         class_names=plan.source.class_names,
     )
+    figures.curves(model_dir)
+    return folder
 
 
 def _logits(simclr: SimCLR, source: Source, image_size: int) -> Features:

@@ -14,7 +14,8 @@ from absl import logging
 from simclr_tf.errors import RequestError
 from simclr_tf.jobs.history import History
 from simclr_tf.jobs.pretrained import Weights
-from simclr_tf.training.checkpoints import complete_steps, is_intact, read_manifest
+from simclr_tf.training.checkpoints import DAMAGED, complete_steps, is_intact, read_manifest
+from simclr_tf.training.mishaps import cause
 from simclr_tf.training.reporting import duration
 
 
@@ -100,11 +101,12 @@ class Follower:
             weights = self._run.at(step)
             weights.restore(self._networks)
             return weights
-        except (tf.errors.OpError, ValueError, KeyError, TypeError) as error:
+        except DAMAGED as error:
             self._failures[step] = self._failures.get(step, 0) + 1
             if self._failures[step] == 2:
-                reason = str(error).splitlines()[0]
-                logging.error("checkpoint of step %d is damaged and passed over: %s", step, reason)
+                logging.error(
+                    "checkpoint of step %d is damaged and passed over: %s", step, cause(error)
+                )
             return None
 
     def _say_gone(self, steps: Sequence[int]) -> None:

@@ -144,7 +144,7 @@ def pretrain(
         precision=policy,
     )
     settings = {
-        **plan.settings(precision, seed),
+        **plan.settings(policy, seed),
         "microbatch_size": microbatch_size,
         # For data in memory both places give the same views, so that a run may change it.
         "augment_on": augment_on if pipeline.rounds_crops else None,

@@ -80,20 +80,22 @@ def train_and_export(run: Pretraining) -> str:
     """
     model_dir, image_size = run.context.model_dir, run.plan.image_size
     groups = run.simclr.groups()
-    folder = train(
-        training_of(run),
-        lambda: export_networks(
+
+    def export() -> str:
+        folder = export_networks(
             model_dir,
             run.plan.total_steps,
             {name: groups[name] for name in ("encoder", "projection_head")},
             lambda: build_for_export(run.encoder, run.projection_head, image_size),
             image_size=image_size,
             recipe=config.record(),
-        ),
-    )
+        )
+        figures.curves(model_dir)
+        return folder
+
+    folder = train(training_of(run), export)
     if folder is None:
         return ""
-    figures.curves(model_dir)
     print(f"encoder: {folder}\nfigures: {os.path.join(model_dir, 'figures')}", flush=True)
     return folder
 

@@ -185,7 +185,7 @@ class _Trainer:
     def _start(self, restored: int | None) -> int:
         """Says what will be done, and writes what a new run starts with; returns the step."""
         print(plan_text(self.run.plan), flush=True)
-        views = None if restored else figures.first_views(self.run.pipeline)
+        views = None if restored else self._checked(figures.first_views)(self.run.pipeline)
         with writes_checked(self.run.model_dir):
             if restored is None:
                 # First of all, so that a folder in which anything else lies has a checkpoint.

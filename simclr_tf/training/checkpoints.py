@@ -7,6 +7,7 @@ folder without a manifest is what an interrupted save left behind, and counts fo
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from absl import logging
 
 from simclr_tf.errors import RequestError
 from simclr_tf.training.manifest import is_manifest
+from simclr_tf.training.mishaps import cause
 
 _FOLDER = re.compile(r"step_(\d{8})/?$")
 # Parameters of recipes that a run may change when it goes on: they decide how often it is looked
@@ -28,6 +30,8 @@ _HARMLESS = re.compile(
     r"|^(data\.(source|cache|eval_split)|strategy\.cpu_replicas|nt_xent\.block_size|resnet\.remat)$"
     r"|^(run|quickstart)\."
 )
+# What reading a checkpoint fails with whose files are not those of its manifest.
+DAMAGED = (tf.errors.OpError, ValueError, KeyError, TypeError, AssertionError)
 Groups = Mapping[str, Mapping[str, keras.Variable]]
 Description = dict[str, dict[str, list[Any]]]
 
@@ -80,9 +84,10 @@ class Checkpoints:
             "files": files,
         }
         write_text(os.path.join(folder, "manifest.json"), json.dumps(manifest, indent=1))
-        oldest_kept = complete_steps(self._model_dir)[-self._keep :][0]
+        # Newer ones are of before a restart, which found them damaged.
+        kept = [s for s in complete_steps(self._model_dir) if s <= step][-self._keep :]
         for old in _steps(self._folder):
-            if old < oldest_kept:
+            if old < kept[0]:
                 _discard(_step_folder(self._folder, old))
 
     def restore(self) -> int | None:
@@ -98,11 +103,9 @@ class Checkpoints:
             try:
                 restore_groups(self._model_dir, step, self._groups)
                 return step
-            except (tf.errors.OpError, ValueError) as error:
+            except DAMAGED as error:
                 logging.error(
-                    "checkpoint of step %d is damaged and passed over: %s",
-                    step,
-                    str(error).splitlines()[0],
+                    "checkpoint of step %d is damaged and passed over: %s", step, cause(error)
                 )
         self._refuse_foreign_files()
         return None
@@ -271,8 +274,23 @@ def _recipe_changes(saved: Mapping[str, str], now: Mapping[str, str]) -> Sequenc
     return [
         (name, f"{saved.get(name, 'not set')} in the checkpoint, {now.get(name, 'not set')} now")
         for name in sorted({*saved, *now})
-        if saved.get(name) != now.get(name)
+        if _value(saved.get(name)) != _value(now.get(name))
     ]
+
+
+def _value(text: str | None) -> Any:
+    """The value that gin's text stands for, such that 10 is 10.0 and a list the tuple of its items.
+
+    References to functions are compared as they are written.
+    """
+
+    def plain(value: Any) -> Any:
+        return tuple(map(plain, value)) if isinstance(value, (list, tuple)) else value
+
+    try:
+        return plain(ast.literal_eval(text or "None"))
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
 
 
 def _trackable(groups: Groups) -> tf.train.Checkpoint:

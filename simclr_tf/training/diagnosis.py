@@ -207,7 +207,7 @@ def _no_learning(report: _Report) -> str | None:
 
 
 def _temperature(report: _Report) -> str | None:
-    temperature = report.numbers["temperature"]
+    temperature = round(report.numbers["temperature"], 6)  # it has been a float32
     if temperature < LOWEST_TEMPERATURE:
         effect = "the nearest negative alone has all of the gradient"
     elif temperature > HIGHEST_TEMPERATURE:

@@ -52,18 +52,18 @@ def steps_checked(model_dir: str, *, several_hosts: bool) -> Iterator[None]:
         if not several_hosts:
             raise
         raise PreemptedError(
-            f"Another host of this run is gone ({_cause(error)}). Start the same command on "
+            f"Another host of this run is gone ({cause(error)}). Start the same command on "
             f"every host: all go on from the last checkpoint in {model_dir}."
         ) from error
     except _DATA as error:
         raise RequestError(
-            f"The data must stay as they were when the run began. Received: {_cause(error)}. "
+            f"The data must stay as they were when the run began. Received: {cause(error)}. "
             "Bring them back, and the same command goes on from the last checkpoint in "
             f"{model_dir}."
         ) from error
     except tf.errors.ResourceExhaustedError as error:
         raise RequestError(
-            f"A step must fit into the device's memory. Received: {_cause(error)}. Set "
+            f"A step must fit into the device's memory. Received: {cause(error)}. Set "
             "pretrain.microbatch_size or a smaller batch, or resnet.remat."
         ) from error
 
@@ -79,12 +79,12 @@ def writes_checked(model_dir: str) -> Iterator[None]:
         yield
     except _WRITES as error:
         raise RequestError(
-            f"{model_dir} must be writable and have room. Received: {_cause(error)}. What was "
+            f"{model_dir} must be writable and have room. Received: {cause(error)}. What was "
             "saved before stands, and the same command goes on from there."
         ) from error
 
 
-def _cause(error: Exception) -> str:
+def cause(error: Exception) -> str:
     """The line that says what has happened; TensorFlow puts where in the program around it."""
     text = error.message if isinstance(error, tf.errors.OpError) else str(error)
     around = (" ", "\t", "Graph execution error", "Detected at node")

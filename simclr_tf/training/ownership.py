@@ -11,6 +11,8 @@ import os
 import socket
 from collections.abc import Iterator
 
+from absl import logging
+
 from simclr_tf.errors import RequestError
 from simclr_tf.training.mishaps import writes_checked
 
@@ -30,25 +32,40 @@ def exclusive(model_dir: str) -> Iterator[None]:
       RequestError: another process does, or the folder cannot be written.
     """
     folder = os.path.join(model_dir, "checkpoints")
-    foreign = os.path.isdir(model_dir) and os.listdir(model_dir) and not os.path.isdir(folder)
-    if fcntl is None or "://" in model_dir or foreign:
+    if fcntl is None or "://" in model_dir:
         yield
         return
     with writes_checked(model_dir):
-        os.makedirs(folder, exist_ok=True)
-        lock = open(os.path.join(folder, "lock"), "a+")  # noqa: SIM115  closed below
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.seek(0)
-            raise RequestError(
-                f"One run at a time may train in a --model_dir. Received: {model_dir}, in which "
-                f"{lock.read().strip() or 'another process'} trains. Wait for it, stop it, or "
-                "choose another --model_dir."
-            ) from error
-        with writes_checked(model_dir):
-            lock.truncate(0)
-            lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            lock.flush()
+        foreign = os.path.isdir(model_dir) and os.listdir(model_dir) and not os.path.isdir(folder)
+        if not foreign:
+            os.makedirs(folder, exist_ok=True)
+            lock = os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CREAT, 0o666)
+    if foreign:
         yield
+        return
+    try:
+        _take(lock, model_dir)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _take(lock: int, model_dir: str) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.read(lock, 1000).decode(errors="replace").strip()
+        raise RequestError(
+            f"One run at a time may train in a --model_dir. Received: {model_dir}, in which "
+            f"{holder or 'another process'} trains. Wait for it, stop it, or choose another "
+            "--model_dir."
+        ) from error
+    except OSError as error:  # of a network's file system, say
+        logging.warning(
+            "the file system of %s has no locks (%s): nothing but you keeps a second run out",
+            model_dir,
+            error.strerror,
+        )
+    with writes_checked(model_dir):
+        os.ftruncate(lock, 0)
+        os.write(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())

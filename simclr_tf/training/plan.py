@@ -66,7 +66,7 @@ class Plan:
     def settings(self, precision: str, seed: int) -> dict[str, Any]:
         """What must not change when a run goes on: another value would give another run."""
         return {
-            "source": self.source.name,
+            "source": self.source.identity(),
             "num_examples": self.source.num_examples,
             "image_size": self.image_size,
             "global_batch_size": self.global_batch_size,

@@ -46,7 +46,7 @@ class Reporter:
         if is_chief:
             _drop_lines_after(self._path, start_step)
             _drop_lines_after(self._warnings_path, start_step)
-            self._warned = {warning["kind"] for warning in read_warnings(model_dir)}
+            self._warned = {warning.get("kind") for warning in read_warnings(model_dir)}
             self._writer = tf.summary.create_file_writer(os.path.join(model_dir, "tensorboard"))
 
     def report(
@@ -98,7 +98,10 @@ def contrastive_words(numbers: dict[str, float]) -> str:
 
 
 def read_metrics(model_dir: str) -> list[dict[str, float]]:
-    """The reports of a run, oldest first; a line that is none, as a kill leaves it, is left out."""
+    """The reports of a run, oldest first; a line that is none, as a kill leaves it, is left out.
+
+    So is one without a step.
+    """
     return _read_lines(os.path.join(model_dir, "metrics.jsonl"))
 
 
@@ -134,14 +137,15 @@ def _read_lines(path: str) -> list[dict[str, Any]]:
     if not tf.io.gfile.exists(path):
         return []
     lines = []
-    with tf.io.gfile.GFile(path) as file:
-        for line in file.read().splitlines():
-            try:
-                content = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(content, dict):
-                lines.append(content)
+    with tf.io.gfile.GFile(path, "rb") as file:
+        text = file.read().decode(errors="replace")
+    for line in text.splitlines():
+        try:
+            content = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(content, dict) and isinstance(content.get("step"), (int, float)):
+            lines.append(content)
     return lines
 
 

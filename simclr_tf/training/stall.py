@@ -15,7 +15,8 @@ class StallWarning:
     again each time the wait has doubled.
 
     Args:
-      at_first: seconds until the first report, which includes tracing and compiling.
+      at_first: seconds until the first report, which includes tracing and compiling, and from
+        there to the second.
       at_least: seconds that are never worth a warning later.
       factor: how many times the longest wait between two reports.
     """
@@ -50,7 +51,8 @@ class StallWarning:
                 self._longest = max(self._longest, now - self._since)
             self._first = False
             self._since = now
-            self._patience = max(self._at_least, self._factor * self._longest)
+            if self._longest:
+                self._patience = max(self._at_least, self._factor * self._longest)
             self._changed.notify()
 
     def _look(self) -> None:

@@ -33,6 +33,19 @@ def test_otherwise_there_are_no_labels(tmp_path, names):
     assert source.labels is None and source.num_classes is None
 
 
+def test_files_are_the_same_wherever_they_lie(tmp_path, record_files):
+    def identity(place, *names):
+        return folder.open_folder(tree(tmp_path / place, *names), "train").identity()
+
+    first = identity("a", "x/1.jpg", "y/2.jpg")
+    assert first == identity("b/c", "x/1.jpg", "y/2.jpg")
+    assert first not in (identity("d", "x/1.jpg", "y/3.jpg"), identity("e", "x/1.jpg"))
+    assert identity("f", "1.jpg") == identity("g", "1.jpg")
+    records = tfrecord.open_tfrecord(record_files(3, 2))
+    assert records.identity().startswith("2 files, ")
+    assert records.identity() != tfrecord.open_tfrecord(record_files(3, 3)).identity()
+
+
 def test_a_folder_named_like_the_split_is_the_split(tmp_path):
     path = tree(tmp_path, "train/a/1.jpg", "train/b/2.jpg", "val/a/3.jpg")
     assert folder.open_folder(path, "train").num_examples == 2

@@ -44,7 +44,7 @@ def test_killed_between_any_two_files(tiny, undisturbed, injected):
 
 
 def test_a_second_run_is_refused_and_ctrl_c_saves(tiny, undisturbed, injected, capfd):
-    process = tiny.start("twice")
+    process = tiny.start("twice", fault="stall:6:60")  # or it might end before it is stopped
     tiny.wait_for_step("twice", 2, process)
     assert run.main(tiny.command("twice")[3:]) == 2
     error = capfd.readouterr().err
@@ -100,7 +100,7 @@ def test_a_clock_that_jumps(tiny, undisturbed, injected):
 
 
 def test_a_source_that_stalls(tiny, undisturbed, injected):
-    output = tiny.go_on("stalled", undisturbed, fault="stall:10:40")
+    output = tiny.go_on("stalled", undisturbed, fault="stall:10:60")
     assert (
         output.index("step 10/31") < output.index("no step has ended for") < output.index("12/31")
     )
@@ -108,10 +108,19 @@ def test_a_source_that_stalls(tiny, undisturbed, injected):
 
 
 def test_a_changed_recipe(tiny, undisturbed, injected, capfd):
-    harmless = ["pretrain.steps_per_loop = 5", "pretrain.checkpoint_every_steps = 10"]
+    moved = shutil.copytree(tiny.photos, tiny.folder / "moved")
+    harmless = [
+        "pretrain.steps_per_loop = 5",
+        "pretrain.checkpoint_every_steps = 10",
+        f"data.source = 'folder:{moved}'",
+    ]
     assert run.main(tiny.command("undisturbed", *harmless)[3:]) == 0
     output = capfd.readouterr().out
     assert "pretrain.steps_per_loop: 2 in the checkpoint, 5 now" in output
+    assert f"data.source: 'folder:' in the checkpoint, 'folder:{moved}' now" in output
+    (moved / os.listdir(moved)[0]).rename(moved / "another.png")
+    assert run.main(tiny.command("undisturbed", *harmless)[3:]) == 2
+    assert "source: '24 files, " in capfd.readouterr().err
     harmful = {
         "nt_xent.temperature = 0.4": "nt_xent.temperature: 0.5 in the checkpoint, 0.4 now",
         "augmentation.policy = [('flip', 0.5)]": "now",

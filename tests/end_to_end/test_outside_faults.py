@@ -41,6 +41,13 @@ def test_a_disk_that_is_full_or_read_only(tiny, small_disk, undisturbed, injecte
     injected("folder read-only", 1, "stopped (2), equal weights once it can be written")
 
 
+def replace(path, content):
+    """At once, as a reader that opens the file meanwhile would else find it empty."""
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(content)
+    partial.rename(path)
+
+
 def pack(photos, path):
     with tf.io.TFRecordWriter(str(path)) as writer:
         for photo in sorted(photos.iterdir()):
@@ -53,8 +60,9 @@ def test_records_that_are_damaged_while_a_run_reads_them(tiny, injected):
     records = tiny.folder / "photos.tfrecord"
     pack(tiny.photos, records)
     whole = records.read_bytes()
-    source = f"data.source = 'tfrecord:{records}'"
-    code, output = tiny.run("records", source)
+    # 241 steps, more than are read ahead.
+    long = (f"data.source = 'tfrecord:{records}'", "pretrain.epochs = 80.0")
+    code, output = tiny.run("records", *long)
     assert code == 0, output
     flipped = bytearray(whole)
     flipped[len(flipped) // 2] ^= 1
@@ -65,16 +73,16 @@ def test_records_that_are_damaged_while_a_run_reads_them(tiny, injected):
         if len(whole) - i == 16 + int.from_bytes(whole[i : i + 8], "little")
     )
     for harm, words in ((bytes(flipped), "corrupted record"), (whole[:start], "contain")):
-        process = tiny.start("records-harmed", source)
+        process = tiny.start("records-harmed", *long)
         reports = tiny.folder / "records-harmed" / "metrics.jsonl"
         seen = len(reports.read_text().splitlines()) if reports.exists() else 0
         tiny.wait_for_step("records-harmed", 2 * seen + 2, process)
-        records.write_bytes(harm)
+        replace(records, harm)
         output, _ = process.communicate(timeout=300)
-        records.write_bytes(whole)
+        replace(records, whole)
         assert process.returncode == 2, output
         assert words in output and "Traceback" not in output, output
-    tiny.go_on("records-harmed", tiny.weights("records", TOTAL), source)
+    tiny.go_on("records-harmed", tiny.weights("records", 241), *long)
     injected("a record damaged while it was read", 1, "stopped (2), equal weights once mended")
     injected("records that end early", 1, "stopped (2), equal weights once mended")
 

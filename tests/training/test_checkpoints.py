@@ -42,6 +42,16 @@ def test_the_newest_is_restored_and_the_oldest_go(tmp_path):
     assert value(other) == 3
 
 
+def test_what_was_just_saved_stays_beside_a_newer_one_that_is_damaged(tmp_path):
+    saved(tmp_path, 1, 2, 3)
+    data = next((tmp_path / "checkpoints" / "step_00000003").glob("variables.data*"))
+    data.write_bytes(bytes(data.stat().st_size))
+    again = checkpoints(tmp_path, model(), keep=1, steps=9)
+    assert again.restore() == 2
+    again.save(2)
+    assert checkpoints(tmp_path, model(), steps=9).restore() == 2
+
+
 def test_a_new_folder_starts_afresh(tmp_path):
     assert checkpoints(tmp_path / "none", model()).restore() is None
     assert checkpoints(tmp_path, model()).restore() is None
@@ -112,6 +122,7 @@ def test_a_recipe_may_change_where_nothing_is_learnt_otherwise(tmp_path, capsys)
     before = {"pretrain.steps_per_loop": "2", "nt_xent.temperature": "0.1"}
     with_recipe(tmp_path, model(value=1), **before).save(1)
     harmless = before | {"pretrain.steps_per_loop": "4", "data.cache": "'encoded'"}
+    harmless["nt_xent.temperature"] = "1e-1"  # the same number
     assert with_recipe(tmp_path, model(), **harmless).restore() == 1
     assert "pretrain.steps_per_loop: 2 in the checkpoint, 4 now" in capsys.readouterr().out
     for now in (before | {"nt_xent.temperature": "0.2"}, before | {"lars.eta": "0.1"}):

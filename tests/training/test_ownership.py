@@ -1,5 +1,8 @@
 """If this breaks, two runs write into one folder and spoil each other's checkpoints."""
 
+import errno
+import fcntl
+import logging
 import os
 import subprocess
 import sys
@@ -34,6 +37,22 @@ def test_a_folder_of_something_else_is_left_as_it_is(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     with exclusive(str(tmp_path)):
         assert os.listdir(tmp_path) == ["thesis.tex"]
+
+
+def test_a_file_system_without_locks_is_said_and_used(tmp_path, monkeypatch, caplog):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with caplog.at_level(logging.WARNING), exclusive(str(tmp_path)):
+        assert "No locks available" in caplog.text
+
+
+def test_a_full_disk_is_one_clear_error(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "lock").symlink_to("/dev/full")
+    with pytest.raises(RequestError, match="have room"), exclusive(str(tmp_path)):
+        pass
 
 
 @pytest.mark.slow

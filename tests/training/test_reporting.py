@@ -41,6 +41,16 @@ def test_going_on_drops_reports_that_will_be_made_again(tmp_path):
     assert [json.loads(line)["loss"] for line in lines] == [1.0, 2.0, 3.0]
 
 
+def test_files_that_were_damaged_do_not_keep_a_run_from_going_on(tmp_path):
+    good = '{"step": 1, "loss": 1.0, "kind": "collapse"}\n'
+    for name in ("metrics.jsonl", "warnings.jsonl"):
+        harm = b'{"step": 1, "lo\xff\n[]\n{"loss": 2}\n{"step": "x"}\n\x00\xfe'
+        (tmp_path / name).write_bytes(good.encode() + harm)
+    report(Reporter(str(tmp_path), start_step=1, total_steps=9, words=contrastive_words), 2)
+    assert [r["step"] for r in read_metrics(str(tmp_path))] == [1, 2]
+    assert (tmp_path / "warnings.jsonl").read_text() == good
+
+
 def test_a_process_that_is_not_the_chief_writes_nothing(tmp_path):
     report(
         Reporter(

@@ -20,8 +20,8 @@ def test_steady_steps_are_no_stall(caplog):
 
 
 def test_a_wait_is_told_again_each_time_it_has_doubled(caplog):
-    # At 0.2, 0.4 and 0.8 s, and at 1.6 s where this machine is slow.
-    assert len(warnings(caplog, [0.01, 0.01, 1.2], at_first=5, at_least=0.2, factor=1)) in (3, 4)
+    # At 0.2, 0.4, 0.8 and 1.6 s, or later where this machine is slow.
+    assert 2 <= len(warnings(caplog, [0.01, 0.01, 2.5], at_first=5, at_least=0.2, factor=1)) <= 5
 
 
 def test_a_run_of_slow_steps_has_more_patience(caplog):
@@ -29,4 +29,9 @@ def test_a_run_of_slow_steps_has_more_patience(caplog):
 
 
 def test_the_first_wait_has_a_patience_of_its_own(caplog):
-    assert len(warnings(caplog, [0.5], at_first=0.3, at_least=5)) == 1
+    assert warnings(caplog, [1.0], at_first=0.3, at_least=5)
+
+
+def test_the_second_wait_has_it_too(caplog):
+    """Nothing is known of it yet: one that takes a minute is no stall."""
+    assert not warnings(caplog, [0.01, 0.5], at_first=5, at_least=0.1)
