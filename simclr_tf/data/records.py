@@ -38,6 +38,13 @@ def epochs(
             f"from {source.name}. Repack the data into more files."
         )
 
+    read = _reader(source, mine)
+    counts = tf.constant([file.count for _, file in mine], tf.int64)
+
+    def read_whole(i: tf.Tensor) -> tf.data.Dataset:
+        # A file that has become shorter would move all positions after it, without a word.
+        return read(i).apply(tf.data.experimental.assert_cardinality(counts[i]))
+
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         # The second seed of `shuffle` below: else it is the program's global one, which the order
         # would depend on, and which TensorFlow 2.21 cannot combine with a tensor if it is 0.
@@ -47,7 +54,7 @@ def epochs(
         )
         files = tf.data.Dataset.from_tensor_slices(order)
         records = files.interleave(
-            _reader(source, mine),
+            read_whole,
             cycle_length=_READERS,
             num_parallel_calls=_READERS,
             deterministic=True,
@@ -65,22 +72,28 @@ def epochs(
 
 
 def in_order(source: RecordSource) -> tf.data.Dataset:
-    """Every record once, in the order of the files: (encoded image, label, index)."""
-    files = list(enumerate(source.files))
+    """Every record once, in the order of the files: (encoded image, label, index).
+
+    What is damaged raises an error, once: of a file, the records that come after are left out.
+    """
+    # One that is gone would give its error without end, and evaluation goes on after errors.
+    files = [
+        (number, file)
+        for number, file in enumerate(source.files)
+        if tf.io.gfile.exists(cache.location(file.path, source.cache))
+    ]
     records = tf.data.Dataset.range(len(files)).flat_map(_reader(source, files))
     return records.map(lambda record: (*source.parse(record["record"]), record["index"]))
 
 
 def _reader(source: RecordSource, files: Sequence[tuple[int, RecordFile]]):
-    paths = tf.constant([cache.location(file.path, source.cache) for _, file in files])
+    paths = tf.constant([cache.location(file.path, source.cache) for _, file in files], tf.string)
     numbers = tf.constant([number for number, _ in files], tf.int64)
     skips = tf.constant([file.skip for _, file in files], tf.int64)
     counts = tf.constant([file.count for _, file in files], tf.int64)
 
     def read(i: tf.Tensor) -> tf.data.Dataset:
         records = tf.data.TFRecordDataset(paths[i]).skip(skips[i]).take(counts[i])
-        # A file that has become shorter would move all positions after it, without a word.
-        records = records.apply(tf.data.experimental.assert_cardinality(counts[i]))
         return records.enumerate(skips[i]).map(
             lambda n, record: {"record": record, "index": numbers[i] * RECORDS_PER_FILE + n}
         )

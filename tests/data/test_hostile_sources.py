@@ -13,6 +13,7 @@ from simclr_tf.data import folder, tfrecord
 from simclr_tf.data.bad_images import BadImages
 from simclr_tf.data.data import open_source
 from simclr_tf.data.pipeline import plain_images
+from simclr_tf.data.source import RECORDS_PER_FILE
 from simclr_tf.errors import RequestError
 
 
@@ -127,6 +128,26 @@ def test_records_of_wrong_features_are_bad_images(tmp_path, image):
     bad = BadImages(source, limit=1.0)
     found = [i for _, _, index in plain_images(source, 8, 4, bad) for i in index]
     assert found == [0, 7] and len(bad) == 6
+
+
+@pytest.mark.parametrize("damage", ["flipped", "shortened", "gone"])
+def test_evaluation_ends_where_a_file_was_damaged_since(damage, tmp_path, image):
+    """What comes after the damage is bad: where the next record begins is not known."""
+    records = [example(image=[image], label=[i]) for i in range(4)]
+    for name in "ab":
+        write(tmp_path / f"{name}.tfrecord", *records)
+    source = tfrecord.open_tfrecord(f"{tmp_path}/*.tfrecord")
+    file = tmp_path / "a.tfrecord"
+    content = bytearray(file.read_bytes())
+    within_second = len(content) // 4 + 40
+    content[within_second] ^= 1
+    file.write_bytes(content if damage == "flipped" else content[:within_second])
+    if damage == "gone":
+        file.unlink()
+    bad = BadImages(source, limit=1.0)
+    found = [int(i) for _, _, index in plain_images(source, 8, 3, bad) for i in index]
+    of_a = [] if damage == "gone" else [0]
+    assert found == [*of_a, *(RECORDS_PER_FILE + np.arange(4))] and len(bad) == 4 - len(of_a)
 
 
 @pytest.mark.parametrize(
