@@ -24,7 +24,7 @@ from simclr_tf.augment import keys as random_keys
 from simclr_tf.augment.crop import center_crop_box
 from simclr_tf.augment.host import box_sampler, view_augmenter
 from simclr_tf.augment.policy import Augmentation
-from simclr_tf.data import cache, decode, header, records
+from simclr_tf.data import cache, decode, header, loading, records
 from simclr_tf.data.bad_images import BadImages
 from simclr_tf.data.source import ArraySource, FileSource, RecordSource, Source
 from simclr_tf.distribute.strategy import HostSlice
@@ -143,71 +143,97 @@ class ViewsPipeline:
         paths = tf.constant([cache.location(path, source.cache) for path in source.paths])
         labels = _labels(source)
 
-        def example(position: tf.Tensor) -> tf.data.Dataset:
-            epoch, index = self._epoch_and_index(position)
-            others = (index + tf.range(1, _SUBSTITUTES + 1, dtype=tf.int64)) % source.num_examples
-            candidates = tf.concat([index[tf.newaxis], self._shuffle(others, epoch)], axis=0)
+        def opened(positions: tf.Tensor):
+            epoch, asked = self._epoch_and_index(positions)
 
-            def load(i: tf.Tensor):
-                crops = self.crops(tf.io.read_file(paths[i]), epoch, index)
-                return crops, epoch, labels[i], i, index
+            def candidate(n: tf.Tensor, attempt: tf.Tensor):
+                other = self._shuffle((asked[n] + attempt) % source.num_examples, epoch[n])
+                i = tf.where(attempt == 0, asked[n], other)
+                return tf.io.read_file(paths[i]), labels[i], i
 
-            return self._first_that_loads(candidates, load, epoch, index)
+            return epoch, asked, candidate
 
-        return self._batched_views(_positions(host, start_step), example, host)
+        size = loading.block_size(host.per_replica)
+        blocks = _positions(host, start_step).batch(size, drop_remainder=True)
+        return self._batches(blocks, opened, 1 + _SUBSTITUTES, host)
 
     def _from_records(self, source: RecordSource, host: HostSlice, start_step: int):
-        stream = records.epochs(
-            source, self.seed, self.shuffle_buffer, host, start_step * host.per_host
-        )
+        size = loading.block_size(host.per_replica)
+        start = start_step * host.per_host
+        blocks = records.epochs(source, self.seed, self.shuffle_buffer, host, start, size)
 
-        def example(candidates: dict[str, tf.Tensor]) -> tf.data.Dataset:
-            epoch, index = candidates["epoch"][0], candidates["index"][0]
+        def opened(block: dict[str, tf.Tensor]):
+            def candidate(n: tf.Tensor, attempt: tf.Tensor):
+                row = n + 1 - attempt
+                return *source.parse(block["record"][row]), block["index"][row]
 
-            def load(candidate: dict[str, tf.Tensor]):
-                encoded, label = source.parse(candidate["record"])
-                return self.crops(encoded, epoch, index), epoch, label, candidate["index"], index
+            return block["epoch"][1:], block["index"][1:], candidate
 
-            return self._first_that_loads(candidates, load, epoch, index)
+        return self._batches(blocks, opened, 2, host)
 
-        return self._batched_views(stream, example, host)
+    def _batches(
+        self, blocks: tf.data.Dataset, opened: Callable, attempts: int, host: HostSlice
+    ) -> tf.data.Dataset:
+        """Loads and augments blocks of examples in parallel, each by itself, and joins them.
 
-    def _batched_views(self, examples: tf.data.Dataset, load, host: HostSlice) -> tf.data.Dataset:
-        """Loads the crops of single images in parallel, then augments them batch by batch."""
-
+        Args:
+          blocks: what `opened` takes.
+          opened: block -> (epoch int64 [K], index int64 [K], candidate), of which `candidate`,
+            (n, attempt) -> (stored image, label, index), is the n-th image or, with attempts after
+            attempt 0, another in its place.
+          attempts: how many candidates there are for each place.
+          host: what the batches are for.
+        """
         augment = view_augmenter(self.augmentation)
         seed = tf.constant(self.seed, tf.int64)
+        on_host = self.augment_on == "host"
+        count = host.per_replica // loading.block_size(host.per_replica)
 
-        def views(crops, epoch, label, index, asked):
-            if self.augment_on == "host":
-                crops = tuple(
-                    augment(crop, seed, epoch, asked, number) for number, crop in enumerate(crops)
-                )
-            return crops, label, index, asked, epoch
+        def loaded(*block):
+            epoch, asked, candidate = opened(*block)
+
+            def load(n: tf.Tensor, attempt: tf.Tensor):
+                stored, label, index = candidate(n, attempt)
+                views = self.crops(stored, epoch[n], asked[n])
+                if on_host:
+                    views = tuple(
+                        augment(view, seed, epoch[n], asked[n], number)
+                        for number, view in enumerate(views)
+                    )
+                return views, label, index
+
+            found = loading.first_that_load(load, self._nothing, asked.shape[0], attempts)
+            return *found, asked, epoch
 
         def joined(images, *numbers):
-            """One batch of a window of examples; no view is copied but into the batch."""
+            """One batch of a window of blocks, by one copy."""
             in_order = functools.reduce(tf.data.Dataset.concatenate, images)
-            batches = in_order.batch(self.num_views * host.per_replica, drop_remainder=True)
             return tf.data.Dataset.zip(
-                batches, *(n.batch(host.per_replica, drop_remainder=True) for n in numbers)
+                in_order.batch(self.num_views * count, drop_remainder=True),
+                *(n.batch(count, drop_remainder=True) for n in numbers),
             )
 
-        def element(images, label, index, asked, epoch):
+        def element(images, *numbers):
+            label, index, asked, epoch = (tf.reshape(n, [-1]) for n in numbers)
             index = self.bad_images.compare(asked, index)
-            on_host = self.augment_on == "host"
             return {
-                "images": images,
+                "images": tf.reshape(images, [-1, *images.shape[2:]]),
                 "labels": tf.cast(label, tf.int32),
                 "index": tf.cast(index, tf.int32),
             } | ({} if on_host else {"keys": self._keys(epoch, asked)})
 
-        loaded = examples.interleave(
-            load, cycle_length=16, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-        )
-        augmented = loaded.map(views, tf.data.AUTOTUNE)
-        windows = augmented.window(host.per_replica, drop_remainder=True)
+        windows = blocks.map(loaded, tf.data.AUTOTUNE).window(count, drop_remainder=True)
         return windows.flat_map(joined).map(element)
+
+    def _nothing(self, n: tf.Tensor):
+        """In place of an image of which no candidate decodes: black views of number -1.
+
+        The position is filled, so that later ones stay in place, and noted like any other failure.
+        """
+        none = tf.constant(-1, tf.int64)
+        shape = [self.image_size, self.image_size, 3]
+        black = tf.zeros(shape, tf.uint8 if self.rounds_crops else tf.float32)
+        return (black,) * self.num_views, none, none
 
     def _in_chunks(
         self, examples: tf.data.Dataset, views: Callable, per_replica: int
@@ -229,25 +255,6 @@ class ViewsPipeline:
             return {"images": images} | {n: tf.reshape(x, [-1]) for n, x in chunks.items()}
 
         return dataset.batch(per_replica // chunk, drop_remainder=True).map(join, 1)
-
-    def _first_that_loads(
-        self, candidates, load: Callable, epoch: tf.Tensor, index: tf.Tensor
-    ) -> tf.data.Dataset:
-        """One element: `load` of the first candidate that decodes, with the keys of the first.
-
-        If none does, it is a black image with number -1: the position is filled, so that later
-        ones stay in place, and the failure is noted like any other.
-        """
-        none = tf.constant(-1, tf.int64)
-        shape = [self.image_size, self.image_size, 3]
-
-        def nothing(epoch: tf.Tensor, index: tf.Tensor):
-            black = tf.zeros(shape, tf.uint8 if self.rounds_crops else tf.float32)
-            return (black,) * self.num_views, epoch, none, none, index
-
-        loaded = tf.data.Dataset.from_tensor_slices(candidates).map(load).ignore_errors()
-        last = tf.data.Dataset.from_tensors((epoch, index)).map(nothing)
-        return loaded.concatenate(last).take(1)
 
     def crops(self, stored: tf.Tensor, epoch: tf.Tensor, index: tf.Tensor) -> tuple:
         """The crops of an image's views, V of [S, S, 3]: float32 levels, or uint8 if rounded."""

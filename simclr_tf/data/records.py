@@ -16,15 +16,16 @@ _SECOND_SEED = 1
 
 
 def epochs(
-    source: RecordSource, seed: int, shuffle_buffer: int, host: HostSlice, start: int
+    source: RecordSource, seed: int, shuffle_buffer: int, host: HostSlice, start: int, block: int
 ) -> tf.data.Dataset:
     """A host's records of epoch 0, 1, 2, ..., each in its own order, from its `start`-th on.
 
     Files are dealt out over hosts; with fewer files than hosts, records are.
 
     Returns:
-      An endless dataset of {'record': string [2], 'index': int64 [2], 'epoch': int64 [2]}: the
-      record, and after it its predecessor in the stream as a substitute.
+      An endless dataset of {'record': string [1 + K], 'index': int64 [1 + K], 'epoch': int64
+      [1 + K]}: K = `block` records, and before them the one that came last, so that each has a
+      predecessor as a substitute.
     """
     numbered = list(enumerate(source.files))
     by_file = len(numbered) >= host.num_hosts
@@ -68,7 +69,7 @@ def epochs(
         return records.skip(tf.where(epoch == start // total, done, 0))
 
     stream = tf.data.Dataset.range(start // total, tf.int64.max).flat_map(one_epoch)
-    return _with_predecessor(stream)
+    return _with_predecessor(stream.batch(block, drop_remainder=True))
 
 
 def in_order(source: RecordSource) -> tf.data.Dataset:
@@ -101,15 +102,17 @@ def _reader(source: RecordSource, files: Sequence[tuple[int, RecordFile]]):
     return read
 
 
-def _with_predecessor(stream: tf.data.Dataset) -> tf.data.Dataset:
-    """Pairs each element with the one before it; the first, which has none, with itself."""
-    empty = {
-        name: tf.zeros(spec.shape, spec.dtype) for name, spec in stream.element_spec.items()
-    } | {"first": True}
+def _with_predecessor(blocks: tf.data.Dataset) -> tf.data.Dataset:
+    """Puts before each block the last row of the one before; before the first, its own first."""
+    empty = {name: tf.zeros([1], spec.dtype) for name, spec in blocks.element_spec.items()} | {
+        "first": True
+    }
 
-    def step(before, element):
+    def step(before, block):
         first = before.pop("first")
-        pair = {k: tf.stack([v, tf.where(first, v, before[k])]) for k, v in element.items()}
-        return element | {"first": False}, pair
+        rows = {
+            k: tf.concat([tf.where(first, v[:1], before[k]), v], axis=0) for k, v in block.items()
+        }
+        return {k: v[-1:] for k, v in block.items()} | {"first": False}, rows
 
-    return stream.scan(empty, step)
+    return blocks.scan(empty, step)
