@@ -235,7 +235,5 @@ def grayscale(
     del strength
     draws = keys_lib.uniform(keys, op, 1)[:, 0]
 
-    def luma(images: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_sum(images * tf.constant(_GRAY_WEIGHTS), axis=-1, keepdims=True)
-
-    return keys_lib.apply_to_drawn(draws, probability, luma, images)
+    luma = tf.reduce_sum(images * tf.constant(_GRAY_WEIGHTS), axis=-1, keepdims=True)
+    return keys_lib.choose(draws < probability, luma, images)

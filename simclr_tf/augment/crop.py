@@ -226,4 +226,4 @@ def flip(
     """
     del strength
     draws = keys_lib.uniform(keys, op, 1)[:, 0]
-    return keys_lib.apply_to_drawn(draws, probability, lambda x: tf.reverse(x, axis=[2]), images)
+    return keys_lib.choose(draws < probability, tf.reverse(images, axis=[2]), images)

@@ -151,6 +151,23 @@ def integers(draws: tf.Tensor, limit: tf.Tensor | int) -> tf.Tensor:
     return tf.minimum(drawn, tf.maximum(limit - 1, 0))
 
 
+def choose(drawn: tf.Tensor, changed: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
+    """`changed` for the examples that are drawn, `images` for the others.
+
+    For a change so cheap that XLA makes it along with the ops around it: on a CPU a branch, which
+    is another pass over the image, would take longer (a flip of 224 px: 0.09 ms, and this 0.01).
+
+    Args:
+        drawn: bool [N].
+        changed: what broadcasts to [N, H, W, C].
+        images: [N, H, W, C].
+
+    Returns:
+        [N, H, W, C].
+    """
+    return tf.where(drawn[:, None, None, None], changed, images)
+
+
 def apply_to_drawn(
     draws: tf.Tensor,
     probability: float,
@@ -172,9 +189,14 @@ def apply_to_drawn(
     """
     drawn = draws < probability
     if images.shape[0] != 1:
-        return tf.where(drawn[:, None, None, None], change(images), images)
-    return tf.cond(
-        drawn[0],
-        lambda: tf.broadcast_to(change(images), tf.shape(images)),
-        lambda: images,
-    )
+        return choose(drawn, change(images), images)
+    # Into a branch and out of it channels first, as the dear ops take them: XLA would have
+    # transposed images for both branches, whichever is taken.
+    planes = tf.transpose(images, [0, 3, 1, 2])
+
+    def changed() -> tf.Tensor:
+        result = tf.broadcast_to(change(tf.transpose(planes, [0, 2, 3, 1])), tf.shape(images))
+        return tf.transpose(result, [0, 3, 1, 2])
+
+    planes = tf.cond(drawn[0], changed, lambda: planes)
+    return tf.transpose(planes, [0, 2, 3, 1])
