@@ -235,5 +235,7 @@ def grayscale(
     del strength
     draws = keys_lib.uniform(keys, op, 1)[:, 0]
 
-    luma = tf.reduce_sum(images * tf.constant(_GRAY_WEIGHTS), axis=-1, keepdims=True)
+    # Not a reduction: on a CPU that is a pass over the image of its own.
+    red, green, blue = tf.split(images, 3, axis=-1)
+    luma = _GRAY_WEIGHTS[0] * red + _GRAY_WEIGHTS[1] * green + _GRAY_WEIGHTS[2] * blue
     return keys_lib.choose(draws < probability, luma, images)
