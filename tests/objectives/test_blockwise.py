@@ -30,6 +30,21 @@ def loss_and_gradient(z: tf.Tensor, temperature: float = 0.1, block_size: int | 
     return loss, tape.gradient(loss, z), metrics
 
 
+def bounds_of_top(z: np.ndarray, k: int) -> tuple[float, float]:
+    """How often the positive is among the k most similar, ties against it and for it.
+
+    In float64. They are equal where nothing is as similar as the positive but for float32's
+    rounding, which breaks ties as it comes.
+    """
+    unit = z / np.linalg.norm(z, axis=1, keepdims=True)
+    anchors = np.arange(len(z))
+    positives = (anchors + len(z) // 2) % len(z)
+    similarities = unit @ unit.T
+    ahead = similarities - similarities[anchors, positives][:, None]
+    ahead[anchors, anchors] = ahead[anchors, positives] = -np.inf
+    return tuple(((ahead > limit).sum(1) < k).mean() for limit in (-1e-6, 1e-6))
+
+
 @hypothesis.given(
     global_batch=some.integers(2, 20),
     block_size=some.integers(1, 45),
@@ -38,7 +53,7 @@ def loss_and_gradient(z: tf.Tensor, temperature: float = 0.1, block_size: int | 
 )
 @hypothesis.settings(max_examples=30, deadline=None)
 def test_any_block_size_gives_the_plain_numbers(global_batch, block_size, temperature, seed):
-    """Some embeddings are the same, so that some ranks are ties."""
+    """Some embeddings are the same, so that some ranks are ties, which either form may break."""
     rng = np.random.default_rng(seed)
     z = rng.normal(size=(2 * global_batch, 6)) * rng.uniform(0.1, 10, (2 * global_batch, 1))
     z[rng.integers(0, 2 * global_batch, 2)] = z[0]
@@ -50,7 +65,11 @@ def test_any_block_size_gives_the_plain_numbers(global_batch, block_size, temper
     np.testing.assert_allclose(gradient, expected_gradient, rtol=0, atol=atol)
     _, at_once = nt_xent(tf.constant(z, tf.float32), temperature)
     for name, value in metrics.items():
-        np.testing.assert_allclose(value, at_once[name], rtol=1e-5, atol=1e-6, err_msg=name)
+        if name in ("contrastive_top1", "contrastive_top5"):
+            lowest, highest = bounds_of_top(z, k=int(name[-1]))
+            assert lowest - 1e-6 <= value <= highest + 1e-6, name
+        else:
+            np.testing.assert_allclose(value, at_once[name], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 @pytest.mark.parametrize("images", [1024, 16384])
