@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 class RunError(Exception):
     """Ends the program with `exit_code` and its message, without a traceback."""
@@ -25,3 +27,12 @@ class PreemptedError(RunError):
     """The run was asked to stop, has saved, and goes on when started again."""
 
     exit_code = 42
+
+
+def cause(error: Exception) -> str:
+    """The line that says what has happened; TensorFlow puts where in the program around it."""
+    text = getattr(error, "message", None) or str(error)
+    text = re.sub(r"\{\{function_node [^}]*\}\} ?| \[Op:\w+\].*", "", text)
+    around = (" ", "\t", "Graph execution error", "Detected at node")
+    lines = [line for line in text.splitlines() if line and not line.startswith(around)]
+    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -3,6 +3,7 @@
 An accelerator takes a whole batch through each op. On a CPU the temporaries of a batch of photos
 fall out of the caches, and every example pays for ops that only others drew; one view at a time is
 several times as fast. XLA compiles each function once for a process and a shape of its arguments.
+Without XLA for the host, as in TensorFlow's wheel for TPUs, the same ops run one by one.
 
 Shapes: V views of an image, S side of a view.
 """
@@ -17,18 +18,19 @@ import tensorflow as tf
 from simclr_tf.augment import keys as random_keys
 from simclr_tf.augment.crop import from_levels
 from simclr_tf.augment.policy import Augmentation
+from simclr_tf.distribute.xla import host_compiles
 
 
 @functools.cache
 def box_sampler(augmentation: Augmentation, num_views: int) -> Callable[..., tf.Tensor]:
-    """A compiled function that draws the boxes of an image's views.
+    """A function, compiled where the host can, that draws the boxes of an image's views.
 
     Returns:
         (seed int64, epoch int64, index int64, height int32, width int32) -> int32 [V, 4], as
         `Augmentation.sample_boxes` with the keys of the image's views.
     """
 
-    @tf.function(jit_compile=True, autograph=False)
+    @tf.function(jit_compile=host_compiles(), autograph=False)
     def boxes(
         seed: tf.Tensor, epoch: tf.Tensor, index: tf.Tensor, height: tf.Tensor, width: tf.Tensor
     ) -> tf.Tensor:
@@ -42,7 +44,7 @@ def box_sampler(augmentation: Augmentation, num_views: int) -> Callable[..., tf.
 
 @functools.cache
 def view_augmenter(augmentation: Augmentation) -> Callable[..., tf.Tensor]:
-    """A compiled function that applies the policy to one view.
+    """A function, compiled where the host can, that applies the policy to one view.
 
     Of a policy with an op that XLA may not know, tensorflow-addons', it is not compiled.
 
@@ -52,7 +54,7 @@ def view_augmenter(augmentation: Augmentation) -> Callable[..., tf.Tensor]:
         with the view's key.
     """
 
-    @tf.function(jit_compile=augmentation.compiles, autograph=False)
+    @tf.function(jit_compile=augmentation.compiles and host_compiles(), autograph=False)
     def augment(
         view: tf.Tensor, seed: tf.Tensor, epoch: tf.Tensor, index: tf.Tensor, number: tf.Tensor
     ) -> tf.Tensor:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from simclr_tf.data.source import Source
-from simclr_tf.errors import RequestError
+from simclr_tf.data import decode
+from simclr_tf.data.source import RecordSource, Source
+from simclr_tf.errors import RequestError, cause
 
 
 class BadImages:
@@ -22,31 +27,61 @@ class BadImages:
         self._source = source
         self._limit = limit
         self._names: set[str] = set()
+        self._failure: RequestError | None = None
 
     def __len__(self) -> int:
         return len(self._names)
 
-    def add(self, indices: np.ndarray) -> None:
-        """Notes images by their numbers."""
-        for index in indices:
-            name = self._source.name_of(int(index))
-            if name not in self._names:
-                self._names.add(name)
-                logging.warning("skipped an image that does not decode: %s", name)
+    def compare(
+        self,
+        asked: tf.Tensor,
+        epoch: tf.Tensor,
+        stored: tf.Tensor,
+        given: tf.Tensor,
+        load: Callable[[bytes, int, int], Any],
+        *,
+        replaces: bool,
+    ) -> tf.Tensor:
+        """Inside tf.data: judges the images that were not loaded themselves; returns `given`.
 
-    def compare(self, asked: tf.Tensor, given: tf.Tensor) -> tf.Tensor:
-        """Inside tf.data: notes those of `asked` int64 [B] that were replaced; returns `given`."""
+        Only what says something about the image itself, its bytes or its header, counts as a bad
+        image. Anything else for which it was not loaded is an error that `explained` puts in words.
 
-        def note(asked: np.ndarray, given: np.ndarray) -> np.ndarray:
-            self.add(asked[asked != given])
+        Args:
+          asked: the images, by their numbers, int64 [K].
+          epoch: in which epoch each was asked for, int64 [K].
+          stored: what was read for them, string [K].
+          given: the images that were loaded in their places, int64 [K]; -1 where none was.
+          load: (what was read, epoch, number) -> loads an image once more.
+          replaces: whether others are tried in place of a bad image. It is an error, too, if none
+            of them decodes.
+        """
+
+        def judge(asked, epoch, stored, given) -> np.ndarray:
+            for n in np.flatnonzero(asked != given):
+                self._judge(asked[n], stored[n], lambda n=n: load(stored[n], epoch[n], asked[n]))
+            for n in np.flatnonzero(given < 0) if replaces else ():
+                self._fail(
+                    "An image that decodes must be found in place of one that does not. Received: "
+                    f"{self._source.name_of(int(asked[n]))}, and no other that was tried decodes."
+                )
             return given
 
-        noted = tf.cond(
-            tf.reduce_any(asked != given),
-            lambda: tf.numpy_function(note, [asked, given], tf.int64),
-            lambda: given,
-        )
-        return tf.ensure_shape(noted, given.shape)
+        return tf.numpy_function(judge, [asked, epoch, stored, given], tf.int64)
+
+    @contextlib.contextmanager
+    def explained(self) -> Iterator[None]:
+        """Reading batches meanwhile ends in words where it ends because of an image.
+
+        Raises:
+          RequestError: an image that decodes could not be loaded, or none was found for a place.
+        """
+        try:
+            yield
+        except tf.errors.OpError as error:
+            if self._failure:
+                raise self._failure from error
+            raise
 
     def check(self) -> None:
         """Raises RequestError if more than the allowed share of the images is bad."""
@@ -57,3 +92,41 @@ class BadImages:
                 f"{len(self._names)} of {self._source.num_examples} so far. Repair or remove "
                 f"them:\n  {shown}"
             )
+
+    def _judge(self, index: int, stored: bytes, load: Callable[[], Any]) -> None:
+        name = self._source.name_of(int(index))
+        try:
+            decode.decode_any(self._encoded(name, stored))
+        except tf.errors.InvalidArgumentError as error:
+            self._add(name, cause(error))
+            return
+        except Exception as error:
+            said = cause(error)
+        else:
+            said = _error_of(load)
+        self._fail(
+            f"An image that decodes must load. Received: {name}, of which TensorFlow says: {said}."
+        )
+
+    def _encoded(self, name: str, stored: bytes) -> bytes | tf.Tensor:
+        if isinstance(self._source, RecordSource):
+            return self._source.parse(stored)[0]
+        # A decoded copy of what does not decode is empty, and does not say why.
+        return tf.io.read_file(name) if self._source.cache == "decoded" else stored
+
+    def _add(self, name: str, reason: str) -> None:
+        if name not in self._names:
+            self._names.add(name)
+            logging.warning("skipped an image that does not decode (%s): %s", reason, name)
+
+    def _fail(self, message: str) -> NoReturn:
+        self._failure = RequestError(message)
+        raise self._failure
+
+
+def _error_of(load: Callable[[], Any]) -> str:
+    try:
+        load()
+    except Exception as error:
+        return cause(error)
+    return "it failed at first, and loaded when tried again"

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import functools
 import time
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
 from simclr_tf.data import decode, header, memory
+from simclr_tf.data.read_errors import reading_explained
 from simclr_tf.data.source import ArraySource, FileSource, RecordSource, Source
 from simclr_tf.errors import RequestError
 
@@ -42,7 +44,7 @@ def hold(source: Source, cache: str) -> Source:
       cache: `none`, `encoded` (the files as they are) or `decoded` (uint8 pixels, for files).
 
     Raises:
-      RequestError: it would not fit, or is of record files and to be decoded.
+      RequestError: it would not fit or cannot be read, or is of record files and to be decoded.
     """
     if cache == "none" or isinstance(source, ArraySource):
         return source
@@ -62,10 +64,8 @@ def hold(source: Source, cache: str) -> Source:
         _check_fits(total, source, cache)
         start = time.perf_counter()
         list(pool.map(lambda path: _remove(location(path, cache)), paths))
-        if cache == "decoded":
-            _decode(paths)
-        else:
-            list(pool.map(_copy, paths))
+        with reading_explained(source):
+            list(pool.map(_decode if cache == "decoded" else _copy, paths))
     seconds = time.perf_counter() - start
     logging.info("%s: %.2f GiB in memory, read in %.0f s", source.name, total / _GIB, seconds)
     return dataclasses.replace(source, cache=cache)
@@ -114,28 +114,32 @@ def _check_fits(total: int, source: FileSource | RecordSource, cache: str) -> No
 
 
 def _remove(copy: str) -> None:
-    """Of an earlier source in this process: what cannot be read now has no copy."""
+    """Removes the copy that an earlier source in this process left."""
     if tf.io.gfile.exists(copy):
         tf.io.gfile.remove(copy)
 
 
 def _copy(path: str) -> None:
+    with tf.io.gfile.GFile(path, "rb") as file:
+        _write(path, "encoded", file.read())
+
+
+def _decode(path: str) -> None:
+    """The copy of an image that does not decode is empty, and so does not decode either."""
     try:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            _write(path, "encoded", file.read())
-    except tf.errors.OpError as error:
-        logging.warning("not held in memory, as it cannot be read: %s (%s)", path, error.message)
+        image = _decoder()(tf.io.read_file(path)).numpy()
+    except tf.errors.InvalidArgumentError:
+        _write(path, "decoded", b"")
+        return
+    shape = np.array(image.shape[:2], np.int32)
+    _write(path, "decoded", shape.tobytes() + image.tobytes())
 
 
-def _decode(paths: Sequence[str]) -> None:
-    def load(path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return path, decode.decode_any(tf.io.read_file(path))
-
-    with tf.device("/CPU:0"):
-        images = tf.data.Dataset.from_tensor_slices(paths).map(load, _READERS).ignore_errors()
-    for path, image in images.as_numpy_iterator():
-        shape = np.array(image.shape[:2], np.int32)
-        _write(path.decode(), "decoded", shape.tobytes() + image.tobytes())
+@functools.cache
+def _decoder() -> Callable[[tf.Tensor], tf.Tensor]:
+    """Traced once; a thread for each call, of which several run at a time."""
+    spec = [tf.TensorSpec([], tf.string)]
+    return tf.function(decode.decode_any, input_signature=spec, autograph=False)
 
 
 def _write(path: str, cache: str, content: bytes) -> None:

@@ -1,45 +1,79 @@
-"""Loading examples of which some may fail, a block of them at a time."""
+"""Decoding a block of examples of which some may be damaged, and replacing these by others."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
+# More at a time saves little, and takes memory.
+LARGEST_BLOCK = 8
+
 
 def block_size(per_replica: int) -> int:
-    """The largest divisor of a batch up to 8: more at a time saves little, and takes memory."""
-    return max(n for n in range(1, 9) if per_replica % n == 0)
+    """The largest divisor of a batch up to `LARGEST_BLOCK`."""
+    return max(n for n in range(1, LARGEST_BLOCK + 1) if per_replica % n == 0)
 
 
-def first_that_load(load: Callable, nothing: Callable, size: int, attempts: int) -> tuple:
-    """Of each example of a block the first attempt that raises no error.
+def first_that_decode(
+    stored: tuple[tf.Tensor, ...],
+    other: Callable,
+    decode: Callable,
+    blank: Callable,
+    *,
+    attempts: int,
+    failed: Callable,
+    finish: Callable = lambda *decoded: decoded,
+) -> tuple:
+    """Decodes each example of a block, or the first of its substitutes that decodes.
 
-    Only a dataset can go on after an error, and starting one takes 0.4 to 0.7 ms, where a photo
-    takes 2 to 4, since it instantiates `load`. So a block has one for all its first attempts, and
-    is loaded once more, with a dataset for each example, if one of them failed.
+    Only errors of `decode` are caught: those of reading and of `finish` pass through to whoever
+    reads the batches.
+
+    Only a dataset can continue after an error, and starting one takes 0.4 to 0.7 ms, where a photo
+    takes 2 to 4, since it instantiates its functions. So a block has one dataset for all its first
+    attempts, and is decoded once more, with a dataset for each example, if one of them failed.
 
     Args:
-      load: (n, attempt) -> what is found of the block's n-th example, whose last part is a number
-        from 0 on.
-      nothing: n -> the same parts, with the number -1, for an example that never loads.
-      size: K, examples in the block.
-      attempts: how many there are for each example.
+      stored: what was read for each of the K examples, [K, ...] each.
+      other: (n, attempt from 1 on) -> what is read in place of the n-th example.
+      decode: (n, *stored) -> what becomes of it; it raises for what is damaged.
+      blank: n -> parts as those of `finish`, of which the last is the number -1 (else 0 or more).
+      attempts: how many examples are tried for each place, the first included.
+      failed: (numbers int64 [K], -1 where no attempt decoded) -> the same numbers. It is called if
+        a place holds another example than `stored` or none, and may raise.
+      finish: takes what `decode` returns to the result.
 
     Returns:
-      What `load` or `nothing` return, batched: [K, ...] each.
+      What `finish` returns, batched: [K, ...] each.
     """
-    places = tf.data.Dataset.range(size)
+    size = stored[-1].shape[0] or tf.size(stored[-1])
+    places = tf.data.Dataset.range(tf.cast(size, tf.int64))
 
-    def rows(examples: tf.data.Dataset) -> tuple:
-        batches = examples.take(size).batch(size, drop_remainder=True)
-        return batches.get_single_element()
+    def first(n: tf.Tensor) -> tuple:
+        return tuple(part[n] for part in stored)
 
-    def first(n: tf.Tensor) -> tf.data.Dataset:
-        loaded = tf.data.Dataset.range(attempts).map(lambda attempt: load(n, attempt))
-        last = tf.data.Dataset.from_tensors(n).map(nothing)
-        return loaded.ignore_errors().concatenate(last).take(1)
+    def rows(decoded: tf.data.Dataset) -> tuple:
+        return decoded.take(size).batch(size, drop_remainder=True).get_single_element()
 
-    at_first = places.map(lambda n: load(n, tf.constant(0, tf.int64))).ignore_errors()
-    found = rows(at_first.concatenate(places.map(nothing)))
-    return tf.cond(found[-1][-1] < 0, lambda: rows(places.flat_map(first)), lambda: found)
+    def by_itself(n: tf.Tensor) -> tf.data.Dataset:
+        def attempt(*example: Any) -> tf.data.Dataset:
+            return (
+                tf.data.Dataset.from_tensors(example).map(lambda *e: decode(n, *e)).ignore_errors()
+            )
+
+        tried = tf.data.Dataset.from_tensors(first(n))
+        if attempts > 1:
+            others = tf.data.Dataset.range(1, attempts).map(lambda k: other(n, k))
+            tried = tried.concatenate(others)
+        none = tf.data.Dataset.from_tensors(n).map(blank)
+        return tried.flat_map(attempt).map(finish).concatenate(none).take(1)
+
+    def again() -> tuple:
+        found = rows(places.flat_map(by_itself))
+        return *found[:-1], tf.ensure_shape(failed(found[-1]), found[-1].shape)
+
+    at_first = places.map(lambda n: decode(n, *first(n))).ignore_errors().map(finish)
+    found = rows(at_first.concatenate(places.map(blank)))
+    return tf.cond(found[-1][-1] < 0, again, lambda: found)

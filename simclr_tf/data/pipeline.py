@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -26,11 +26,30 @@ from simclr_tf.augment.host import box_sampler, view_augmenter
 from simclr_tf.augment.policy import Augmentation
 from simclr_tf.data import cache, decode, header, loading, records
 from simclr_tf.data.bad_images import BadImages
+from simclr_tf.data.read_errors import reading_explained
 from simclr_tf.data.source import ArraySource, FileSource, RecordSource, Source
 from simclr_tf.distribute.strategy import HostSlice
 
 # How many other images are tried in place of one that does not decode.
 _SUBSTITUTES = 7
+
+
+class _Block(NamedTuple):
+    """K examples that are loaded together.
+
+    Attributes:
+      epoch: in which each is shown, int64 [K].
+      stored: what was read: encoded images, or records that hold them, string [K].
+      labels: int64 [K], -1 where unknown, or not before a record is parsed.
+      asked: the images, by their numbers, int64 [K].
+      other: (n, attempt from 1 on) -> stored, label and number of another image for place n.
+    """
+
+    epoch: tf.Tensor
+    stored: tf.Tensor
+    labels: tf.Tensor
+    asked: tf.Tensor
+    other: Callable
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -143,58 +162,56 @@ class ViewsPipeline:
         paths = tf.constant([cache.location(path, source.cache) for path in source.paths])
         labels = _labels(source)
 
-        def opened(positions: tf.Tensor):
+        def opened(positions: tf.Tensor) -> _Block:
             epoch, asked = self._epoch_and_index(positions)
 
-            def candidate(n: tf.Tensor, attempt: tf.Tensor):
-                other = self._shuffle((asked[n] + attempt) % source.num_examples, epoch[n])
-                i = tf.where(attempt == 0, asked[n], other)
+            def other(n: tf.Tensor, attempt: tf.Tensor):
+                i = self._shuffle((asked[n] + attempt) % source.num_examples, epoch[n])
                 return tf.io.read_file(paths[i]), labels[i], i
 
-            return epoch, asked, candidate
+            contents = [tf.io.read_file(paths[i]) for i in tf.unstack(asked)]
+            return _Block(epoch, tf.stack(contents), tf.gather(labels, asked), asked, other)
 
         size = loading.block_size(host.per_replica)
         blocks = _positions(host, start_step).batch(size, drop_remainder=True)
-        return self._batches(blocks, opened, 1 + _SUBSTITUTES, host)
+        return self._batches(blocks, opened, host)
 
     def _from_records(self, source: RecordSource, host: HostSlice, start_step: int):
         size = loading.block_size(host.per_replica)
         start = start_step * host.per_host
-        blocks = records.epochs(source, self.seed, self.shuffle_buffer, host, start, size)
+        blocks = records.epochs(
+            source, self.seed, self.shuffle_buffer, host, start, size, before=_SUBSTITUTES
+        )
+        unknown = tf.constant(-1, tf.int64)  # the label, until the record is parsed
 
-        def opened(block: dict[str, tf.Tensor]):
-            def candidate(n: tf.Tensor, attempt: tf.Tensor):
-                row = n + 1 - attempt
-                return *source.parse(block["record"][row]), block["index"][row]
+        def opened(block: dict[str, tf.Tensor]) -> _Block:
+            def other(n: tf.Tensor, attempt: tf.Tensor):
+                row = n + _SUBSTITUTES - attempt
+                return block["record"][row], unknown, block["index"][row]
 
-            return block["epoch"][1:], block["index"][1:], candidate
+            epoch, record, asked = (block[k][_SUBSTITUTES:] for k in ("epoch", "record", "index"))
+            return _Block(epoch, record, tf.fill([size], unknown), asked, other)
 
-        return self._batches(blocks, opened, 2, host)
+        return self._batches(blocks, opened, host)
 
     def _batches(
-        self, blocks: tf.data.Dataset, opened: Callable, attempts: int, host: HostSlice
+        self, blocks: tf.data.Dataset, opened: Callable[..., _Block], host: HostSlice
     ) -> tf.data.Dataset:
-        """Loads and augments blocks of examples in parallel, each by itself, and joins them.
-
-        Args:
-          blocks: what `opened` takes.
-          opened: block -> (epoch int64 [K], index int64 [K], candidate), of which `candidate`,
-            (n, attempt) -> (stored image, label, index), is the n-th image or, with attempts after
-            attempt 0, another in its place.
-          attempts: how many candidates there are for each place.
-          host: what the batches are for.
-        """
+        """Loads and augments blocks of examples in parallel, each by itself, and joins them."""
         augment = view_augmenter(self.augmentation)
         seed = tf.constant(self.seed, tf.int64)
         on_host = self.augment_on == "host"
         count = host.per_replica // loading.block_size(host.per_replica)
 
-        def loaded(*block):
-            epoch, asked, candidate = opened(*block)
+        def loaded(*elements):
+            block = opened(*elements)
+            epoch, asked = block.epoch, block.asked
 
-            def load(n: tf.Tensor, attempt: tf.Tensor):
-                stored, label, index = candidate(n, attempt)
-                views = self.crops(stored, epoch[n], asked[n])
+            def load(n: tf.Tensor, stored: tf.Tensor, label: tf.Tensor, index: tf.Tensor):
+                image, label = _unpacked(self.source, stored, label)
+                return n, self.crops(image, epoch[n], asked[n]), label, index
+
+            def finish(n: tf.Tensor, views: tuple, label: tf.Tensor, index: tf.Tensor):
                 if on_host:
                     views = tuple(
                         augment(view, seed, epoch[n], asked[n], number)
@@ -202,7 +219,24 @@ class ViewsPipeline:
                     )
                 return views, label, index
 
-            found = loading.first_that_load(load, self._nothing, asked.shape[0], attempts)
+            def again(stored: bytes, epoch: int, index: int):
+                image, _ = _unpacked(self.source, stored, -1)
+                return self.crops(image, epoch, index)
+
+            def compare(given: tf.Tensor) -> tf.Tensor:
+                return self.bad_images.compare(
+                    asked, epoch, block.stored, given, again, replaces=True
+                )
+
+            found = loading.first_that_decode(
+                (block.stored, block.labels, asked),
+                block.other,
+                load,
+                self._blank,
+                attempts=1 + _SUBSTITUTES,
+                failed=compare,
+                finish=finish,
+            )
             return *found, asked, epoch
 
         def joined(images, *numbers):
@@ -215,7 +249,6 @@ class ViewsPipeline:
 
         def element(images, *numbers):
             label, index, asked, epoch = (tf.reshape(n, [-1]) for n in numbers)
-            index = self.bad_images.compare(asked, index)
             return {
                 "images": tf.reshape(images, [-1, *images.shape[2:]]),
                 "labels": tf.cast(label, tf.int32),
@@ -225,11 +258,8 @@ class ViewsPipeline:
         windows = blocks.map(loaded, tf.data.AUTOTUNE).window(count, drop_remainder=True)
         return windows.flat_map(joined).map(element)
 
-    def _nothing(self, n: tf.Tensor):
-        """In place of an image of which no candidate decodes: black views of number -1.
-
-        The position is filled, so that later ones stay in place, and noted like any other failure.
-        """
+    def _blank(self, n: tf.Tensor):
+        """Holds the place of an image that does not decode until another is found: number -1."""
         none = tf.constant(-1, tf.int64)
         shape = [self.image_size, self.image_size, 3]
         black = tf.zeros(shape, tf.uint8 if self.rounds_crops else tf.float32)
@@ -308,15 +338,13 @@ def plain_images(
     """Every image once, in the source's order, centre-cropped; the last batch may be smaller.
 
     An image of the asked size, up to 32 pixels, is taken whole. Any other is cut to its centre and
-    resized, as the reference does it. One that does not decode is left out, and noted.
+    resized, as the reference does it. One that does not decode is left out, and noted; what cannot
+    be read is an error.
 
     Yields:
       images float32 [b, S, S, 3] in [0, 1], labels int64 [b], -1 where unknown, and the numbers
       by which the source knows the images, int64 [b].
     """
-
-    def load(encoded: tf.Tensor, label: tf.Tensor, index: tf.Tensor):
-        return decode.decode_center(encoded, image_size), label, index
 
     with tf.device("/CPU:0"):
         if isinstance(source, ArraySource):
@@ -327,20 +355,61 @@ def plain_images(
                 tf.data.AUTOTUNE,
             )
         else:
-            if isinstance(source, FileSource):
-                files = (tf.constant(source.paths), _labels(source), source.indices())
-                encoded = tf.data.Dataset.from_tensor_slices(files).map(
-                    lambda path, label, index: (tf.io.read_file(path), label, index),
-                    tf.data.AUTOTUNE,
-                )
-            else:
-                encoded = records.in_order(source)
-            batches = encoded.map(load, tf.data.AUTOTUNE).ignore_errors().batch(batch_size)
-    seen = []
-    for images, labels, index in batches.prefetch(2).as_numpy_iterator():
-        seen.append(index)
-        yield images, labels, index
-    bad_images.add(np.setdiff1d(source.indices(), np.concatenate([[], *seen])))
+            blocks = _stored(source).batch(loading.LARGEST_BLOCK)
+            decoded = blocks.map(_decoder(source, image_size, bad_images), tf.data.AUTOTUNE)
+            good = decoded.unbatch().filter(lambda image, label, index: index >= 0)
+            batches = good.batch(batch_size)
+    with bad_images.explained(), reading_explained(source):
+        yield from batches.prefetch(2).as_numpy_iterator()
+
+
+def _stored(source: FileSource | RecordSource) -> tf.data.Dataset:
+    """Everything once, in the source's order: what is read, its label, and its number."""
+    if isinstance(source, RecordSource):
+        unknown = tf.constant(-1, tf.int64)
+        return records.in_order(source).map(lambda record, index: (record, unknown, index))
+    files = (tf.constant(source.paths), _labels(source), source.indices())
+    return tf.data.Dataset.from_tensor_slices(files).map(
+        lambda path, label, index: (tf.io.read_file(path), label, index), tf.data.AUTOTUNE
+    )
+
+
+def _decoder(source: FileSource | RecordSource, size: int, bad_images: BadImages) -> Callable:
+    """A block of what `_stored` gives -> centre crops, labels, and numbers, -1 of bad images."""
+
+    def center(stored: tf.Tensor, label: tf.Tensor, index: tf.Tensor):
+        image, label = _unpacked(source, stored, label)
+        return decode.decode_center(image, size), label, index
+
+    def blank(n: tf.Tensor):
+        return tf.zeros([size, size, 3]), n, tf.constant(-1, tf.int64)
+
+    def decoded(stored: tf.Tensor, labels: tf.Tensor, index: tf.Tensor):
+        def compare(given: tf.Tensor) -> tf.Tensor:
+            return bad_images.compare(
+                index,
+                tf.zeros_like(index),
+                stored,
+                given,
+                lambda stored, _, index: center(stored, -1, index),
+                replaces=False,
+            )
+
+        return loading.first_that_decode(
+            (stored, labels, index),
+            None,
+            lambda n, *example: center(*example),
+            blank,
+            attempts=1,
+            failed=compare,
+        )
+
+    return decoded
+
+
+def _unpacked(source: FileSource | RecordSource, stored: tf.Tensor, label: tf.Tensor):
+    """The encoded image and its label in what was read."""
+    return source.parse(stored) if isinstance(source, RecordSource) else (stored, label)
 
 
 def _positions(host: HostSlice, start_step: int) -> tf.data.Dataset:

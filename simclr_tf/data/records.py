@@ -16,17 +16,26 @@ _SECOND_SEED = 1
 
 
 def epochs(
-    source: RecordSource, seed: int, shuffle_buffer: int, host: HostSlice, start: int, block: int
+    source: RecordSource,
+    seed: int,
+    shuffle_buffer: int,
+    host: HostSlice,
+    start: int,
+    block: int,
+    before: int,
 ) -> tf.data.Dataset:
     """A host's records of epoch 0, 1, 2, ..., each in its own order, from its `start`-th on.
 
     Files are dealt out over hosts; with fewer files than hosts, records are.
 
     Returns:
-      An endless dataset of {'record': string [1 + K], 'index': int64 [1 + K], 'epoch': int64
-      [1 + K]}: K = `block` records, and before them the one that came last, so that each has a
-      predecessor as a substitute.
+      An endless dataset of {'record': string [P + K], 'index': int64 [P + K], 'epoch': int64
+      [P + K]}: K = `block` records, and the P = `before` that came before them, which may take the
+      places of records that do not decode.
     """
+    # From some blocks earlier, whose records take the places of bad ones after `start`.
+    earlier = min(start // block, -(-before // block))
+    start -= earlier * block
     numbered = list(enumerate(source.files))
     by_file = len(numbered) >= host.num_hosts
     mine = numbered[host.index :: host.num_hosts] if by_file else numbered
@@ -69,22 +78,15 @@ def epochs(
         return records.skip(tf.where(epoch == start // total, done, 0))
 
     stream = tf.data.Dataset.range(start // total, tf.int64.max).flat_map(one_epoch)
-    return _with_predecessor(stream.batch(block, drop_remainder=True))
+    blocks = _with_predecessors(stream.batch(block, drop_remainder=True), before)
+    return blocks.skip(earlier)
 
 
 def in_order(source: RecordSource) -> tf.data.Dataset:
-    """Every record once, in the order of the files: (encoded image, label, index).
-
-    What is damaged raises an error, once: of a file, the records that come after are left out.
-    """
-    # One that is gone would give its error without end, and evaluation goes on after errors.
-    files = [
-        (number, file)
-        for number, file in enumerate(source.files)
-        if tf.io.gfile.exists(cache.location(file.path, source.cache))
-    ]
-    records = tf.data.Dataset.range(len(files)).flat_map(_reader(source, files))
-    return records.map(lambda record: (*source.parse(record["record"]), record["index"]))
+    """Every record once, in the order of the files: (record, index)."""
+    read = _reader(source, list(enumerate(source.files)))
+    records = tf.data.Dataset.range(len(source.files)).flat_map(read)
+    return records.map(lambda record: (record["record"], record["index"]))
 
 
 def _reader(source: RecordSource, files: Sequence[tuple[int, RecordFile]]):
@@ -102,17 +104,18 @@ def _reader(source: RecordSource, files: Sequence[tuple[int, RecordFile]]):
     return read
 
 
-def _with_predecessor(blocks: tf.data.Dataset) -> tf.data.Dataset:
-    """Puts before each block the last row of the one before; before the first, its own first."""
-    empty = {name: tf.zeros([1], spec.dtype) for name, spec in blocks.element_spec.items()} | {
-        "first": True
-    }
+def _with_predecessors(blocks: tf.data.Dataset, count: int) -> tf.data.Dataset:
+    """Puts before each block the last `count` rows of those before; before the first, its own."""
+    empty = {n: tf.zeros([count], spec.dtype) for n, spec in blocks.element_spec.items()}
 
-    def step(before, block):
-        first = before.pop("first")
+    def step(state, block):
+        before, first = state
+        size = block["index"].shape[0]
+        own = tf.range(-count, 0) % size
         rows = {
-            k: tf.concat([tf.where(first, v[:1], before[k]), v], axis=0) for k, v in block.items()
+            k: tf.concat([tf.where(first, tf.gather(v, own), before[k]), v], axis=0)
+            for k, v in block.items()
         }
-        return {k: v[-1:] for k, v in block.items()} | {"first": False}, rows
+        return ({k: v[-count:] for k, v in rows.items()}, False), rows
 
-    return blocks.scan(empty, step)
+    return blocks.scan((empty, True), step)

@@ -145,14 +145,15 @@ def describe_computation(strategy: tf.distribute.Strategy) -> str:
     longer (docs/performance.md), and on GPUs that was not measured. Statistics of one replica alone
     come from TensorFlow's fused kernel, see `SyncBatchNormalization`.
     """
-    if _compiles(strategy):
+    if compiles_steps(strategy):
         return "batch normalization over all replicas, compiled by XLA"
     several = strategy.num_replicas_in_sync > 1
     form = "batch normalization over all replicas" if several else "fused batch normalization"
     return f"{form}, not compiled by XLA"
 
 
-def _compiles(strategy: tf.distribute.Strategy) -> bool:
+def compiles_steps(strategy: tf.distribute.Strategy) -> bool:
+    """Whether XLA compiles a step as a whole, as it does for TPUs."""
     return isinstance(strategy, (tf.distribute.TPUStrategy, LoweringStrategy))
 
 
@@ -162,7 +163,7 @@ def fast_precision(strategy: tf.distribute.Strategy) -> str:
     `mixed_bfloat16` on TPUs, on GPUs from compute capability 8.0, and on CPUs with bfloat16
     instructions; elsewhere bfloat16 is emulated, and `float32` is faster.
     """
-    if _compiles(strategy):
+    if compiles_steps(strategy):
         return "mixed_bfloat16"
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:

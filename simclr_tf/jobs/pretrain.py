@@ -13,12 +13,15 @@ from simclr_tf.augment.policy import Augmentation, augmentation
 from simclr_tf.data.bad_images import BadImages
 from simclr_tf.data.data import Data, data
 from simclr_tf.data.pipeline import ViewsPipeline
+from simclr_tf.data.source import ArraySource, Source
 from simclr_tf.distribute.strategy import (
     check_global_batch,
     check_microbatch,
+    compiles_steps,
     create_strategy,
     fast_precision,
 )
+from simclr_tf.distribute.xla import host_compiles
 from simclr_tf.errors import RequestError
 from simclr_tf.jobs import Context
 from simclr_tf.jobs.building import build_simclr, requests_checked
@@ -28,6 +31,7 @@ from simclr_tf.models.resnet import resnet
 from simclr_tf.objectives.nt_xent import nt_xent
 from simclr_tf.optim.factory import lars
 from simclr_tf.optim.schedules import WarmupCosine, learning_rate
+from simclr_tf.training.checkpoints import started_settings
 from simclr_tf.training.plan import Plan
 
 
@@ -45,7 +49,7 @@ def pretrain(
     strategy: Callable[..., tf.distribute.Strategy] = create_strategy,
     global_batch_size: int = 4096,
     microbatch_size: int | None = None,
-    augment_on: Literal["host", "device"] = "host",
+    augment_on: Literal["auto", "host", "device"] = "auto",
     epochs: float | Callable[..., float] = 100.0,
     precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto",
     online_probe: bool = True,
@@ -74,7 +78,9 @@ def pretrain(
         takes the statistics of a micro-batch. None works off the batch at once.
       augment_on: where flip, colours and blur are computed. `device` is for steps that wait for
         data: the host ships uint8 crops, or of data in memory plain images, which the device crops
-        too. The views are the same, but that crops of files are rounded to 1/255.
+        too. The views are the same, but that crops of files are rounded to 1/255. `auto` is the
+        device for TPUs and wherever XLA does not compile for the host, else the host; a run that
+        goes on keeps the place that it has.
       epochs: passes over the data, or a function of `num_examples` that says how many.
       precision: what the networks compute in, `auto` for what is fastest on the device;
         statistics, loss and weights are float32.
@@ -107,9 +113,12 @@ def pretrain(
             epochs=length, num_examples=source.num_examples, global_batch=global_batch_size
         )
         source = recipe.held(source, context.tpu)
+        views = augmentation()
+        if augment_on == "auto":
+            augment_on = _place_of_policy(replicas, views, source, context.model_dir)
         pipeline = ViewsPipeline(
             source=source,
-            augmentation=augmentation(),
+            augmentation=views,
             image_size=recipe.image_size,
             seed=seed,
             bad_images=BadImages(source),
@@ -173,6 +182,18 @@ def _check_positive(**values: int) -> None:
     for name, value in values.items():
         if value < 1:
             raise ValueError(f"pretrain.{name} must be at least 1. Received: {value}.")
+
+
+def _place_of_policy(
+    strategy: tf.distribute.Strategy, augmentation: Augmentation, source: Source, model_dir: str
+) -> Literal["host", "device"]:
+    """What `pretrain.augment_on = 'auto'` comes to."""
+    if not augmentation.compiles:
+        return "host"
+    started = None if isinstance(source, ArraySource) else started_settings(model_dir)
+    if started is not None:
+        return started.get("augment_on") or "host"
+    return "device" if compiles_steps(strategy) or not host_compiles() else "host"
 
 
 def _check_place(pipeline: ViewsPipeline) -> None:

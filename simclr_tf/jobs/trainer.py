@@ -209,7 +209,10 @@ class _Trainer:
         several_hosts = spans_hosts(self.run.strategy)
 
         def checked(*args):
-            with steps_checked(self.run.model_dir, several_hosts=several_hosts):
+            with (
+                steps_checked(self.run.model_dir, several_hosts=several_hosts),
+                self.run.pipeline.bad_images.explained(),
+            ):
                 return function(*args)
 
         return checked

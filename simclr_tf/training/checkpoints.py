@@ -180,6 +180,12 @@ def read_manifest(model_dir: str, step: int) -> dict[str, Any]:
         return json.load(file)
 
 
+def started_settings(model_dir: str) -> dict[str, Any] | None:
+    """The settings of the run that was started in `model_dir`; None where there is none."""
+    steps = complete_steps(model_dir)
+    return read_manifest(model_dir, steps[-1])["settings"] if steps else None
+
+
 def restore_groups(model_dir: str, step: int, groups: Groups) -> None:
     """Restores exactly `groups`, whatever else the checkpoint holds.
 

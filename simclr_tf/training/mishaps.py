@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
-from simclr_tf.errors import PreemptedError, RequestError
+from simclr_tf.data.read_errors import is_read_error
+from simclr_tf.errors import PreemptedError, RequestError, cause
 
 # What the collectives of the hosts that are left fail with, depending on where they are.
 _LOST_HOST = (
@@ -16,14 +17,6 @@ _LOST_HOST = (
     tf.errors.DeadlineExceededError,
     tf.errors.InternalError,
     tf.errors.UnavailableError,
-)
-# What reading fails with: record files that are damaged, shorter than before, gone, or closed.
-_DATA = (
-    tf.errors.DataLossError,
-    tf.errors.FailedPreconditionError,
-    tf.errors.NotFoundError,
-    tf.errors.OutOfRangeError,
-    tf.errors.PermissionDeniedError,
 )
 # What writing fails with: no room, no permission, a disk that has become read-only or is gone.
 _WRITES = (
@@ -55,16 +48,18 @@ def steps_checked(model_dir: str, *, several_hosts: bool) -> Iterator[None]:
             f"Another host of this run is gone ({cause(error)}). Start the same command on "
             f"every host: all go on from the last checkpoint in {model_dir}."
         ) from error
-    except _DATA as error:
-        raise RequestError(
-            f"The data must stay as they were when the run began. Received: {cause(error)}. "
-            "Bring them back, and the same command goes on from the last checkpoint in "
-            f"{model_dir}."
-        ) from error
     except tf.errors.ResourceExhaustedError as error:
         raise RequestError(
             f"A step must fit into the device's memory. Received: {cause(error)}. Set "
             "pretrain.microbatch_size or a smaller batch, or resnet.remat."
+        ) from error
+    except tf.errors.OpError as error:
+        if not is_read_error(error):
+            raise
+        raise RequestError(
+            f"The data must stay as they were when the run began. Received: {cause(error)}. "
+            "Bring them back, and the same command goes on from the last checkpoint in "
+            f"{model_dir}."
         ) from error
 
 
@@ -82,11 +77,3 @@ def writes_checked(model_dir: str) -> Iterator[None]:
             f"{model_dir} must be writable and have room. Received: {cause(error)}. What was "
             "saved before stands, and the same command goes on from there."
         ) from error
-
-
-def cause(error: Exception) -> str:
-    """The line that says what has happened; TensorFlow puts where in the program around it."""
-    text = error.message if isinstance(error, tf.errors.OpError) else str(error)
-    around = (" ", "\t", "Graph execution error", "Detected at node")
-    lines = [line for line in text.splitlines() if line and not line.startswith(around)]
-    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -10,8 +10,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from simclr_tf.data.source import Source
+from simclr_tf.data.source import ArraySource, Source
 from simclr_tf.distribute.strategy import describe, describe_computation
+from simclr_tf.distribute.xla import host_compiles
 from simclr_tf.models.simclr import SimCLR, count_parameters
 from simclr_tf.optim.factory import exclusion_summary
 from simclr_tf.optim.schedules import WarmupCosine
@@ -88,6 +89,7 @@ class Plan:
             + (f", held in memory ({self.source.cache})" if self.source.cache != "none" else ""),
             "views": f"{self.num_views} of {self.image_size} x {self.image_size} pixels an image, "
             f"augmented on the {self.augment_on}",
+            **({} if isinstance(self.source, ArraySource) else {"host": _host_words()}),
             "model": ", ".join(
                 f"{name} {_size(model)}" for name, model in simclr.groups().items() if model.weights
             ),
@@ -114,6 +116,12 @@ def plan_text(lines: Mapping[str, str]) -> str:
     """The plan as printed, one line a subject."""
     width = max(map(len, lines))
     return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items())
+
+
+def _host_words() -> str:
+    if host_compiles():
+        return "crops and policy compiled by XLA"
+    return "crops and policy not compiled, as this TensorFlow has no XLA for the CPU"
 
 
 def _size(model: keras.Model) -> str:
