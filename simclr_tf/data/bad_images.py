@@ -38,7 +38,7 @@ class BadImages:
         epoch: tf.Tensor,
         stored: tf.Tensor,
         given: tf.Tensor,
-        load: Callable[[bytes, int, int], Any],
+        load: Callable[[tf.Tensor, int, int], Any],
         *,
         replaces: bool,
     ) -> tf.Tensor:
@@ -59,7 +59,8 @@ class BadImages:
 
         def judge(asked, epoch, stored, given) -> np.ndarray:
             for n in np.flatnonzero(asked != given):
-                self._judge(asked[n], stored[n], lambda n=n: load(stored[n], epoch[n], asked[n]))
+                content = tf.constant(stored[n])
+                self._judge(asked[n], content, lambda c, n=n: load(c, epoch[n], asked[n]))
             for n in np.flatnonzero(given < 0) if replaces else ():
                 self._fail(
                     "An image that decodes must be found in place of one that does not. Received: "
@@ -93,7 +94,7 @@ class BadImages:
                 f"them:\n  {shown}"
             )
 
-    def _judge(self, index: int, stored: bytes, load: Callable[[], Any]) -> None:
+    def _judge(self, index: int, stored: tf.Tensor, load: Callable[[tf.Tensor], Any]) -> None:
         name = self._source.name_of(int(index))
         try:
             decode.decode_any(self._encoded(name, stored))
@@ -103,12 +104,12 @@ class BadImages:
         except Exception as error:
             said = cause(error)
         else:
-            said = _error_of(load)
+            said = _error_of(load, stored)
         self._fail(
             f"An image that decodes must load. Received: {name}, of which TensorFlow says: {said}."
         )
 
-    def _encoded(self, name: str, stored: bytes) -> bytes | tf.Tensor:
+    def _encoded(self, name: str, stored: tf.Tensor) -> tf.Tensor:
         if isinstance(self._source, RecordSource):
             return self._source.parse(stored)[0]
         # A decoded copy of what does not decode is empty, and does not say why.
@@ -124,9 +125,9 @@ class BadImages:
         raise self._failure
 
 
-def _error_of(load: Callable[[], Any]) -> str:
+def _error_of(load: Callable[[tf.Tensor], Any], stored: tf.Tensor) -> str:
     try:
-        load()
+        load(stored)
     except Exception as error:
         return cause(error)
     return "it failed at first, and loaded when tried again"

@@ -48,8 +48,8 @@ def first_that_decode(
     Returns:
       What `finish` returns, batched: [K, ...] each.
     """
-    size = stored[-1].shape[0] or tf.size(stored[-1])
-    places = tf.data.Dataset.range(tf.cast(size, tf.int64))
+    size = stored[-1].shape[0] or tf.size(stored[-1], tf.int64)
+    places = tf.data.Dataset.range(size)
 
     def first(n: tf.Tensor) -> tuple:
         return tuple(part[n] for part in stored)

@@ -219,7 +219,7 @@ class ViewsPipeline:
                     )
                 return views, label, index
 
-            def again(stored: bytes, epoch: int, index: int):
+            def again(stored: tf.Tensor, epoch: int, index: int):
                 image, _ = _unpacked(self.source, stored, -1)
                 return self.crops(image, epoch, index)
 
@@ -384,6 +384,7 @@ def _decoder(source: FileSource | RecordSource, size: int, bad_images: BadImages
     def blank(n: tf.Tensor):
         return tf.zeros([size, size, 3]), n, tf.constant(-1, tf.int64)
 
+    @tf.autograph.experimental.do_not_convert
     def decoded(stored: tf.Tensor, labels: tf.Tensor, index: tf.Tensor):
         def compare(given: tf.Tensor) -> tf.Tensor:
             return bad_images.compare(

@@ -9,6 +9,7 @@ from simclr_tf.data import folder, tfrecord
 from simclr_tf.data import pipeline as pipeline_module
 from simclr_tf.data.bad_images import BadImages
 from simclr_tf.data.pipeline import ViewsPipeline, plain_images
+from simclr_tf.data.read_errors import is_read_error
 from simclr_tf.data.source import ArraySource
 from simclr_tf.distribute.strategy import HostSlice
 from simclr_tf.errors import RequestError
@@ -205,15 +206,47 @@ def test_bad_files_are_replaced_and_counted(photos):
     assert len(names) == source.num_examples - 2
 
 
-def test_a_source_without_one_good_image_ends_in_an_error(tmp_path):
+def test_a_source_without_one_good_image_ends_at_once(tmp_path):
     for i in range(12):
         (tmp_path / f"{i}.jpg").write_text("no picture at all")
     source = folder.open_folder(str(tmp_path), "train")
     bad = BadImages(source)
-    batch = batches(source, 1, bad_images=bad)[0]
-    assert list(batch["labels"]) == [-1] * 4
-    with pytest.raises(RequestError, match="At most 1%"):
-        bad.check()
+    with pytest.raises(RequestError, match="no other that was tried decodes"), bad.explained():
+        batches(source, 1, bad_images=bad)
+
+
+def without_kernel(dtype, shape):
+    """What a function is on a host that has no XLA:CPU: an error when it runs."""
+    name = "no transfer manager for platform Host"
+    return lambda *_: lambda *_: tf.reshape(tf.io.decode_raw(tf.io.read_file(name), dtype), shape)
+
+
+def test_what_is_wrong_with_the_program_is_no_bad_image(photos, monkeypatch):
+    source = folder.open_folder(str(photos), "train")
+    bad = BadImages(source)
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline_module, "box_sampler", without_kernel(tf.int32, [2, 4]))
+        with (
+            pytest.raises(RequestError, match=r"decodes must load(.|\n)*no transfer manager"),
+            bad.explained(),
+        ):
+            batches(source, 1, bad_images=bad)
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline_module, "view_augmenter", without_kernel(tf.float32, [12, 12, 3]))
+        with pytest.raises(tf.errors.OpError, match="no transfer manager"):
+            batches(source, 1)
+    assert len(bad) == 0
+
+
+def test_what_is_gone_is_no_bad_image(photos):
+    source = folder.open_folder(str(photos), "train")
+    bad = BadImages(source)
+    (photos / "3.jpg").unlink()
+    with pytest.raises(tf.errors.NotFoundError, match=r"3\.jpg") as error, bad.explained():
+        batches(source, 4, bad_images=bad)
+    assert is_read_error(error.value) and len(bad) == 0
+    with pytest.raises(RequestError, match=r"must be readable(.|\n)*3\.jpg"):
+        list(plain_images(source, 12, 5, bad))
 
 
 def test_too_many_bad_files_stop_with_their_names(photos):
@@ -226,12 +259,17 @@ def test_too_many_bad_files_stop_with_their_names(photos):
 
 
 def test_bad_records_are_replaced_and_counted(record_files):
-    source = tfrecord.open_tfrecord(record_files(5, 5, bad=frozenset({2})))
+    spoilt = frozenset({1, 2, 3, 5, 6, 8})
+    source = tfrecord.open_tfrecord(record_files(6, 6, bad=spoilt))
+    host = HostSlice(index=0, num_hosts=1, replicas=1, per_replica=6)
     bad = BadImages(source, limit=0.5)
-    host = HostSlice(index=0, num_hosts=1, replicas=1, per_replica=10)
-    batch = batches(source, 1, host, bad_images=bad)[0]
-    assert len(bad) == 1
-    assert 2 not in batch["labels"] and len(set(batch["labels"])) == 9
+    whole = batches(source, 4, host, bad_images=bad)
+    assert len(bad) == len(spoilt)
+    assert not spoilt & {int(label) for batch in whole for label in batch["labels"]}
+    for start in range(1, 4):  # what takes the place of a record came before it
+        resumed = batches(source, 1, host, start, bad_images=bad)[0]
+        for name, value in resumed.items():
+            np.testing.assert_array_equal(value, whole[start][name], err_msg=name)
 
 
 def test_plain_images_come_once_each_in_order_with_a_last_partial_batch(source):
