@@ -15,9 +15,9 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.tpu import tpu_system_metadata
 
-from simclr_tf.distribute.lowering import faults, functions_in
+from simclr_tf.distribute.lowering import LoweringStrategy, faults, functions_in
 
-__all__ = ["Resolver", "fake_tpu_strategy", "faults", "ops_on_tpu", "trace"]
+__all__ = ["Resolver", "fake_tpu_strategy", "faults", "ops_on_tpu", "program", "trace"]
 
 HOST = "/job:localhost/replica:0/task:0"
 _Device = collections.namedtuple("_Device", "name device_type")
@@ -52,16 +52,27 @@ def trace(
     """The graph of `strategy.run`, in which every replica is given the same arguments.
 
     Args:
-      strategy: the one under whose scope the function's variables were created.
+      strategy: a TPUStrategy or a LoweringStrategy, under whose scope the function's variables were
+        created.
       replica_fn: the function, which is traced and not run.
       *specs: its arguments, as structures of tf.TensorSpec.
     """
 
-    @tf.function(autograph=False)
+    @tf.function(autograph=False, jit_compile=isinstance(strategy, LoweringStrategy) or None)
     def run(*args):  # no lambda: TPUStrategy makes a scope of its name
         return strategy.run(replica_fn, args=args)
 
     return run.get_concrete_function(*specs).graph
+
+
+def program(
+    strategy: tf.distribute.Strategy, replica_fn: Callable[..., Any], *specs: Any
+) -> list[tf.Operation]:
+    """The ops of the program that `trace` is of, which every replica runs."""
+    graph = trace(strategy, replica_fn, *specs)
+    if not isinstance(strategy, LoweringStrategy):
+        return ops_on_tpu(graph)
+    return [op for g in (graph, *functions_in(graph).values()) for op in g.get_operations()]
 
 
 def ops_on_tpu(graph: tf.Graph) -> list[tf.Operation]:
