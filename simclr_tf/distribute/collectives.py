@@ -15,6 +15,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from simclr_tf.distribute.lowering import traced_once
+
 
 def num_replicas() -> int:
     """Number of replicas that run this code in step; 1 outside a replica function."""
@@ -71,10 +73,11 @@ def usable_in_loops() -> bool:
     """Whether these functions may stand inside `tf.while_loop` here.
 
     MirroredStrategy and MultiWorkerMirroredStrategy bring the replicas together in Python, while
-    they are traced (`merge_call`), which TensorFlow forbids inside a loop of the graph.
+    they are traced (`merge_call`), which TensorFlow forbids inside a loop of the graph. Where one
+    trace stands for all replicas there is nobody to wait for.
     """
     context = _context()
-    return context is None or not context.strategy.extended._use_merge_call()
+    return context is None or traced_once(context.strategy)
 
 
 def _context() -> tf.distribute.ReplicaContext | None:

@@ -1,11 +1,11 @@
 """The program that one replica of many runs, written out as StableHLO without having the replicas.
 
 `LoweringStrategy(R)` stands in for `TPUStrategy` while a replica function is traced: the same
-function, models and optimizer, and collectives that become XLA's all-reduce over R replicas. It
-replaces `TPUExtended`, `_TPUReplicaContext` and `tpu.replicate`; like them it traces the function
-once, for all replicas, gathers by a one-hot mask and an all-reduce, and updates every variable once
-in the trace. What TPUStrategy does outside the function (feeding it, and placing a copy of each
-variable on every core) has no counterpart here.
+function, models and optimizer under TensorFlow's own replica context for TPUs, with XLA's
+all-reduce over R replicas for the sum across them. It replaces `TPUExtended` and `tpu.replicate`;
+like them it traces the function once, for all replicas. `tests/distribute/test_lowering.py`
+compares them answer by answer. What TPUStrategy does outside the function (feeding it, and placing
+a copy of each variable on every core) has no counterpart here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 from tensorflow.compiler.tf2xla.python import xla
-from tensorflow.python.distribute import distribute_lib, one_device_strategy
+from tensorflow.python.distribute import distribute_lib, one_device_strategy, tpu_strategy
 
 from simclr_tf.errors import RequestError
 
@@ -34,60 +34,28 @@ class _Extended(one_device_strategy.OneDeviceExtended):
     def __init__(self, strategy: tf.distribute.Strategy, num_replicas: int):
         super().__init__(strategy, "/device:CPU:0")
         self._count = num_replicas
+        self._require_static_shapes = True
 
     @property
     def _num_replicas_in_sync(self) -> int:
         return self._count
 
-    def _use_merge_call(self) -> bool:
-        return False  # TPUStrategy's merge calls run inline in its single trace, as direct ones do
-
     def _call_for_each_replica(self, fn, args, kwargs):
-        with _ReplicaContext(self._container_strategy(), replica_id_in_sync_group=0):
+        with tpu_strategy._TPUReplicaContext(self._container_strategy(), xla.replica_id()):
             return fn(*args, **kwargs)
 
-
-class _ReplicaContext(distribute_lib.ReplicaContext):
-    @property
-    def replica_id_in_sync_group(self) -> tf.Tensor:
-        return tf.cast(xla.replica_id(), tf.int32)
-
-    @property
-    def num_replicas_in_sync(self) -> int:
-        return self.strategy.num_replicas_in_sync
-
-    def all_reduce(self, reduce_op, value, options=None):
-        mean = reduce_op == tf.distribute.ReduceOp.MEAN
-        count = self.num_replicas_in_sync
-
-        def reduce(x: tf.Tensor) -> tf.Tensor:
-            total = _cross_replica_sum(x, count)
-            return total / count if mean else total
-
-        return tf.nest.map_structure(reduce, value)
-
-    def all_gather(self, value, axis, options=None):
-        count = self.num_replicas_in_sync
-
-        def gather(x: tf.Tensor) -> tf.Tensor:
-            mask = tf.one_hot(self.replica_id_in_sync_group, count, dtype=x.dtype)
-            mask = tf.reshape(mask, [1] * axis + [count] + [1] * (x.shape.rank - axis))
-            shape = x.shape.as_list()
-            shape[axis] *= count
-            blocks = self.all_reduce(tf.distribute.ReduceOp.SUM, tf.expand_dims(x, axis) * mask)
-            return tf.reshape(blocks, shape)
-
-        return tf.nest.map_structure(gather, value)
-
-
-def _cross_replica_sum(x: tf.Tensor, count: int) -> tf.Tensor:
-    def total(x: tf.Tensor) -> tf.Tensor:
+    def _reduce_to(self, reduce_op, value, destinations, options):
+        if reduce_op == tf.distribute.ReduceOp.MEAN:  # divided before the sum, as TPUExtended does
+            value = tf.math.scalar_mul(1.0 / self._count, value)
+        everyone = [list(range(self._count))]
         return gen_xla_ops.xla_all_reduce(
-            x, group_assignment=[list(range(count))], reduce_op="Add", mode="CrossReplica"
+            value, group_assignment=everyone, reduce_op="Add", mode="CrossReplica"
         )
 
-    # The gradient of a sum over replicas is a sum over replicas.
-    return tf.custom_gradient(lambda x: (total(x), total))(x)
+
+def traced_once(strategy: tf.distribute.Strategy) -> bool:
+    """Whether one trace stands for all replicas, and XLA compiles it, as on TPUs."""
+    return isinstance(strategy, (tf.distribute.TPUStrategy, LoweringStrategy))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,23 +131,37 @@ def not_for_tpu(graph: tf.Graph) -> list[str]:
     Returns:
       One line for each: the op's name, type and fault.
     """
-    problems = []
-    for function in [graph, *_functions_in(graph)]:
-        for op in function.get_operations():
-            if op.type == "Placeholder" and not op.outputs[0].consumers():
-                continue  # a loop's condition takes, of unknown shape, all that its body does
-            if op.type in _HOST_OPS:
-                problems.append(f"{op.name} ({op.type}) runs on the host.")
-            for tensor in op.outputs:
-                if tensor.dtype in _HOST_TYPES:
-                    problems.append(f"{op.name} ({op.type}) gives {tensor.dtype.name}.")
-                elif tensor.dtype != tf.resource and not tensor.shape.is_fully_defined():
-                    problems.append(f"{op.name} ({op.type}) has the shape {tensor.shape}.")
-    return problems
+    return [
+        f"{op.name} ({op.type}) {fault}."
+        for part in (graph, *functions_in(graph).values())
+        for op in part.get_operations()
+        for fault in faults(op)
+    ]
 
 
-def _functions_in(graph: tf.Graph) -> list[tf.Graph]:
-    return [f.graph for f in getattr(graph, "_functions", {}).values() if hasattr(f, "graph")]
+def faults(op: tf.Operation) -> list[str]:
+    """Why a TPU cannot run an op, or runs it by the host's help; an ordinary op has no fault."""
+    if op.type == "Placeholder" and not op.outputs[0].consumers():
+        return []  # a loop's condition takes, of unknown shape, all that its body does
+    found = ["runs on the host"] if op.type in _HOST_OPS else []
+    for tensor in op.outputs:
+        if tensor.dtype in _HOST_TYPES:
+            found.append(f"gives {tensor.dtype.name}")
+        elif tensor.dtype != tf.resource and not tensor.shape.is_fully_defined():
+            found.append(f"has the shape {tensor.shape}")
+    return found
+
+
+def functions_in(graph: tf.Graph) -> dict[str, tf.Graph]:
+    """The functions that a graph's ops may call, and those that these may call, by their names."""
+    found: dict[str, tf.Graph] = {}
+    graphs = [graph]
+    for outer in graphs:  # which grows
+        for name, function in getattr(outer, "_functions", {}).items():
+            if hasattr(function, "graph") and name not in found:
+                found[name] = function.graph
+                graphs.append(function.graph)
+    return found
 
 
 def _updated_arguments(text: str) -> list[int]:

@@ -11,7 +11,7 @@ import pathlib
 import gin
 import tensorflow as tf
 
-from simclr_tf.distribute.lowering import LoweringStrategy
+from simclr_tf.distribute.lowering import traced_once
 from simclr_tf.distribute.tpu import tpu_name, tpu_strategy
 from simclr_tf.errors import RequestError
 
@@ -145,16 +145,11 @@ def describe_computation(strategy: tf.distribute.Strategy) -> str:
     longer (docs/performance.md), and on GPUs that was not measured. Statistics of one replica alone
     come from TensorFlow's fused kernel, see `SyncBatchNormalization`.
     """
-    if compiles_steps(strategy):
+    if traced_once(strategy):
         return "batch normalization over all replicas, compiled by XLA"
     several = strategy.num_replicas_in_sync > 1
     form = "batch normalization over all replicas" if several else "fused batch normalization"
     return f"{form}, not compiled by XLA"
-
-
-def compiles_steps(strategy: tf.distribute.Strategy) -> bool:
-    """Whether XLA compiles a step as a whole, as it does for TPUs."""
-    return isinstance(strategy, (tf.distribute.TPUStrategy, LoweringStrategy))
 
 
 def fast_precision(strategy: tf.distribute.Strategy) -> str:
@@ -163,7 +158,7 @@ def fast_precision(strategy: tf.distribute.Strategy) -> str:
     `mixed_bfloat16` on TPUs, on GPUs from compute capability 8.0, and on CPUs with bfloat16
     instructions; elsewhere bfloat16 is emulated, and `float32` is faster.
     """
-    if compiles_steps(strategy):
+    if traced_once(strategy):
         return "mixed_bfloat16"
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:

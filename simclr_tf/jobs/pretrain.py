@@ -14,10 +14,10 @@ from simclr_tf.data.bad_images import BadImages
 from simclr_tf.data.data import Data, data
 from simclr_tf.data.pipeline import ViewsPipeline
 from simclr_tf.data.source import ArraySource, Source
+from simclr_tf.distribute.lowering import traced_once
 from simclr_tf.distribute.strategy import (
     check_global_batch,
     check_microbatch,
-    compiles_steps,
     create_strategy,
     fast_precision,
 )
@@ -193,7 +193,7 @@ def _place_of_policy(
     started = None if isinstance(source, ArraySource) else started_settings(model_dir)
     if started is not None:
         return started.get("augment_on") or "host"
-    return "device" if compiles_steps(strategy) or not host_compiles() else "host"
+    return "device" if traced_once(strategy) or not host_compiles() else "host"
 
 
 def _check_place(pipeline: ViewsPipeline) -> None:

@@ -1,5 +1,6 @@
 """If this breaks, a batch in parts is not trained as the whole is, or does not fit after all."""
 
+import collections
 import functools
 
 import numpy as np
@@ -24,6 +25,7 @@ from simclr_tf.training.microbatch import gradients_in_microbatches
 from simclr_tf.training.probe import probe_numbers
 from simclr_tf.training.representation import direction_sums, representation_numbers
 from simclr_tf.training.step import gradients_at_once, make_train_step
+from tests.support.fake_tpu import fake_tpu_strategy, faults, program
 
 BATCH, SIZE = 16, 16
 LOSS = functools.partial(nt_xent, temperature=0.5)
@@ -177,17 +179,36 @@ def test_gradient_is_that_of_networks_that_normalize_each_part(build_tiny):
         )
 
 
+TPU_BATCH = {
+    "images": tf.TensorSpec([2 * 4, SIZE, SIZE, 3]),
+    "labels": tf.TensorSpec([4], tf.int32),
+}
+
+
+def step_for_tpus(build_tiny, strategy, count: int):
+    with strategy.scope():
+        simclr, optimizer = build_tiny(rate=1.0, precision="mixed_bfloat16")
+    return make_train_step(simclr, optimizer, nt_xent, num_microbatches=count)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [LoweringStrategy, fake_tpu_strategy])
+def test_a_tpu_is_given_one_loop_a_pass_whatever_the_number_of_parts(build_tiny, make):
+    """And not a copy of the networks for every part. The networks have 21 convolutions."""
+    for count in (2, 4):
+        strategy = make(8)
+        ops = program(strategy, step_for_tpus(build_tiny, strategy, count), TPU_BATCH)
+        kinds = collections.Counter(op.type for op in ops)
+        assert kinds["While"] + kinds["StatelessWhile"] == 2
+        assert kinds["Conv2D"] == 2 * 21
+        assert kinds["CrossReplicaSum"] + kinds["XlaAllReduce"] > 100
+        assert not [fault for op in ops for fault in faults(op)]
+
+
 @pytest.mark.slow
 def test_microbatches_are_for_tpus(build_tiny):
     strategy = LoweringStrategy(8)
-    with strategy.scope():
-        simclr, optimizer = build_tiny(rate=1.0, precision="mixed_bfloat16")
-    step = make_train_step(simclr, optimizer, nt_xent, num_microbatches=2)
-    spec = {
-        "images": tf.TensorSpec([2 * 4, SIZE, SIZE, 3]),
-        "labels": tf.TensorSpec([4], tf.int32),
-    }
-    text = lower(strategy, step, spec).stablehlo
+    text = lower(strategy, step_for_tpus(build_tiny, strategy, 2), TPU_BATCH).stablehlo
     assert text.count("stablehlo.while") == 2 and "bf16" in text
     for unwanted in ("f64", "?x", "dynamic_reshape", "custom_call"):
         assert unwanted not in text, unwanted
