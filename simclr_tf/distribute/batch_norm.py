@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 
 import keras
 import tensorflow as tf
 from tensorflow.python.ops import control_flow_util  # no public way to see XLA while tracing
 
-from simclr_tf.distribute import collectives
+from simclr_tf.distribute import collectives, fused_batch_norm
 
 _STATISTICS_KEPT: list[bool] = []
 
@@ -21,11 +22,11 @@ class SyncBatchNormalization(keras.layers.Layer):
     Local statistics would let the network tell the replica, and with it the positive, from the
     normalization alone.
 
-    All replicas must hold batches of the same shape. One replica uses TensorFlow's fused kernel.
-    Several replicas sum squared deviations from the mean of all, which is exact. XLA (TPU,
-    jit_compile) sums those of feature maps from the moving mean instead: one pass and one small
-    collective each way, as E[x^2] - E[x]^2 would cost, but exact once the moving mean is within
-    some hundred standard deviations of the mean.
+    All replicas must hold batches of the same shape. TensorFlow's fused kernels compute it, with
+    one small collective each way where there are several replicas, and nothing cancels. XLA (TPU,
+    jit_compile) has no such kernels, and sums squared deviations of feature maps from the moving
+    mean: one pass and one small collective each way, as E[x^2] - E[x]^2 would cost, but exact once
+    the moving mean is within some hundred standard deviations of the mean.
     (`keras.layers.BatchNormalization(synchronized=True)` takes E[x^2] - E[x]^2, which loses
     everything at a mean of 1000 and a deviation of 0.1, for ever.)
 
@@ -97,24 +98,27 @@ class SyncBatchNormalization(keras.layers.Layer):
         if not (training and self.trainable):
             mean = tf.convert_to_tensor(self.moving_mean)
             variance = tf.convert_to_tensor(self.moving_variance)
-            wide = [_repeat(v, x.shape[-1]) for v in (gamma, beta, mean, variance)]
             if in_xla():  # which fuses it; an output of the kernel has a shape known to nobody
+                wide = [_repeat(v, x.shape[-1]) for v in (gamma, beta, mean, variance)]
                 gamma, beta, mean, variance = wide
                 scale = gamma * tf.math.rsqrt(variance + self.epsilon)
                 y = (tf.cast(x, tf.float32) - mean) * scale + beta
             else:
-                y, _, _ = _fused(x, *wide, self.epsilon, training=False)
+                y = fused_batch_norm.infer(x, gamma, beta, mean, variance, self.epsilon)
         else:
-            fused = collectives.num_replicas() == 1 and not in_xla()
-            if fused:
-                y, mean, variance = _normalize_fused(x, gamma, beta, self.epsilon)
-            else:
-                shift = self._shift(x)
-                y, mean, variance = _normalize_replicas(x, gamma, beta, shift, self.epsilon)
+            y, mean, variance = self._form(x)(x, gamma, beta, epsilon=self.epsilon)
             if not _STATISTICS_KEPT:
                 self._update(self.moving_mean, mean)
                 self._update(self.moving_variance, variance)
         return tf.cast(y, self.compute_dtype)
+
+    def _form(self, x: tf.Tensor) -> Callable[..., tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
+        """(x, gamma, beta, epsilon) -> (y, mean [C], biased variance [C]), as computed here."""
+        if in_xla():
+            return functools.partial(_normalize_in_xla, shift=self._shift(x))
+        if collectives.num_replicas() == 1:
+            return fused_batch_norm.normalize
+        return fused_batch_norm.normalize_over_replicas
 
     def _shift(self, x: tf.Tensor) -> tf.Tensor:
         """What is at or near the mean [C], from where deviations are summed.
@@ -123,7 +127,7 @@ class SyncBatchNormalization(keras.layers.Layer):
         in a projection head, are few enough for a pass of their own, and an untrained encoder gives
         ones that differ by hundredths of their mean.
         """
-        if x.shape.rank > 2 and in_xla():
+        if x.shape.rank > 2:
             return tf.convert_to_tensor(self.moving_mean)
         local = tf.reduce_mean(tf.cast(x, tf.float32), list(range(x.shape.rank - 1)))
         return tf.stop_gradient(collectives.all_reduce_mean(local))
@@ -171,7 +175,7 @@ def in_xla() -> bool:
     return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
 
 
-def _normalize_replicas(x, gamma, beta, shift, epsilon: float):
+def _normalize_in_xla(x, gamma, beta, shift, epsilon: float):
     """Over all replicas and all K copies of the C channels: (y float32, mean [C], variance [C]).
 
     One pass and one collective for both statistics from `shift` on, and one for both sums of the
@@ -214,28 +218,3 @@ def _repeat(v: tf.Tensor, channels: int) -> tf.Tensor:
     """[C] to [K*C], which are `channels`."""
     copies = channels // v.shape[0]
     return tf.tile(v, [copies]) if copies > 1 else v
-
-
-def _normalize_fused(x, gamma, beta, epsilon: float):
-    """The fused kernel on this batch: (y like x, mean [C], biased variance [C])."""
-    empty = tf.zeros([0])
-    y, mean, variance = _fused(x, gamma, beta, empty, empty, epsilon, training=True)
-    # The kernel reports sum / max(count - 1, 1); we keep sum / count.
-    count = tf.cast(tf.reduce_prod(tf.shape(x)[:-1]), tf.float32)
-    return y, mean, variance * (tf.maximum(count - 1.0, 1.0) / count)
-
-
-def _fused(x, gamma, beta, mean, variance, epsilon: float, training: bool):
-    """FusedBatchNormV3 for any rank, which itself takes only [N, H, W, C]."""
-    images = x if x.shape.rank == 4 else tf.reshape(x, [-1, 1, 1, x.shape[-1]])
-    out = tf.raw_ops.FusedBatchNormV3(
-        x=images,
-        scale=gamma,
-        offset=beta,
-        mean=mean,
-        variance=variance,
-        epsilon=epsilon,
-        is_training=training,
-    )
-    y = out.y if x.shape.rank == 4 else tf.reshape(out.y, tf.shape(x))
-    return y, out.batch_mean, out.batch_variance

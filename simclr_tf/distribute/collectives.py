@@ -69,6 +69,20 @@ def all_gather(x: Any, axis: int = 0) -> Any:
     )
 
 
+def stack(x: tf.Tensor) -> tf.Tensor:
+    """The replicas' small tensors side by side, in the order of their ids: [R, ...] of x [...].
+
+    A sum of blocks that are zero but for the own one is one collective of static shape. Where
+    `all_gather` comes from collective ops, it gathers shapes first, for which a GPU must be waited.
+    """
+    context = _context()
+    if context is None:
+        return x[tf.newaxis]
+    own = tf.one_hot(replica_id(), context.num_replicas_in_sync, dtype=x.dtype)
+    # No matrix product, whose factors a GPU may round.
+    return all_reduce_sum(tf.reshape(own, [-1] + [1] * x.shape.rank) * x)
+
+
 def usable_in_loops() -> bool:
     """Whether these functions may stand inside `tf.while_loop` here.
 

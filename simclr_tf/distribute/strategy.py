@@ -142,14 +142,13 @@ def describe_computation(strategy: tf.distribute.Strategy) -> str:
     """How the replicas compute, in words for the plan of a run.
 
     On TPUs XLA compiles a step as a whole. Elsewhere it does not: on CPUs a compiled step takes
-    longer (docs/performance.md), and on GPUs that was not measured. Statistics of one replica alone
-    come from TensorFlow's fused kernel, see `SyncBatchNormalization`.
+    longer (docs/performance.md), and on GPUs that was not measured. There batch normalization comes
+    from TensorFlow's fused kernels, see `SyncBatchNormalization`.
     """
     if traced_once(strategy):
         return "batch normalization over all replicas, compiled by XLA"
-    several = strategy.num_replicas_in_sync > 1
-    form = "batch normalization over all replicas" if several else "fused batch normalization"
-    return f"{form}, not compiled by XLA"
+    over = " over all replicas" if strategy.num_replicas_in_sync > 1 else ""
+    return f"fused batch normalization{over}, not compiled by XLA"
 
 
 def fast_precision(strategy: tf.distribute.Strategy) -> str:

@@ -1,5 +1,7 @@
 """SyncBatchNormalization against float64 NumPy, against Keras, and against itself on R replicas."""
 
+import collections
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import tensorflow as tf
 
 from simclr_tf.distribute.batch_norm import SyncBatchNormalization
 from simclr_tf.distribute.strategy import simulated_replicas
+from simclr_tf.models.resnet import resnet
 
 MOMENTUM, EPSILON, CHANNELS = 0.9, 1e-5, 3
 
@@ -38,14 +41,16 @@ GAMMA = np.linspace(0.5, 1.5, CHANNELS).astype(np.float32)
 BETA = np.linspace(-1, 1, CHANNELS).astype(np.float32)
 
 
-def train_once(replicas: int, x: np.ndarray, dy: np.ndarray, layer=None) -> dict[str, np.ndarray]:
+def train_once(
+    replicas: int, x: np.ndarray, dy: np.ndarray, gamma=GAMMA, beta=BETA, dtype="float32"
+) -> dict[str, np.ndarray]:
     """One training-mode call and its gradients, with x and dy split over the replicas."""
     strategy = simulated_replicas(replicas)
     with strategy.scope():
-        layer = layer or SyncBatchNormalization()
-        layer.build(x.shape)
-    layer.gamma.assign(GAMMA)
-    layer.beta.assign(BETA)
+        layer = SyncBatchNormalization(dtype=dtype)
+        layer.build((*x.shape[:-1], len(gamma)))
+    layer.gamma.assign(gamma)
+    layer.beta.assign(beta)
 
     def split(array):
         parts = np.split(array, replicas)
@@ -57,8 +62,7 @@ def train_once(replicas: int, x: np.ndarray, dy: np.ndarray, layer=None) -> dict
         with tf.GradientTape() as tape:
             tape.watch(x)
             y = layer(x, training=True)
-            share = tf.reduce_sum(y * dy)
-        dx, dgamma, dbeta = tape.gradient(share, [x, layer.gamma.value, layer.beta.value])
+        dx, dgamma, dbeta = tape.gradient(y, [x, layer.gamma.value, layer.beta.value], dy)
         return {"y": y, "dx": dx, "dgamma": dgamma, "dbeta": dbeta}
 
     results = tf.function(lambda *a: strategy.run(step, a))(split(x), split(dy))
@@ -78,6 +82,13 @@ def train_once(replicas: int, x: np.ndarray, dy: np.ndarray, layer=None) -> dict
         "dbeta": per_replica["dbeta"].sum(0),
         **moving,
     }
+
+
+def assert_near(actual: dict, expected: dict, tolerance: float, names=None) -> None:
+    """Each value as one vector."""
+    for name in names or expected:
+        error = np.linalg.norm(actual[name] - expected[name]) / np.linalg.norm(expected[name])
+        assert error < tolerance, f"{name}: relative error {error:.1e}"
 
 
 def assert_equal(actual: dict, expected: dict, tolerance: float = 1e-5) -> None:
@@ -107,6 +118,65 @@ def test_large_offset(replicas):
     np.testing.assert_allclose(actual["moving_variance"], expected["moving_variance"], rtol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(16, 6, 6, 8), (64, 8)])
+@pytest.mark.parametrize(("far", "tolerance"), [(0, 1e-6), (1000, 5e-5)])
+def test_four_replicas_are_exact(shape, far, tolerance):
+    """With means of up to `far` deviations."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(0.1 * np.linspace(-far, far, shape[-1]), 0.1, shape).astype(np.float32)
+    dy = rng.normal(size=shape).astype(np.float32)
+    gamma, beta = rng.normal(size=[2, shape[-1]]).astype(np.float32)
+    actual = train_once(4, x, dy, gamma, beta)
+    assert_near(actual, oracle(x, gamma, beta, dy), tolerance)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 2**-8), ("float16", 2**-11)])
+@pytest.mark.parametrize("shape", [(16, 5, 5, CHANNELS), (32, CHANNELS)])
+def test_half_precision_rounds_what_goes_in_and_out(replicas, dtype, tolerance, shape):
+    """And nothing between, so that sums over the batch are those of float32."""
+    x = np.asarray(tf.cast(inputs(shape, offset=3.0, scale=2.0), dtype))
+    dy = np.asarray(tf.cast(np.random.default_rng(1).normal(size=shape), dtype))
+    actual = train_once(replicas, x, dy, dtype=f"mixed_{dtype}")
+    expected = oracle(x, GAMMA, BETA, dy)
+    assert actual["y"].dtype == actual["dx"].dtype == x.dtype
+    actual = {name: value.astype(np.float64) for name, value in actual.items()}
+    assert_near(actual, expected, tolerance, ("y", "dx"))
+    assert_near(actual, expected, 1e-5, ("dgamma", "dbeta", "moving_mean", "moving_variance"))
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_one_row_a_replica(replicas):
+    x = inputs((replicas, CHANNELS), offset=3.0)
+    dy = np.random.default_rng(1).normal(size=x.shape).astype(np.float32)
+    expected = oracle(x, GAMMA, BETA, dy)
+    if replicas == 1:  # whose gradients are zero, and in float32 nearly
+        expected = {n: expected[n] for n in ("y", "dbeta", "moving_mean", "moving_variance")}
+    assert_equal(train_once(replicas, x, dy), expected)
+
+
+def test_one_collective_each_way_and_fused_kernels():
+    """In a network's pass forward and back on two replicas, whose collectives are ops."""
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        network = resnet(depth=18, width_multiplier=0.125, image_size=16)
+
+    def step():
+        with tf.GradientTape() as tape:
+            h = network(tf.ones([2, 16, 16, 3]), training=True)["final_avg_pool"]
+        return tape.gradient(h, [v.value for v in network.trainable_variables])
+
+    graph = tf.function(lambda: strategy.run(step)).get_concrete_function().graph
+    kinds = collections.Counter(op.type for op in graph.get_operations())
+    layers = sum(isinstance(layer, SyncBatchNormalization) for layer in network._flatten_layers())
+    assert layers == 21
+    assert {kind: n for kind, n in kinds.items() if "Collective" in kind or "Norm" in kind} == {
+        "CollectiveReduceV2": 2 * 2 * layers,
+        "FusedBatchNormV3": 2 * 3 * layers,
+        "FusedBatchNormGradV3": 2 * layers,
+    }
+
+
 def test_large_offset_under_xla():
     """Where the moving mean is ten standard deviations away."""
     x = inputs(offset=1000.0, scale=0.1)
@@ -128,6 +198,16 @@ def test_the_moving_mean_comes_near_enough_by_itself():
     for _ in range(50):
         step(x)
     np.testing.assert_allclose(step(x), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_copies_of_a_channel_in_the_kernels(replicas):
+    plain = inputs((4, 6, 8, CHANNELS), offset=3.0, scale=2.0)
+    dy = np.random.default_rng(1).normal(size=plain.shape).astype(np.float32)
+    packed = (4, 6, 4, 2 * CHANNELS)
+    actual = train_once(replicas, plain.reshape(packed), dy.reshape(packed))
+    actual |= {name: actual[name].reshape(plain.shape) for name in ("y", "dx")}
+    assert_equal(actual, oracle(plain, GAMMA, BETA, dy))
 
 
 @pytest.mark.parametrize("copies", [2, 4])

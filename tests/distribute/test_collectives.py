@@ -114,3 +114,10 @@ def test_gradient_is_that_of_the_sum_over_replicas(replicas, collective):
             "gather": total[r * 3 : (r + 1) * 3],
         }[collective]
         np.testing.assert_allclose(actual, 2 * x[r] * outer, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("replicas", REPLICAS)
+def test_stack(replicas):
+    x = data(replicas)
+    for result in on_replicas(replicas, collectives.stack, x):
+        np.testing.assert_array_equal(result, x)
