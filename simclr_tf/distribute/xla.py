@@ -1,0 +1,22 @@
+"""Whether XLA compiles for this host's CPU: TensorFlow's wheel for TPU hosts has no XLA:CPU."""
+
+from __future__ import annotations
+
+import functools
+
+import tensorflow as tf
+
+
+@functools.cache
+def host_compiles() -> bool:
+    """Whether a function with `jit_compile=True` runs on this process' CPU, found out by trying.
+
+    tensorflow-tpu 2.20 raises NotFoundError ("could not find registered transfer manager for
+    platform Host") at the first call.
+    """
+    with tf.init_scope(), tf.device("/CPU:0"):
+        square = tf.function(tf.square, jit_compile=True, autograph=False)
+        try:
+            return float(square(tf.constant(2.0))) == 4.0
+        except tf.errors.OpError:
+            return False
