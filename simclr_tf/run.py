@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from absl import flags, logging
 
 from simclr_tf import jobs
-from simclr_tf.distribute import environment
+from simclr_tf.distribute import environment, tpu_runtime
 from simclr_tf.errors import PreemptedError, RequestError, RunError
 
 
@@ -55,6 +55,14 @@ def _define_flags() -> flags.FlagValues:
         "tpu",
         "auto",
         "auto: a TPU where there is one; local: this host's; none; or the name of a TPU.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "tpu_runtime",
+        "auto",
+        tpu_runtime.NAMES,
+        "What drives this host's TPU. auto: TensorFlow's PJRT plug-in for v5e and later, its older "
+        "StreamExecutor for v2 to v4.",
         flag_values=values,
     )
     flags.DEFINE_bool("help", False, "Print this and exit.", flag_values=values)
@@ -100,6 +108,9 @@ def _run(values: flags.FlagValues) -> None:
     problem = environment.libtpu_problem()
     if problem:  # importing TensorFlow would end the process
         raise RequestError(f"{problem} To mend it, {environment.reinstall('tpu')}")
+    runtime = tpu_runtime.choose(values.tpu_runtime, values.tpu)
+    if runtime:
+        logging.info("TPU runtime: %s", runtime)
     known = jobs.load()  # imports TensorFlow
 
     from simclr_tf import config

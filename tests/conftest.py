@@ -17,6 +17,8 @@ import tensorflow as tf
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4
 )
+if not tf.config.list_physical_devices("GPU"):
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # jobs refuse the CPU beside a card they do not see
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 

@@ -56,6 +56,33 @@ def test_a_libtpu_that_would_end_the_process_is_refused_before(capsys, monkeypat
 
 
 @pytest.mark.parametrize(
+    ("arguments", "variables", "words"),
+    [
+        (["--tpu_runtime=pjrt"], {}, "The PJRT plug-in needs"),
+        ([], {"TF_PLUGGABLE_DEVICE_LIBRARY_PATH": "/no/libtpu.so"}, "The PJRT plug-in needs"),
+        (["--tpu_runtime=tfrt"], {}, "tpu_runtime"),
+    ],
+)
+def test_a_runtime_that_would_end_the_process_is_refused_before(
+    capsys, monkeypatch, arguments, variables, words
+):
+    monkeypatch.setattr(run.jobs, "load", lambda: pytest.fail("TensorFlow was imported"))
+    monkeypatch.setattr(run.environment, "installed", lambda name: None)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert run.main(["--gin_file=gin/quickstart.gin", *arguments]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_the_runtime_is_chosen_before_tensorflow_is_imported(monkeypatch):
+    done = []
+    monkeypatch.setattr(run.tpu_runtime, "choose", lambda *asked: done.append(asked))
+    monkeypatch.setattr(run.jobs, "load", lambda: done.append("imported") or {})
+    run.main(["--gin_file=gin/nowhere.gin", "--tpu=local", "--tpu_runtime=pjrt"])
+    assert done == [("pjrt", "local"), "imported"]
+
+
+@pytest.mark.parametrize(
     ("env", "words"),
     [
         ({"TF_USE_LEGACY_KERAS": "1"}, "unset TF_USE_LEGACY_KERAS"),

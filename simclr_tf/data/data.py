@@ -10,7 +10,7 @@ import gin
 from simclr_tf.data import cache as memory_cache
 from simclr_tf.data import folder, tfds_source, tfrecord
 from simclr_tf.data.source import FileSource, Source
-from simclr_tf.distribute.tpu import tpu_name
+from simclr_tf.distribute.environment import tpu_name
 from simclr_tf.errors import RequestError
 
 

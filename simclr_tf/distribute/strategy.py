@@ -11,8 +11,11 @@ import pathlib
 import gin
 import tensorflow as tf
 
+from simclr_tf.distribute import tpu_runtime
+from simclr_tf.distribute.environment import tpu_name
+from simclr_tf.distribute.gpu import check_gpus_are_seen
 from simclr_tf.distribute.lowering import traced_once
-from simclr_tf.distribute.tpu import tpu_name, tpu_strategy
+from simclr_tf.distribute.tpu import tpu_strategy
 from simclr_tf.errors import RequestError
 
 
@@ -109,15 +112,17 @@ def create_strategy(cpu_replicas: int = 1, *, tpu: str) -> tf.distribute.Strateg
 
     Args:
       cpu_replicas: replicas to simulate on the CPU.
-      tpu: `auto`, `local`, `none` or the name of a TPU. A TPU that is asked for and cannot be
-        had is an error: training never falls back to the CPU by itself.
+      tpu: `auto`, `local`, `none` or the name of a TPU. A TPU or an NVIDIA card that is there, or
+        asked for, and cannot be had is an error: nothing falls back to the CPU by itself.
 
     Raises:
-      RequestError: the TPU or the CPU replicas cannot be had.
+      RequestError: the TPU, the GPUs or the CPU replicas cannot be had.
     """
     name = tpu_name(tpu)
     if name != "none":
         return tpu_strategy(name)
+    if cpu_replicas == 1:
+        check_gpus_are_seen()
     cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
     if sum(len(cluster.get(kind, [])) for kind in ("chief", "worker")) > 1:
         return tf.distribute.MultiWorkerMirroredStrategy()
@@ -135,7 +140,11 @@ def describe(strategy: tf.distribute.Strategy) -> str:
     if not tf.distribute.has_strategy() and strategy.num_replicas_in_sync == 1:
         kind = "one device"
     devices = sorted({d.device_type for d in tf.config.list_logical_devices()} - {"TPU_SYSTEM"})
-    return f"{kind} ({strategy.num_replicas_in_sync} on {devices[-1]})"
+    told = f"{kind} ({strategy.num_replicas_in_sync} on {devices[-1]})"
+    if isinstance(strategy, tf.distribute.TPUStrategy):
+        name = strategy.cluster_resolver.master() or "local"
+        told += f", runtime: {tpu_runtime.loaded(name)}"
+    return told
 
 
 def describe_computation(strategy: tf.distribute.Strategy) -> str:

@@ -8,13 +8,12 @@ say without a TPU was seen, the rest is known from their binaries and from publi
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import os
 import socket
 
 import tensorflow as tf
 
-from simclr_tf.distribute import environment
+from simclr_tf.distribute import environment, tpu_runtime
 from simclr_tf.errors import RequestError
 
 # A worker that does not listen would be waited for without end and without a word.
@@ -67,17 +66,6 @@ _REASONS = {
 }
 
 
-def tpu_name(asked: str) -> str:
-    """What `--tpu=asked` comes to on this machine: the name of a TPU, `local`, or `none`.
-
-    `auto` is TPU_NAME where that is set, then this host's own TPU, then none.
-    """
-    if asked != "auto":
-        return asked
-    local = environment.has_tpu_devices() and importlib.util.find_spec("libtpu") is not None
-    return os.environ.get("TPU_NAME") or ("local" if local else "none")
-
-
 def tpu_strategy(name: str) -> tf.distribute.Strategy:
     """Connects to a TPU, initializes it, and spans a strategy over its cores.
 
@@ -128,9 +116,9 @@ def _explained(name: str, error: Exception) -> RequestError:
     wheels = {"libtpu": environment.installed("libtpu")} | environment.tensorflow_owners()
     listed = ", ".join(f"{wheel} {version or 'missing'}" for wheel, version in wheels.items())
     return RequestError(
-        f"The TPU must be reachable. Received: --tpu={name}, with {listed}. Cause: {reason.cause}. "
-        f"To mend it, {reason.mend}. To train without a TPU, say --tpu=none. "
-        f"TensorFlow says: {said[:300]}"
+        f"The TPU must be reachable. Received: --tpu={name}, with {listed}; runtime: "
+        f"{tpu_runtime.loaded(name)}. Cause: {reason.cause}. To mend it, {reason.mend}. To train "
+        f"without a TPU, say --tpu=none. TensorFlow says: {said[:300]}"
     )
 
 
@@ -155,7 +143,10 @@ def _reason(name: str, said: str) -> _Reason:
         )
     if "No matching devices found for '/device:TPU_SYSTEM" in said:
         return _why_not_loaded()
-    return _Reason("unknown to this program", "see what `python tools/doctor.py` finds")
+    return _Reason(
+        "unknown to this program",
+        "see what `python tools/doctor.py` finds, or try the other --tpu_runtime",
+    )
 
 
 def _why_not_loaded() -> _Reason:

@@ -25,7 +25,9 @@ import simclr_tf
 from simclr_tf.data.data import Data, data
 from simclr_tf.data.source import Source
 from simclr_tf.data.tfds_source import class_names_of
+from simclr_tf.distribute import environment
 from simclr_tf.distribute.lowering import LoweringStrategy, lower
+from simclr_tf.distribute.xla import host_compiles
 from simclr_tf.errors import RequestError
 from simclr_tf.jobs import Context
 from simclr_tf.jobs.building import write_result
@@ -68,6 +70,7 @@ def preflight(
       RequestError: a topology is not known, the recipe cannot be put together for it, the replica
         function holds what no TPU runs, or there is no compiler.
     """
+    _check_host_compiles()
     parsed = [parse_topology(name) for name in topologies]
     compiler = _Compiler(compiler_python or sys.executable)
 
@@ -92,6 +95,15 @@ def preflight(
         print(_details(result), flush=True)
     versions = results[0]["versions"] if results else {}
     return write_result(context.model_dir, "preflight", versions, numbers=results)
+
+
+def _check_host_compiles() -> None:
+    if not host_compiles():
+        wheels = ", ".join(f"{n} {v}" for n, v in environment.tensorflow_owners().items())
+        raise RequestError(
+            "preflight lowers the step by TensorFlow's XLA for the CPU, which the wheel for TPU "
+            f"hosts lacks. Received: {wheels}. Run it {environment.reinstall('cpu,preflight')}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """If this breaks, a batch is dealt out unevenly, or the devices at hand are used wrongly."""
 
+from types import SimpleNamespace
+
 import pytest
 import tensorflow as tf
 
@@ -92,6 +94,26 @@ def test_the_plan_says_which_normalization_is_traced(count):
     assert "FusedBatchNormV3" in kinds and "fused" in words
     assert ("over all replicas" in words) == (count == 2)
     assert "not compiled by XLA" in words
+
+
+@pytest.mark.parametrize(
+    ("master", "library", "runtime"),
+    [
+        ("", "/lib/libtpu.so", "PJRT plug-in"),
+        ("", "", "StreamExecutor"),
+        ("grpc://10.0.0.2:8470", "", "that of the workers' servers"),
+    ],
+)
+def test_the_plan_names_the_runtime_of_a_tpu(monkeypatch, master, library, runtime):
+    class Tpu(tf.distribute.TPUStrategy):
+        num_replicas_in_sync = 8
+        cluster_resolver = SimpleNamespace(master=lambda: master)
+
+        def __init__(self):
+            pass
+
+    monkeypatch.setenv("TF_PLUGGABLE_DEVICE_LIBRARY_PATH", library)
+    assert strategy.describe(Tpu()).endswith(f", runtime: {runtime}")
 
 
 def test_the_plan_says_that_xla_compiles_for_tpus():

@@ -138,12 +138,26 @@ def test_auto_takes_the_tpu_of_the_environment(api, monkeypatch):
     assert api.calls[0] == ("TPUClusterResolver", "mine")
 
 
-def test_auto_takes_this_hosts_tpu(api, monkeypatch, tmp_path):
+@pytest.mark.parametrize("libtpu", ["0.0.30", None])
+def test_auto_takes_this_hosts_tpu_whatever_is_installed(api, monkeypatch, libtpu):
     devices(monkeypatch, True)
-    (tmp_path / "libtpu").mkdir()
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(environment, "installed", lambda name: libtpu)
     create_strategy(tpu="auto")
     assert api.calls[0] == ("TPUClusterResolver", "local")
+
+
+def test_the_cpu_beside_a_tpu_is_had_by_asking(api, monkeypatch):
+    devices(monkeypatch, True)
+    assert create_strategy(tpu="none").num_replicas_in_sync == 1
+    assert api.calls == []
+
+
+def test_a_tpu_that_tensorflow_cannot_use_is_an_error_by_itself(monkeypatch):
+    devices(monkeypatch, True)
+    with pytest.raises(
+        RequestError, match=r"To mend it, .* To train without a TPU, say --tpu=none"
+    ):
+        create_strategy(tpu="auto")
 
 
 def test_auto_takes_no_tpu_where_there_is_none(api, monkeypatch):
@@ -185,6 +199,7 @@ def test_a_failure_is_one_error_with_cause_and_cure(
     assert said.startswith("The TPU must be reachable. Received: --tpu=local, with libtpu 0.0.30, ")
     assert cause in said.partition("Cause: ")[2].partition("To mend it")[0]
     assert mend in said.partition("To mend it, ")[2].partition("TensorFlow says: ")[0]
+    assert "runtime: StreamExecutor. Cause: " in said
     assert error[:60].splitlines()[0] in said.partition("TensorFlow says: ")[2]
 
 

@@ -7,6 +7,10 @@ import sys
 
 import pytest
 
+from simclr_tf.errors import RequestError
+from simclr_tf.jobs import Context
+from simclr_tf.jobs import preflight as job
+
 pytest.importorskip("libtpu", reason="needs the extra [preflight]")
 
 
@@ -45,3 +49,9 @@ def test_wrong_requests(tmp_path):
     done = preflight(tmp_path, "--gin_bindings=preflight.compiler_python = '/no/python'")
     assert done.returncode == 2 and "/no/python" in done.stderr
     assert not os.listdir(tmp_path)
+
+
+def test_a_host_that_xla_does_not_compile_for_is_told_before_anything_else(tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "host_compiles", lambda: False)
+    with pytest.raises(RequestError, match=r"the wheel for TPU hosts lacks\. .*cpu,preflight"):
+        job.preflight(Context(model_dir=str(tmp_path)), topologies=["no topology"])
