@@ -67,7 +67,9 @@ def _in_words(tried: Callable[[str], str], place: str) -> tuple[str, str]:
     try:
         return "ok", tried(place)
     except Exception as error:  # whatever would end a run is what is asked for
-        said = " ".join(str(error).split()) or "no message"
+        # gin adds where in the recipe's tree it was raised.
+        message = str(error).partition("\n  In call to configurable")[0]
+        said = " ".join(message.split()) or "no message"
         kind = "" if isinstance(error, RequestError) else f"{type(error).__name__}: "
         return "ERROR", f"{kind}{said[:500]}"
 

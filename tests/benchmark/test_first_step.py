@@ -37,7 +37,7 @@ def test_photos_that_do_not_decode_are_no_success(monkeypatch):
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (RequestError("No such folder."), "No such folder."),
+        (RequestError("No such folder.\n  In call to configurable 'x'"), "No such folder."),
         (tf.errors.NotFoundError(None, None, "no\nkernel"), "NotFoundError: no kernel"),
         (ValueError(), "ValueError: no message"),
     ],
