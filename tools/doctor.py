@@ -1,16 +1,21 @@
 """Looks at an installation before a run is put on it.
 
     python tools/doctor.py
+    python tools/doctor.py --step
 
 Prints one line a finding, `ok`, `warn` or `ERROR`, and exits with 1 if there is an ERROR. Packages
 are looked at by their metadata; only if these fit is TensorFlow imported, in a process of its own,
 because a wrong libtpu ends the process that imports it. On a TPU host that process takes the TPU
 for some seconds, so it finds none while a run holds it.
+
+`--step` also decodes JPEGs and takes training steps of a tiny network, augmented on the host and on
+the device, on each kind of device found, each in a process of its own. What it counts a second says
+that something works, and little of a real recipe.
 """
 
 from __future__ import annotations
 
-import collections
+import argparse
 import dataclasses
 import importlib.util
 import json
@@ -25,6 +30,8 @@ from collections.abc import Iterator
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NEEDED = ("keras", "numpy", "tensorflow-datasets", "gin-config")
 PROBE_SECONDS = 180
+STEP_SECONDS = 600  # a TPU's first compilation takes minutes
+LIBRARY = "TF_PLUGGABLE_DEVICE_LIBRARY_PATH"
 
 
 def _load_environment():
@@ -53,21 +60,28 @@ class Finding:
 
 def main() -> int:
     """Prints the findings; returns 1 if one is an ERROR, else 0."""
-    if sys.argv[1:] == ["--probe"]:
-        print(json.dumps(probe()))
-        return 0
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--step", action="store_true", help="take training steps as well")
+    options = parser.parse_args()
     failed = False
     for look in (packages, tensorflow_wheel, tpu_wheel, keras_choice, variables):
-        for finding in look():
-            print(finding, flush=True)
-            failed |= finding.level == "ERROR"
+        failed |= _told(look())
+    failed = failed or _told(tpu_runtime())
     if failed:
         print(Finding("warn", "TensorFlow was not started, because of what is wrong above."))
-    else:
-        for finding in tensorflow_started():
-            print(finding, flush=True)
-            failed |= finding.level == "ERROR"
-    return int(failed)
+        return 1
+    return int(_told(tensorflow_started(options.step)))
+
+
+def _told(findings: Iterator[Finding]) -> bool:
+    """Prints the findings as they come; whether one is an ERROR."""
+    failed = False
+    for finding in findings:
+        print(finding, flush=True)
+        failed |= finding.level == "ERROR"
+    return failed
 
 
 def packages() -> Iterator[Finding]:
@@ -121,7 +135,7 @@ def tpu_wheel() -> Iterator[Finding]:
         yield Finding(
             "warn",
             "there are device files such as a TPU VM has (/dev/accel* or /dev/vfio/*), but no "
-            "tensorflow-tpu: `--tpu=auto` would train on the CPU.",
+            "tensorflow-tpu: `--tpu=auto` is refused, and `--tpu=none` trains on the CPU.",
             environment.reinstall("tpu"),
         )
 
@@ -143,7 +157,8 @@ def keras_choice() -> Iterator[Finding]:
 
 def variables() -> Iterator[Finding]:
     """The variables that decide which TPU is used, and how."""
-    names = [n for n in sorted(os.environ) if n.startswith(("TPU_", "CLOUD_TPU_", "LIBTPU_"))]
+    prefixes = ("TPU_", "CLOUD_TPU_", "LIBTPU_", "TF_PLUGGABLE_", "NEXT_PLUGGABLE_")
+    names = [name for name in sorted(os.environ) if name.startswith(prefixes)]
     if not names:
         yield Finding("ok", "no TPU variable is set")
     for name in names:
@@ -166,8 +181,23 @@ def variables() -> Iterator[Finding]:
         )
 
 
-def tensorflow_started() -> Iterator[Finding]:
-    """What TensorFlow itself says, in a process of its own."""
+def tpu_runtime() -> Iterator[Finding]:
+    """Which runtime drives the TPU; from here on the environment says so, as in a run."""
+    sys.path.insert(0, str(ROOT))
+    from simclr_tf.distribute import tpu_runtime
+    from simclr_tf.errors import RequestError
+
+    try:
+        words = tpu_runtime.choose("auto", "auto")
+    except RequestError as error:
+        yield Finding("ERROR", str(error))
+    else:
+        if words:
+            yield Finding("ok", f"TPU runtime: {words}")
+
+
+def tensorflow_started(step: bool = False) -> Iterator[Finding]:
+    """What TensorFlow itself says, in a process of its own; with `step`, also of training steps."""
     result = start_probe()
     if isinstance(result, Finding):
         yield result
@@ -175,6 +205,8 @@ def tensorflow_started() -> Iterator[Finding]:
     yield Finding("ok", f"TensorFlow {result['tensorflow']} starts, with Keras {result['keras']}")
     devices = ", ".join(f"{count} {kind}" for kind, count in result["devices"].items())
     yield Finding("ok", f"devices: {devices}")
+    if result["unseen_gpu"]:
+        yield Finding("ERROR", result["unseen_gpu"])
     if environment.has_tpu_devices() and "TPU" not in result["devices"]:
         yield Finding(
             "warn",
@@ -189,47 +221,64 @@ def tensorflow_started() -> Iterator[Finding]:
     yield Finding("ok", f"bfloat16 instructions of the CPU: {', '.join(result['bf16']) or 'none'}")
     text = f"precision 'auto' means {result['precision']} here, and mixed_bfloat16 on a TPU"
     yield Finding("ok", text)
+    for kind in ("CPU", "GPU", "TPU") if step else ():
+        if kind in result["devices"]:
+            yield from step_taken(kind)
 
 
 def start_probe() -> dict | Finding:
-    """What `probe` returns in another process, or how that process failed."""
+    """What TensorFlow is and sees, found in another process, or how that process failed."""
+    what = "TensorFlow must start"
+    return _elsewhere(["simclr_tf.distribute.probe"], PROBE_SECONDS, what, _environment())
+
+
+def step_taken(kind: str) -> Iterator[Finding]:
+    """Whether training steps can be taken on the devices of a kind, in another process."""
+    env = _environment() if kind == "TPU" else _without_tpu(_environment())
+    if kind != "GPU":
+        env["CUDA_VISIBLE_DEVICES"] = ""
+    arguments = ["simclr_tf.benchmark.first_step", "local" if kind == "TPU" else "none"]
+    result = _elsewhere(arguments, STEP_SECONDS, f"A training step must run on the {kind}", env)
+    if isinstance(result, Finding):
+        yield result
+        return
+    for place, (level, text) in result.items():
+        yield Finding(level, f"{kind}, augmented on the {place}: {text}")
+
+
+def _environment() -> dict[str, str]:
     env = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
-    if not environment.has_tpu_devices():
-        # libtpu would ask Google's metadata server about a TPU for minutes.
-        env["TPU_LOAD_LIBRARY"] = "0"
-    command = [sys.executable, __file__, "--probe"]
+    # Where there is no TPU, libtpu would ask Google's metadata server about one for minutes.
+    return env if environment.has_tpu_devices() else _without_tpu(env)
+
+
+def _without_tpu(env: dict[str, str]) -> dict[str, str]:
+    """The environment of a process that loads libtpu in neither way."""
+    return {n: v for n, v in env.items() if n != LIBRARY} | {"TPU_LOAD_LIBRARY": "0"}
+
+
+def _elsewhere(module: list[str], seconds: int, what: str, env: dict[str, str]) -> dict | Finding:
+    """The JSON that a module of the package prints last, or how its process failed."""
+    command = [sys.executable, "-m", *module]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, check=False, env=env, timeout=PROBE_SECONDS
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=ROOT,
+            env=env,
+            timeout=seconds,
         )
     except subprocess.TimeoutExpired:
-        text = f"TensorFlow did not start within {PROBE_SECONDS} seconds."
-        return Finding("ERROR", text, _again())
+        return Finding("ERROR", f"{what} within {seconds} seconds. It did not.", _again())
     if done.returncode == 0:
         return json.loads(done.stdout.splitlines()[-1])
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
     code = done.returncode
     how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    text = f"TensorFlow must start. Received: {how}, with the last words: {' '.join(lines[-1:])}"
+    text = f"{what}. Received: {how}, with the last words: {' '.join(lines[-1:])}"
     return Finding("ERROR", text[:500], _again())
-
-
-def probe() -> dict:
-    """Runs in the other process: imports TensorFlow and says what it is and sees."""
-    sys.path.insert(0, str(ROOT))
-    import keras
-    import tensorflow as tf
-
-    from simclr_tf.distribute import strategy
-
-    return {
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "devices": collections.Counter(d.device_type for d in tf.config.list_logical_devices()),
-        "schemes": tf.io.gfile.get_registered_schemes(),
-        "bf16": sorted({"avx512_bf16", "amx_bf16"} & strategy._cpu_flags()),
-        "precision": strategy.fast_precision(tf.distribute.get_strategy()),
-    }
 
 
 def _again() -> str:

@@ -1,8 +1,8 @@
 """Which of TensorFlow's two TPU runtimes a process loads, chosen before TensorFlow is imported.
 
-The older one, by StreamExecutor, is what TensorFlow takes by itself; v2 to v4 have it. v5e, v5p and
-v6e need the PJRT plug-in that libtpu brings (docs/tpu.md says who says so). TensorFlow loads it at
-import, if TF_PLUGGABLE_DEVICE_LIBRARY_PATH names it.
+The older one, by StreamExecutor, is what TensorFlow takes by itself, and known to work on v2 to v4.
+v5e, v5p and v6e need the PJRT plug-in that libtpu brings (docs/tpu.md says who says so). TensorFlow
+loads it at import, if TF_PLUGGABLE_DEVICE_LIBRARY_PATH names it.
 """
 
 from __future__ import annotations

@@ -158,8 +158,8 @@ class _Compiler:
         if python == sys.executable and not importlib.util.find_spec("libtpu"):
             raise RequestError(
                 "preflight needs jax and libtpu. Received: an environment without libtpu. Run "
-                "pip install -e '.[preflight]', or where that does not go (a TPU host) install jax "
-                "and libtpu elsewhere and bind preflight.compiler_python to that interpreter."
+                "pip install -e '.[preflight]', or install jax and libtpu elsewhere and bind "
+                "preflight.compiler_python to that interpreter."
             )
 
     def __call__(self, stablehlo: str, topology: Topology) -> tuple[dict, Analysis]:

@@ -1,6 +1,7 @@
 """If this breaks, a TPU stays unused in silence, or a failure of it is a riddle."""
 
 import contextlib
+import importlib.util
 import socket
 
 import pytest
@@ -142,6 +143,7 @@ def test_auto_takes_the_tpu_of_the_environment(api, monkeypatch):
 def test_auto_takes_this_hosts_tpu_whatever_is_installed(api, monkeypatch, libtpu):
     devices(monkeypatch, True)
     monkeypatch.setattr(environment, "installed", lambda name: libtpu)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: libtpu)
     create_strategy(tpu="auto")
     assert api.calls[0] == ("TPUClusterResolver", "local")
 

@@ -90,7 +90,7 @@ def test_one_supported_tensorflow_is_sound(doctor, site, wheels):
 def test_two_tensorflows_none_or_an_unsupported_one_are_errors(
     doctor, site, monkeypatch, wheels, extra
 ):
-    monkeypatch.setattr(os.path, "exists", lambda path: False)  # no GPU
+    monkeypatch.setattr(doctor.environment, "nvidia_card", lambda: None)
     site(**wheels)
     [error] = errors(doctor.tensorflow_wheel())
     assert error.endswith(f'in a fresh virtual environment: pip install -e ".[{extra}]"')
@@ -174,9 +174,76 @@ def test_a_tensorflow_that_ends_its_process_is_a_finding(doctor, monkeypatch, tm
     assert "ended by SIGABRT" in finding.text and "not in this library." in finding.text
 
 
+REST = {"bf16": [], "precision": "x", "unseen_gpu": ""}
+SOUND = dict(tensorflow="2.20.0", keras="3.15.1", devices={"CPU": 1}, schemes=["gs"]) | REST
+
+
+def test_a_card_that_tensorflow_does_not_see_is_an_error(doctor, monkeypatch):
+    monkeypatch.setattr(doctor, "start_probe", lambda: SOUND | {"unseen_gpu": "Cause: a driver."})
+    assert errors(doctor.tensorflow_started()) == ["ERROR  Cause: a driver."]
+
+
+def test_the_runtime_of_a_tpu_is_told_and_its_faults(doctor, monkeypatch):
+    from simclr_tf.distribute import tpu_runtime
+
+    monkeypatch.setattr(tpu_runtime, "choose", lambda *asked: "PJRT plug-in, for TPU v6e")
+    [finding] = doctor.tpu_runtime()
+    assert (finding.level, finding.text) == ("ok", "TPU runtime: PJRT plug-in, for TPU v6e")
+    monkeypatch.undo()
+    monkeypatch.setenv("TF_PLUGGABLE_DEVICE_LIBRARY_PATH", "/no/libtpu.so")
+    [error] = errors(doctor.tpu_runtime())
+    assert "/no/libtpu.so" in error
+
+
+@pytest.mark.parametrize(
+    ("devices", "kinds"), [({"CPU": 1}, ["CPU"]), ({"TPU": 8, "CPU": 1}, ["CPU", "TPU"])]
+)
+def test_steps_are_taken_on_each_kind_of_device(doctor, monkeypatch, devices, kinds):
+    asked = []
+    monkeypatch.setattr(doctor, "start_probe", lambda: SOUND | {"devices": devices})
+    monkeypatch.setattr(doctor, "step_taken", lambda kind: asked.append(kind) or ())
+    list(doctor.tensorflow_started(step=False))
+    assert asked == []
+    list(doctor.tensorflow_started(step=True))
+    assert asked == kinds
+
+
+@pytest.mark.parametrize(
+    ("kind", "tpu", "cuda", "libtpu"),
+    [("CPU", "none", "", "0"), ("GPU", "none", "3", "0"), ("TPU", "local", "", None)],
+)
+def test_steps_see_the_devices_of_their_kind_alone(
+    doctor, monkeypatch, tmp_path, kind, tpu, cuda, libtpu
+):
+    monkeypatch.setattr(doctor.environment, "has_tpu_devices", lambda: True)
+    monkeypatch.setenv("TF_PLUGGABLE_DEVICE_LIBRARY_PATH", "/lib/libtpu.so")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    seen = {}
+
+    def elsewhere(arguments, seconds, what, env):
+        seen.update(env, arguments=arguments)
+        return {"host": ["ok", "5 steps/s"], "device": ["ERROR", "a kernel is missing"]}
+
+    monkeypatch.setattr(doctor, "_elsewhere", elsewhere)
+    host, device = doctor.step_taken(kind)
+    assert (host.level, host.text) == ("ok", f"{kind}, augmented on the host: 5 steps/s")
+    assert device.level == "ERROR" and device.text.endswith("device: a kernel is missing")
+    assert seen["arguments"][-1] == tpu and seen["CUDA_VISIBLE_DEVICES"] == cuda
+    assert seen.get("TPU_LOAD_LIBRARY") == libtpu
+    assert ("TF_PLUGGABLE_DEVICE_LIBRARY_PATH" in seen) == (kind == "TPU")
+
+
+def test_a_step_that_ends_its_process_is_a_finding(doctor, monkeypatch, tmp_path):
+    (tmp_path / "tensorflow.py").write_text("import os\nos.abort()\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    [finding] = doctor.step_taken("CPU")
+    assert finding.level == "ERROR"
+    assert "step must run on the CPU. Received: ended by SIGABRT" in finding.text
+
+
 def test_a_tensorflow_without_gs_is_warned_of(doctor, monkeypatch):
     result = dict(tensorflow="2.20.0", keras="3.15.1", devices={"CPU": 1}, schemes=["", "file"])
-    monkeypatch.setattr(doctor, "start_probe", lambda: result | {"bf16": [], "precision": "x"})
+    monkeypatch.setattr(doctor, "start_probe", lambda: result | REST)
     [warning] = [f for f in doctor.tensorflow_started() if f.level != "ok"]
     assert "gs://" in warning.text and warning.mend.startswith("pip install ")
 
