@@ -11,10 +11,12 @@ a copy of each variable on every core) has no counterpart here.
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 from tensorflow.compiler.tf2xla.python import xla
@@ -105,7 +107,7 @@ def lower(strategy: LoweringStrategy, replica_fn: Callable[..., Any], *specs: An
     variables = [by_handle[id(t)] for t in concrete.captured_inputs]
     first = len(concrete.inputs) - len(variables)
     return Program(
-        stablehlo=_without_mhlo(text),
+        stablehlo=_portable(text),
         variables=variables,
         updated=[variables[i - first] for i in _updated_arguments(text)],
     )
@@ -173,10 +175,23 @@ def _updated_arguments(text: str) -> list[int]:
     return [int(argument) for argument, _ in sorted(pairs, key=lambda p: int(p[1] or 0))]
 
 
-def _without_mhlo(text: str) -> str:
-    """The text with `mhlo.copy`, which StableHLO does not know, as an identity."""
-    return re.sub(
+def _portable(text: str) -> str:
+    """The text as other readers of StableHLO than TensorFlow's take it.
+
+    They do not know `mhlo.copy`, which is an identity, nor constants of booleans with eight to a
+    byte.
+    """
+    text = re.sub(
         r"mhlo\.copy (%\S+)(?: \{[^}]*\})? : (tensor<[^>]*>)",
         r"stablehlo.reshape \1 : (\2) -> \2",
         text,
     )
+    return re.sub(r'dense<"0x([0-9A-F]+)"> : tensor<((?:\d+x)+)i1>', _spelled_out, text)
+
+
+def _spelled_out(packed: re.Match) -> str:
+    """A constant of booleans, value by value."""
+    shape = [int(size) for size in packed[2].rstrip("x").split("x")]
+    bits = np.unpackbits(np.frombuffer(bytes.fromhex(packed[1]), np.uint8), bitorder="little")
+    values = bits[: np.prod(shape)].astype(bool).reshape(shape)
+    return f"dense<{json.dumps(values.tolist())}> : tensor<{packed[2]}i1>"

@@ -34,8 +34,9 @@ from simclr_tf.jobs.building import write_result
 from simclr_tf.jobs.pretrain import pretrain
 from simclr_tf.jobs.pretraining import Pretraining
 from simclr_tf.preflight.analysis import Analysis, analyse
-from simclr_tf.preflight.chips import GIB, Topology, parse_topology
+from simclr_tf.preflight.chips import Topology, parse_topology
 from simclr_tf.preflight.flop import training_flop
+from simclr_tf.preflight.table import HEADER, details, row
 
 _COMPILER = pathlib.Path(simclr_tf.__file__).parent / "preflight" / "compiler.py"
 # The images of a data set that is not here; their number decides the schedule alone.
@@ -84,7 +85,7 @@ def preflight(
 
     lowered = functools.cache(lower_for)  # the program does not depend on the chip
     results = []
-    print(_HEADER, flush=True)
+    print(HEADER, flush=True)
     for topology in parsed:
         result = _compile_step(lowered, topology, compiler)
         if suggest and not result["fits"]:
@@ -92,7 +93,7 @@ def preflight(
             result["what_would_fit"] = _suggestion(lower_for, topology, batch, compiler)
         results.append(result)
     for result in results:
-        print(_details(result), flush=True)
+        print(details(result), flush=True)
     versions = results[0]["versions"] if results else {}
     return write_result(context.model_dir, "preflight", versions, numbers=results)
 
@@ -209,19 +210,43 @@ def _compile_step(
     else:
         used = sum(said[f"{n}_bytes"] for n in ("argument", "output", "temporary", "code"))
         used -= said["aliased_bytes"]
-        seconds = analysis.cycles / chip.clock_hz
         result |= {
             "used_bytes": used,
             "fits": used <= chip.hbm_bytes,
-            "estimated_cycles": analysis.cycles,
-            "estimated_seconds": seconds,
-            "estimated_utilization": step.model_flop / seconds / chip.peak_flops,
+            **_estimates(step, analysis, topology),
             "collectives": analysis.collectives,
             "not_estimated": analysis.not_estimated,
+            "unknown_loops": analysis.unknown_loops,
             "longest": analysis.fusions[:10],
         }
-    print(_row(result), flush=True)
+        if analysis.loops:
+            result["flop"] = None  # of a loop the compiler counts one iteration
+    print(row(result), flush=True)
     return result
+
+
+def _estimates(step: _Step, analysis: Analysis, topology: Topology) -> dict[str, float | None]:
+    """Cycles, seconds and utilization of a step; None where the compiler's text does not tell.
+
+    Raises:
+      RuntimeError: the model would compute faster than the chip can, so the estimate is wrong.
+    """
+    if analysis.cycles is None:
+        names = ("estimated_cycles", "estimated_seconds", "estimated_utilization")
+        return dict.fromkeys(names)
+    seconds = analysis.cycles / topology.chip.clock_hz
+    most = seconds * topology.chip.peak_flops
+    if step.model_flop > most:
+        raise RuntimeError(
+            f"An estimate must not exceed the peak of the chip. Received for {topology.name}: "
+            f"{step.model_flop:.3e} flop of the model in {analysis.cycles} cycles, whose peak is "
+            f"{most:.3e}. Report it: preflight reads the compiled program wrongly."
+        )
+    return {
+        "estimated_cycles": analysis.cycles,
+        "estimated_seconds": seconds,
+        "estimated_utilization": step.model_flop / most,
+    }
 
 
 _REMEDIES = (
@@ -256,54 +281,3 @@ def _bound(bindings: dict[str, Any]) -> Iterator[None]:
         finally:
             gin.clear_config()
             gin.parse_config(before)
-
-
-_COLUMNS = {
-    "topology": 11,
-    "devices": 7,
-    "images/dev": 10,
-    "fits": 4,
-    "args GiB": 8,
-    "temp GiB": 8,
-    "used of HBM": 12,
-    "Mcycles": 8,
-    "ms": 7,
-    "MFU": 5,
-    "compiled": 8,
-}
-_HEADER = "  ".join(f"{name:>{width}}" for name, width in _COLUMNS.items())
-
-
-def _row(r: dict) -> str:
-    cells = [r["topology"], r["devices"], r["images_per_device"], "yes" if r["fits"] else "NO"]
-    if "used_bytes" in r:
-        cells += [
-            f"{r['argument_bytes'] / GIB:.2f}",
-            f"{r['temporary_bytes'] / GIB:.2f}",
-            f"{r['used_bytes'] / GIB:.1f} of {r['hbm_bytes'] / GIB:.0f}",
-            f"{r['estimated_cycles'] / 1e6:.1f}",
-            f"{r['estimated_seconds'] * 1e3:.1f}",
-            f"{r['estimated_utilization']:.0%}",
-            f"{r['seconds']:.0f} s",
-        ]
-    widths = _COLUMNS.values()
-    return "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=False))
-
-
-def _details(r: dict) -> str:
-    lines = [f"\n{r['topology']}, {r['images_per_device']} images a device:"]
-    if "out_of_memory" in r:
-        lines.append("  " + "\n  ".join(r["out_of_memory"].splitlines()[:3]))
-    else:
-        lines.append(
-            f"  {r['model_flop']:.3e} flop of the model a device and step, {r['flop']:.3e} as "
-            "compiled. Cycles, times and MFU are the compiler's estimates, not measurements; they "
-            "leave out "
-            + ", ".join(f"{count} {kind}" for kind, count in r["not_estimated"].items())
-        )
-        lines += [f"  {c.kind}: {c.count}, {c.bytes / 2**20:.1f} MiB" for c in r["collectives"]]
-        lines.append("  longest fusions, in million cycles:")
-        lines += [f"    {f.cycles / 1e6:6.3f}  {f.op}" for f in r["longest"]]
-    if not r["fits"] and "what_would_fit" in r:
-        lines.append(f"  what would fit: {r['what_would_fit'] or 'nothing that was tried'}")
-    return "\n".join(lines)

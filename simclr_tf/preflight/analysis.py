@@ -6,18 +6,27 @@ import collections
 import dataclasses
 import math
 import re
+from collections.abc import Callable, Sequence
+
+from simclr_tf.preflight.hlo import Program, Run
 
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8}
 _COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 # Work of a training step that the compiler gives no estimate of.
-_NOT_ESTIMATED = ("select-and-scatter", "sort", "while", "custom-call", *_COLLECTIVES)
+_NOT_ESTIMATED = ("select-and-scatter", "sort", "custom-call", *_COLLECTIVES)
 
 
 @dataclasses.dataclass(frozen=True)
 class Fusion:
-    """An instruction with the compiler's estimate, and the TensorFlow op that it comes from."""
+    """An instruction with the compiler's estimate, and the TensorFlow op that it comes from.
+
+    Attributes:
+      cycles: of all its runs in a step.
+      times: how often a step runs it.
+    """
 
     cycles: int
+    times: int
     name: str
     op: str
     result: str
@@ -25,51 +34,84 @@ class Fusion:
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """All collectives of one kind: how many, and the bytes of their results."""
+    """All collectives of one kind: how many run in a step, and the bytes of their results.
+
+    Both are None where one of them stands in a loop that runs an unknown number of times.
+    """
 
     kind: str
-    count: int
-    bytes: int
+    count: int | None
+    bytes: int | None
 
 
 @dataclasses.dataclass(frozen=True)
 class Analysis:
-    """Attributes:
-    cycles: the sum of the compiler's estimates.
-    fusions: instructions with an estimate, the longest first.
-    collectives: one entry a kind.
-    not_estimated: instructions that take time, and have no estimate, by kind.
+    """What a step runs, a loop's body as often as the loop runs.
+
+    Attributes:
+      cycles: the sum of the compiler's estimates; None if there are loops of unknown count.
+      fusions: instructions with an estimate that run a known number of times, the longest first.
+      collectives: one entry a kind.
+      not_estimated: instructions that take time, and have no estimate, by kind; None where one
+        stands in a loop of unknown count.
+      loops: how many loops there are.
+      unknown_loops: those that run an unknown number of times, and conditions whose branch is
+        unknown: the TensorFlow ops that they come from.
     """
 
-    cycles: int
+    cycles: int | None
     fusions: list[Fusion]
     collectives: list[Collective]
-    not_estimated: dict[str, int]
+    not_estimated: dict[str, int | None]
+    loops: int
+    unknown_loops: list[str]
 
 
 def analyse(hlo: str) -> Analysis:
     """Reads the text of a compiled program."""
-    fusions, collectives, others = [], collections.defaultdict(list), collections.Counter()
-    for line in hlo.splitlines():
-        match = re.match(r"\s*(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\(", line)
-        if not match:
-            continue
-        name, result, kind = match[1], match[2], match[3].removesuffix("-start")
-        estimate = re.search(r'"estimated_cycles":"(\d+)"', line)
-        if estimate:
-            op = re.search(r'op_name="([^"]*)"', line)
-            fusions.append(Fusion(int(estimate[1]), name, op[1] if op else "", result))
-        elif kind in _NOT_ESTIMATED:
-            others[kind] += 1
-        if kind in _COLLECTIVES:
-            collectives[kind].append(_bytes_of(result))
+    runs = list(Program(hlo).runs())
+    fusions = [fusion for run in runs if (fusion := _fusion(run))]
     fusions.sort(key=lambda fusion: -fusion.cycles)
+    by_kind = collections.defaultdict(list)
+    for run in runs:
+        by_kind[run.instruction.kind.removesuffix("-start")].append(run)
+    others = {
+        kind: [run for run in by_kind[kind] if _estimate(run) is None] for kind in _NOT_ESTIMATED
+    }
+    unknown = [run.instruction for run in runs if run.times is not None and run.inner is None]
     return Analysis(
-        cycles=sum(fusion.cycles for fusion in fusions),
+        cycles=None if unknown else sum(fusion.cycles for fusion in fusions),
         fusions=fusions,
-        collectives=[Collective(k, len(sizes), sum(sizes)) for k, sizes in collectives.items()],
-        not_estimated=dict(others),
+        collectives=[
+            Collective(kind, _total(by_kind[kind]), _total(by_kind[kind], _bytes_of))
+            for kind in _COLLECTIVES
+            if by_kind[kind]
+        ],
+        not_estimated={kind: _total(found) for kind, found in others.items() if found},
+        loops=len(by_kind["while"]),
+        unknown_loops=[instruction.op or instruction.name for instruction in unknown],
     )
+
+
+def _estimate(run: Run) -> int | None:
+    """The compiler's, of one run."""
+    found = re.search(r'"estimated_cycles":"(\d+)"', run.instruction.attributes)
+    return int(found[1]) if found else None
+
+
+def _fusion(run: Run) -> Fusion | None:
+    estimate, instruction = _estimate(run), run.instruction
+    if estimate is None or run.times is None:
+        return None
+    cycles = estimate * run.times
+    return Fusion(cycles, run.times, instruction.name, instruction.op, instruction.result)
+
+
+def _total(runs: Sequence[Run], of_one: Callable[[str], int] = lambda result: 1) -> int | None:
+    """The sum over all runs of what one comes to by its result."""
+    if any(run.times is None for run in runs):
+        return None
+    return sum(run.times * of_one(run.instruction.result) for run in runs)
 
 
 def _bytes_of(result: str) -> int:

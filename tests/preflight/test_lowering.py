@@ -20,6 +20,8 @@ from simclr_tf.models.simclr import SimCLR
 from simclr_tf.optim.factory import lars
 from simclr_tf.optim.schedules import WarmupCosine
 from simclr_tf.preflight.analysis import analyse
+from simclr_tf.preflight.chips import parse_topology
+from simclr_tf.preflight.table import details, row
 from simclr_tf.training.classification import make_classification_step
 
 RECIPES = sorted(
@@ -128,6 +130,54 @@ def test_arguments_and_results_of_a_program():
     assert "mhlo." not in program.stablehlo.partition("module @")[2].partition("\n")[2]
 
 
+PROGRAM = """
+ENTRY %main () -> f32[] {
+  ROOT %a = f32[] add(%b, %c), backend_config={"estimated_cycles":"1000000000"}
+}
+"""
+
+
+@pytest.mark.parametrize(("cycles", "share"), [(10**6, 0.5), (10**5, None)])
+def test_more_than_the_peak_is_no_estimate(cycles, share):
+    topology = parse_topology("v3:2x2")
+    chip = topology.chip
+    step = preflight._Step("", 1, model_flop=int(0.5 * 10**6 / chip.clock_hz * chip.peak_flops))
+    analysis = analyse(PROGRAM.replace("1000000000", str(cycles)))
+    if share:
+        found = preflight._estimates(step, analysis, topology)
+        assert found["estimated_utilization"] == pytest.approx(share)
+        assert found["estimated_seconds"] == pytest.approx(cycles / 0.94e9)
+    else:
+        with pytest.raises(RuntimeError, match=r"must not exceed the peak.*v3:2x2.*100000 cycles"):
+            preflight._estimates(step, analysis, topology)
+
+
+def test_no_estimate_is_made_of_an_unknown_number_of_runs():
+    """Which the table and the details say, where there was a number."""
+    loop = """
+%body (p: (f32[])) -> (f32[]) {
+  ROOT %t = (f32[]) tuple(%x), backend_config={"estimated_cycles":"1000000000"}
+}
+%until (p: (f32[])) -> pred[] {
+  ROOT %c = pred[] compare(%x, %y), direction=LT
+}
+ENTRY %main () -> (f32[]) {
+  ROOT %w = (f32[]) while(%z), condition=%until, body=%body, metadata={op_name="my/loop"}
+}
+"""
+    step, topology = preflight._Step("", 1, 10**9), parse_topology("v3:2x2")
+    analysis = analyse(loop)
+    found = preflight._estimates(step, analysis, topology)
+    assert set(found.values()) == {None} and analysis.unknown_loops == ["my/loop"]
+    kinds = ("argument", "output", "temporary", "code", "used", "hbm")
+    result = {f"{kind}_bytes": 2**30 for kind in kinds} | found | {"model_flop": 10**9}
+    result |= {"topology": "v3:2x2", "devices": 8, "images_per_device": 1, "fits": True}
+    result |= {"seconds": 1.0, "flop": None, "longest": [], "collectives": analysis.collectives}
+    result |= {"not_estimated": {}, "unknown_loops": analysis.unknown_loops}
+    assert row(result).split().count("unknown") == 3
+    assert "how often my/loop runs" in details(result) and "as compiled" not in details(result)
+
+
 def test_what_would_fit_is_found_by_trying(monkeypatch, tmp_path):
     """The compiler refuses twice: the second remedy is the answer. The recipe stays."""
     programs = []
@@ -138,7 +188,7 @@ def test_what_would_fit_is_found_by_trying(monkeypatch, tmp_path):
             return {"num_devices": 8, "versions": {}, "out_of_memory": "too much"}, None
         kinds = ("argument", "output", "temporary", "code", "aliased")
         said = {f"{kind}_bytes": 2**20 for kind in kinds} | {"seconds": 1.0, "flop": 1.0}
-        return said | {"versions": {}}, analyse('%a = f32[] add(%b), x={"estimated_cycles":"9"}')
+        return said | {"versions": {}}, analyse(PROGRAM)
 
     monkeypatch.setattr(preflight._Compiler, "__call__", compile_program)
     known = jobs.load()
