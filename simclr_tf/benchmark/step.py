@@ -15,6 +15,7 @@ from simclr_tf.jobs.building import build_simclr
 from simclr_tf.jobs.pretraining import Pretraining
 from simclr_tf.models.simclr import forward
 from simclr_tf.preflight.flop import training_flop
+from simclr_tf.training.loss_scale import rule_of
 from simclr_tf.training.plan import plan_text
 from simclr_tf.training.probe import probe_numbers
 from simclr_tf.training.step import gradients_at_once, make_train_step
@@ -91,7 +92,8 @@ def _step_in_float32(run: Pretraining) -> Step:
             precision="float32",
             seed=run.pipeline.seed,
         )
-        optimizer = type(run.optimizer).from_config(run.optimizer.get_config())
+        rule = rule_of(run.optimizer)
+        optimizer = type(rule).from_config(rule.get_config())
         optimizer.build(simclr.trainable_variables)
     return make_train_step(simclr, optimizer, run.loss)
 

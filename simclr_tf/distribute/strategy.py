@@ -164,17 +164,18 @@ def fast_precision(strategy: tf.distribute.Strategy) -> str:
     """The Keras dtype policy that the strategy's devices compute fastest in.
 
     `mixed_bfloat16` on TPUs, on GPUs from compute capability 8.0, and on CPUs with bfloat16
-    instructions; elsewhere bfloat16 is emulated, and `float32` is faster.
+    instructions; `mixed_float16` on GPUs from 7.0, whose tensor cores know no bfloat16; elsewhere
+    both are emulated, and `float32` is faster. The weakest of several GPUs decides.
     """
     if traced_once(strategy):
         return "mixed_bfloat16"
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
-        fast = all(d.get("compute_capability", (0, 0)) >= (8, 0) for d in details)
-    else:
-        fast = bool({"avx512_bf16", "amx_bf16"} & _cpu_flags())
-    return "mixed_bfloat16" if fast else "float32"
+        weakest = min(d.get("compute_capability", (0, 0)) for d in details)
+        half = "mixed_bfloat16" if weakest >= (8, 0) else "mixed_float16"
+        return half if weakest >= (7, 0) else "float32"
+    return "mixed_bfloat16" if {"avx512_bf16", "amx_bf16"} & _cpu_flags() else "float32"
 
 
 def _cpu_flags() -> set[str]:

@@ -40,10 +40,11 @@ from simclr_tf.optim.factory import momentum
 from simclr_tf.optim.schedules import learning_rate
 from simclr_tf.training import figures
 from simclr_tf.training.classification import (
-    METRICS,
     classification_words,
     make_classification_step,
+    metric_names,
 )
+from simclr_tf.training.loss_scale import with_loss_scale
 from simclr_tf.training.plan import Plan
 
 # SimCLR appendix B.4, B.5: random crops and flips, no colour distortion, no blur.
@@ -93,7 +94,7 @@ def train_classifier(
     global_batch_size: int = 256,
     epochs: float = 90.0,
     strategy: Callable[..., tf.distribute.Strategy] = create_strategy,
-    precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto",
+    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto",
     seed: int = 0,
     steps_per_loop: int = 100,
     checkpoint_every_steps: int = 1000,
@@ -117,7 +118,7 @@ def train_classifier(
       global_batch_size: G, images per step over all replicas.
       epochs: passes over the training images.
       strategy: picks the tf.distribute strategy.
-      precision: what the networks compute in.
+      precision: what the networks compute in, as in pretraining.
       seed: of weights, order, augmentation and the labels' share.
       steps_per_loop: steps between two reports.
       checkpoint_every_steps: steps between two checkpoints.
@@ -163,6 +164,7 @@ def train_classifier(
             asked.freeze(simclr)
             rule = optimizer(weight_decay=weight_decay, learning_rate=schedule, simclr=simclr)
             rule.build(simclr.trainable_variables)
+            scaled = with_loss_scale(rule, simclr.trainable_variables, policy)
     plan = Plan.of(
         strategy=replicas,
         schedule=schedule,
@@ -199,10 +201,10 @@ def train_classifier(
             plan=plan.lines(simclr),
             pipeline=pipeline,
             networks={name: n for name, n in simclr.groups().items() if n.weights},
-            optimizer=rule,
+            optimizer=scaled,
             schedule=schedule,
-            train_step=make_classification_step(simclr, rule),
-            metric_names=METRICS,
+            train_step=make_classification_step(simclr, scaled),
+            metric_names=metric_names(scaled),
             chance=math.log(source.num_classes),
             words=classification_words,
             settings={"job": asked.job, **plan.settings(policy, seed), **settings},

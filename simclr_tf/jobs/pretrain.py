@@ -32,6 +32,7 @@ from simclr_tf.objectives.nt_xent import nt_xent
 from simclr_tf.optim.factory import lars
 from simclr_tf.optim.schedules import WarmupCosine, learning_rate
 from simclr_tf.training.checkpoints import started_settings
+from simclr_tf.training.loss_scale import with_loss_scale
 from simclr_tf.training.plan import Plan
 
 
@@ -51,7 +52,7 @@ def pretrain(
     microbatch_size: int | None = None,
     augment_on: Literal["auto", "host", "device"] = "auto",
     epochs: float | Callable[..., float] = 100.0,
-    precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto",
+    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto",
     online_probe: bool = True,
     seed: int = 0,
     steps_per_loop: int = 100,
@@ -83,7 +84,8 @@ def pretrain(
         goes on keeps the place that it has.
       epochs: passes over the data, or a function of `num_examples` that says how many.
       precision: what the networks compute in, `auto` for what is fastest on the device;
-        statistics, loss and weights are float32.
+        statistics, loss and weights are float32. `mixed_float16` scales the loss, and skips updates
+        for which a gradient overflows.
       online_probe: whether a linear classifier watches the representation, if there are labels.
       seed: of weights, order and augmentation.
       steps_per_loop: steps between two reports, all inside one tf.function.
@@ -137,6 +139,7 @@ def pretrain(
             )
             rule = optimizer(learning_rate=schedule, simclr=simclr)
             rule.build(simclr.trainable_variables)
+            scaled = with_loss_scale(rule, simclr.trainable_variables, policy)
         # Its arguments are checked here, and known to the record of the run.
         dim = simclr.projection_head.outputs[-1].shape[-1]
         loss(tf.zeros([4, dim]))
@@ -165,7 +168,7 @@ def pretrain(
             plan=plan,
             pipeline=pipeline,
             simclr=simclr,
-            optimizer=rule,
+            optimizer=scaled,
             schedule=schedule,
             loss=loss,
             encoder=encoder,

@@ -19,6 +19,7 @@ import tensorflow as tf
 from absl import logging
 
 from simclr_tf.errors import RequestError
+from simclr_tf.training.loss_scale import loss_scale_group, rule_of
 from simclr_tf.training.manifest import is_manifest
 from simclr_tf.training.mishaps import cause
 
@@ -153,7 +154,10 @@ def named_groups(
     """
     groups = {name: {v.path: v for v in model.variables} for name, model in models.items()}
     if optimizer is not None:
-        groups["optimizer"] = {v.path.partition("/")[2]: v for v in optimizer.variables}
+        variables = rule_of(optimizer).variables
+        groups["optimizer"] = {v.path.partition("/")[2]: v for v in variables}
+        if scaling := loss_scale_group(optimizer):
+            groups["loss_scale"] = scaling
     return groups
 
 

@@ -9,8 +9,15 @@ import tensorflow as tf
 
 from simclr_tf.distribute import collectives
 from simclr_tf.models.simclr import SimCLR
+from simclr_tf.training.gradients import take_summed
+from simclr_tf.training.loss_scale import apply_scaled, loss_scale, scale_metrics
 
 METRICS = ("cross_entropy", "top1", "top5")
+
+
+def metric_names(optimizer: keras.optimizers.Optimizer) -> tuple[str, ...]:
+    """The names of a step's numbers, in their order."""
+    return METRICS + scale_metrics(optimizer)
 
 
 def make_classification_step(
@@ -23,12 +30,13 @@ def make_classification_step(
 
     Args:
       simclr: encoder, the layers of the projection head that are kept, and the classifier as probe.
-      optimizer: built for `simclr.trainable_variables`.
+      optimizer: built for `simclr.trainable_variables`; from now on it sums no gradients itself.
 
     Returns:
-      Batch {'images': [B, H, W, 3], 'labels': [B]} -> float32 [3], this step's `METRICS`: means
-      over the global batch, equal on every replica.
+      Batch {'images': [B, H, W, 3], 'labels': [B]} -> float32 [len(metric_names(optimizer))], this
+      step's numbers: means over the global batch, equal on every replica.
     """
+    take_summed(optimizer)
 
     def step(batch: dict[str, tf.Tensor]) -> tf.Tensor:
         labels = batch["labels"]
@@ -36,12 +44,14 @@ def make_classification_step(
         with tf.GradientTape() as tape:
             logits = class_logits(simclr, batch["images"], training=True)
             loss = tf.reduce_sum(cross_entropies(logits, labels)) / rows
+            scaled = loss * loss_scale(optimizer)
         variables = simclr.trainable_variables
-        gradients = tape.gradient(loss, [v.value for v in variables])
-        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        shares = tape.gradient(scaled, [v.value for v in variables])
+        applied = apply_scaled(optimizer, collectives.all_reduce_sum(shares), variables)
         ranks = label_ranks(logits, labels)
         found = [tf.reduce_sum(tf.cast(ranks < k, tf.float32)) / rows for k in (1, 5)]
-        return collectives.all_reduce_sum(tf.stack([loss, *found]))
+        numbers = collectives.all_reduce_sum(tf.stack([loss, *found]))
+        return tf.concat([numbers, [applied[name] for name in scale_metrics(optimizer)]], axis=0)
 
     return step
 

@@ -10,13 +10,15 @@ import tensorflow as tf
 from simclr_tf.distribute import collectives
 from simclr_tf.models.simclr import SimCLR
 from simclr_tf.optim.lars import LARS
+from simclr_tf.training.loss_scale import apply_scaled, loss_scale, rule_of, scale_metrics
 
 TRUST_METRICS = ("trust_ratio_min", "trust_ratio_median", "trust_ratio_max")
 
 
 def gradient_metrics(optimizer: keras.optimizers.Optimizer) -> tuple[str, ...]:
     """The names of what `apply_shares` tells of this optimizer's gradients."""
-    return ("gradient_norm", *(TRUST_METRICS if isinstance(optimizer, LARS) else ()))
+    trust = TRUST_METRICS if isinstance(rule_of(optimizer), LARS) else ()
+    return ("gradient_norm", *trust, *scale_metrics(optimizer))
 
 
 def take_summed(optimizer: keras.optimizers.Optimizer) -> None:
@@ -27,12 +29,13 @@ def take_summed(optimizer: keras.optimizers.Optimizer) -> None:
     Raises:
       RuntimeError: this Keras sums them in another place, so they would be summed twice.
     """
-    if not hasattr(optimizer, "_all_reduce_sum_gradients"):
+    rule = rule_of(optimizer)
+    if not hasattr(rule, "_all_reduce_sum_gradients"):
         raise RuntimeError(
             "Keras' optimizers must sum gradients in _all_reduce_sum_gradients. Received: "
             f"Keras {keras.__version__}, which does not. Install a version that setup.py names."
         )
-    optimizer._all_reduce_sum_gradients = list
+    rule._all_reduce_sum_gradients = list
 
 
 def apply_shares(
@@ -43,22 +46,28 @@ def apply_shares(
     Args:
       simclr: the models.
       optimizer: built for all their trainable variables, and prepared by `take_summed`.
-      shares: of the gradient of each of these variables.
+      shares: of the gradient of each of these variables, times `loss_scale(optimizer)`.
 
     Returns:
       `gradient_metrics(optimizer)`, float32 scalars, equal on all replicas. "gradient_norm": of the
       encoder's and projection head's gradients as one vector, without the probe's, which teach them
-      nothing. "trust_ratio_min", "_median", "_max": over the variables that LARS adapts.
+      nothing. "trust_ratio_min", "_median", "_max": over the variables that LARS adapts. All of
+      these are 0 where float16 overflowed and the update was skipped, see `apply_scaled`.
     """
-    gradients = collectives.all_reduce_sum(list(shares))
+    scaled = collectives.all_reduce_sum(list(shares))
+    gradients = [gradient / loss_scale(optimizer) for gradient in scaled]
     taught = len(simclr.encoder.trainable_variables + simclr.projection_head.trainable_variables)
     numbers = {"gradient_norm": tf.linalg.global_norm(gradients[:taught])}
-    if isinstance(optimizer, LARS):
-        ratios = optimizer.trust_ratios(gradients)
+    rule = rule_of(optimizer)
+    if isinstance(rule, LARS):
+        ratios = rule.trust_ratios(gradients)
         values = (tf.reduce_min(ratios), _median(ratios), tf.reduce_max(ratios))
         numbers |= dict(zip(TRUST_METRICS, values, strict=True))
-    optimizer.apply_gradients(zip(gradients, simclr.trainable_variables, strict=True))
-    return numbers
+    applied = apply_scaled(optimizer, scaled, simclr.trainable_variables)
+    if applied:
+        done = applied["skipped_updates"] == 0
+        numbers = {name: tf.where(done, value, 0.0) for name, value in numbers.items()}
+    return numbers | applied
 
 
 def _median(values: tf.Tensor) -> tf.Tensor:

@@ -35,6 +35,7 @@ def gradients_in_microbatches(
     batch: dict[str, tf.Tensor],
     count: int,
     views: Callable[[dict[str, tf.Tensor]], tf.Tensor] = operator.itemgetter("images"),
+    scale: tf.Tensor | float = 1.0,
 ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
     """What `gradients_at_once` returns, from two passes over the parts of a batch.
 
@@ -46,6 +47,7 @@ def gradients_in_microbatches(
       count: n, which divides B.
       views: some examples' rows of each of the batch's tensors -> their images, view 1 of all and
         then view 2: [2B, H, W, C] of all examples.
+      scale: gradients are those of so many times the loss.
 
     Returns:
       This replica's shares of the step's numbers, and of all trainable variables' gradients.
@@ -67,8 +69,9 @@ def gradients_in_microbatches(
     with tf.GradientTape() as tape:
         tape.watch(projections)
         loss, numbers = contrastive_loss(projections)
+        scaled = loss * scale
     numbers |= representation_numbers(directions, rows * count)
-    slopes = _by_parts(tape.gradient(loss, projections), count)
+    slopes = _by_parts(tape.gradient(scaled, projections), count)
 
     def learn(i, state):
         gradients, probe = state
@@ -80,7 +83,7 @@ def gradients_in_microbatches(
             shares = {name: mean / count for name, mean in means.items()}
             # Its gradient with respect to the projections, which is all that counts, is `slopes`.
             taught = tf.reduce_sum(outputs.projection * tf.gather(slopes, i))
-            taught += shares.get("probe_loss", 0.0)
+            taught += shares.get("probe_loss", 0.0) * scale
         gradients = [
             a + b for a, b in zip(gradients, tape.gradient(taught, variables), strict=True)
         ]

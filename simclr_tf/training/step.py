@@ -11,6 +11,7 @@ import tensorflow as tf
 from simclr_tf.distribute import collectives
 from simclr_tf.models.simclr import SimCLR, forward
 from simclr_tf.training.gradients import apply_shares, gradient_metrics, take_summed
+from simclr_tf.training.loss_scale import loss_scale
 from simclr_tf.training.microbatch import gradients_in_microbatches
 from simclr_tf.training.probe import PROBE_METRICS, probe_numbers
 from simclr_tf.training.representation import (
@@ -66,12 +67,13 @@ def make_train_step(
     take_summed(optimizer)
 
     def train_step(batch: dict[str, tf.Tensor]) -> tf.Tensor:
+        scale = loss_scale(optimizer)
         if num_microbatches == 1:
             made = {"images": views(batch), "labels": batch["labels"]}
-            numbers, gradients = gradients_at_once(simclr, contrastive_loss, made)
+            numbers, gradients = gradients_at_once(simclr, contrastive_loss, made, scale)
         else:
             numbers, gradients = gradients_in_microbatches(
-                simclr, contrastive_loss, batch, num_microbatches, views
+                simclr, contrastive_loss, batch, num_microbatches, views, scale
             )
         applied = apply_shares(simclr, optimizer, gradients)
         numbers["loss"] = numbers["contrastive_loss"] + numbers.get("probe_loss", 0.0)
@@ -86,13 +88,17 @@ def gradients_at_once(
     simclr: SimCLR,
     contrastive_loss: Callable[[tf.Tensor], tuple[tf.Tensor, dict[str, tf.Tensor]]],
     batch: dict[str, tf.Tensor],
+    scale: tf.Tensor | float = 1.0,
 ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
-    """This replica's shares of the step's numbers, and of all trainable variables' gradients."""
+    """This replica's shares of the step's numbers, and of all trainable variables' gradients.
+
+    The gradients, and no number, are those of `scale` times the loss.
+    """
     with tf.GradientTape() as tape:
         outputs = forward(simclr, batch["images"], training=True)
         contrastive, numbers = contrastive_loss(outputs.projection)
         probe = probe_numbers(outputs.probe_logits, batch["labels"])
-        loss = contrastive + probe.get("probe_loss", 0.0)
+        loss = (contrastive + probe.get("probe_loss", 0.0)) * scale
     gradients = tape.gradient(loss, [v.value for v in simclr.trainable_variables])
     h = outputs.representation
     numbers |= representation_numbers(direction_sums(h), h.shape[0])

@@ -78,6 +78,32 @@ def test_bfloat16_is_chosen_where_the_cpu_has_it(monkeypatch, flags, precision):
     assert strategy.fast_precision(tf.distribute.get_strategy()) == precision
 
 
+@pytest.mark.parametrize(
+    ("capabilities", "precision"),
+    [
+        ([(6, 1)], "float32"),
+        ([(7, 0)], "mixed_float16"),
+        ([(7, 5), (7, 5)], "mixed_float16"),
+        ([(8, 0), (7, 5)], "mixed_float16"),
+        ([(8, 0), (6, 1)], "float32"),
+        ([(8, 0)], "mixed_bfloat16"),
+        ([(9, 0), (10, 0)], "mixed_bfloat16"),
+        ([None], "float32"),
+    ],
+)
+def test_the_weakest_gpu_decides_the_precision(monkeypatch, capabilities, precision):
+    details = {n: {"compute_capability": c} if c else {} for n, c in enumerate(capabilities)}
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: list(details))
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", details.get)
+    assert strategy.fast_precision(tf.distribute.get_strategy()) == precision
+
+
+def test_programs_for_tpus_are_in_bfloat16_whatever_the_host_has(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    monkeypatch.setattr(strategy, "_cpu_flags", set)
+    assert strategy.fast_precision(LoweringStrategy(8)) == "mixed_bfloat16"
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_the_plan_says_which_normalization_is_traced(count):
     replicas = create_strategy(cpu_replicas=count, tpu="none")

@@ -9,7 +9,10 @@ from simclr_tf.data.data import Data
 from simclr_tf.errors import RequestError
 from simclr_tf.jobs import Context
 from simclr_tf.jobs.pretrain import pretrain
+from simclr_tf.jobs.pretraining import training_of
 from simclr_tf.models.resnet import resnet
+from simclr_tf.training.checkpoints import named_groups
+from simclr_tf.training.loss_scale import SCALE_METRICS
 
 
 def put_together(pictures, **kwargs):
@@ -37,3 +40,13 @@ def test_ops_of_addons_are_refused_on_the_device(evaluation, monkeypatch):
     rotating = functools.partial(policy.augmentation, policy=(("addons:rotate", 0.5),))
     with pytest.raises(RequestError, match=r"addons:rotate(.|\n)*pretrain.augment_on = 'host'"):
         put_together(evaluation.pictures, augmentation=rotating)
+
+
+def test_float16_is_trained_with_a_scaled_loss(evaluation):
+    run = put_together(evaluation.pictures, precision="mixed_float16")
+    assert run.plan.lines(run.simclr)["compute"].startswith("mixed_float16")
+    assert run.settings["optimizer"] == "LARS"
+    training = training_of(run)
+    assert training.metric_names[-2:] == SCALE_METRICS
+    groups = named_groups(training.networks, training.optimizer)
+    assert float(groups["loss_scale"]["scale"].numpy()) == 2**15

@@ -13,6 +13,7 @@ from simclr_tf.objectives.nt_xent import nt_xent
 from simclr_tf.optim.lars import LARS
 from simclr_tf.training import diagnosis
 from simclr_tf.training.gradients import gradient_metrics
+from simclr_tf.training.loss_scale import SCALE_METRICS
 from simclr_tf.training.probe import PROBE_METRICS
 from simclr_tf.training.step import METRICS
 
@@ -61,7 +62,7 @@ def test_what_is_expected_is_the_loss_of_such_projections(program, temperature):
 
 
 def test_every_number_is_explained():
-    names = {*METRICS, *PROBE_METRICS, *gradient_metrics(LARS(0.1))}
+    names = {*METRICS, *PROBE_METRICS, *gradient_metrics(LARS(0.1)), *SCALE_METRICS}
     cells = " ".join(line.split("|")[1] for line in TEXT.splitlines() if line.startswith("| `"))
     cells = cells.replace("`_", "`trust_ratio_")
     assert names <= set(re.findall(r"`(\w+)`", cells))
