@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from simclr_tf.errors import PreemptedError, RequestError
-from simclr_tf.training.mishaps import steps_checked, writes_checked
+from simclr_tf.training.mishaps import OTHER_HOST, steps_checked, writes_checked
 
 
 def read(dataset):
@@ -46,7 +46,7 @@ def end(content):
 def test_data_that_cannot_be_read_are_the_requests_fault(tmp_path, harm, words):
     with (
         pytest.raises(RequestError, match="as they were when the run began") as error,
-        steps_checked("runs/x", several_hosts=False),
+        steps_checked("runs/x", peer=None),
     ):
         read(records(tmp_path, harm))
     assert words in str(error.value) and "runs/x" in str(error.value)
@@ -56,18 +56,20 @@ def test_data_that_cannot_be_read_are_the_requests_fault(tmp_path, harm, words):
 def test_a_host_that_is_gone_is_no_fault_of_this_one():
     error = tf.errors.UnavailableError(None, None, "Connection reset by peer\nmore")
     with (
-        pytest.raises(PreemptedError, match=r"host of this run is gone \(Connection reset by peer"),
-        steps_checked("runs/x", several_hosts=True),
+        pytest.raises(
+            PreemptedError, match=r"Another host of this run is gone \(Connection reset by peer"
+        ),
+        steps_checked("runs/x", peer=OTHER_HOST),
     ):
         raise error
-    with pytest.raises(tf.errors.UnavailableError), steps_checked("runs/x", several_hosts=False):
+    with pytest.raises(tf.errors.UnavailableError), steps_checked("runs/x", peer=None):
         raise error
 
 
 def test_a_step_that_does_not_fit_says_what_to_do():
     with (
         pytest.raises(RequestError, match="microbatch_size"),
-        steps_checked("runs/x", several_hosts=False),
+        steps_checked("runs/x", peer=None),
     ):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
@@ -93,6 +95,6 @@ def test_a_mistake_of_this_program_keeps_its_traceback():
         raise wrong
     with (
         pytest.raises(tf.errors.InvalidArgumentError),
-        steps_checked("runs/x", several_hosts=True),
+        steps_checked("runs/x", peer=OTHER_HOST),
     ):
         raise wrong
