@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
-import numpy as np
 from absl import logging
 
 from simclr_tf import config
@@ -17,7 +16,8 @@ from simclr_tf.errors import DivergedError, PreemptedError
 from simclr_tf.jobs.training import Numbers, Training
 from simclr_tf.training import figures, host_memory
 from simclr_tf.training.calls import Calls, Tally
-from simclr_tf.training.checkpoints import Checkpoints, Values, named_groups, write_text
+from simclr_tf.training.checkpoints import Checkpoints, named_groups, write_text
+from simclr_tf.training.host_copy import Values, are_finite
 from simclr_tf.training.interrupt import StopRequest, is_chief, make_agreement, peer
 from simclr_tf.training.loop import make_loop
 from simclr_tf.training.mishaps import cause, peers_checked, steps_checked, writes_checked
@@ -240,8 +240,7 @@ class _Trainer:
 
     def _check_weights(self, step: int, values: Values) -> None:
         """A checkpoint whose weights are not finite would be the newest one for ever."""
-        weights = [value for name in self.run.networks for value in values[name].values()]
-        if not all(np.isfinite(value).all() for value in weights):
+        if not all(are_finite(values[name]) for name in self.run.networks):
             self._stop_diverged(step)
 
     def _stop_diverged(self, step: int) -> None:

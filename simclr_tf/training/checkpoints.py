@@ -75,7 +75,7 @@ class Checkpoints:
             self.wait()
 
     def copy(self) -> Values:
-        """What a checkpoint of this moment holds: group -> path -> value, in the host's memory."""
+        """What a checkpoint of this moment holds, in the host's memory."""
         return copy_to_host(self._groups)
 
     def begin(self, step: int, values: Values) -> None:

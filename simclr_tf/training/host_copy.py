@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 Groups = Mapping[str, Mapping[str, keras.Variable]]
-Values = dict[str, dict[str, np.ndarray]]
+Values = dict[str, dict[str, tf.Tensor]]
 
 
 def copy_to_host(groups: Groups) -> Values:
-    """The values at this moment: group -> path -> array; of several replicas' one, read once."""
-    return {name: {path: v.numpy() for path, v in group.items()} for name, group in groups.items()}
+    """The values at this moment: group -> path -> tensor; of several replicas' one, read once.
+
+    A variable that lies in the host's memory already is not copied here, but by TensorFlow when it
+    is next written to: until then both share the bytes.
+    """
+    with _here():
+        return {
+            name: {path: tf.identity(v.value.read_value()) for path, v in group.items()}
+            for name, group in groups.items()
+        }
+
+
+def are_finite(values: Mapping[str, tf.Tensor]) -> bool:
+    """Whether all numbers are finite."""
+    with _here():
+        return all(
+            bool(tf.reduce_all(tf.math.is_finite(value)))
+            for value in values.values()
+            if value.dtype.is_floating
+        )
 
 
 def checkpoint_of(values: Values, groups: Groups) -> tf.train.Checkpoint:
@@ -27,13 +45,20 @@ def checkpoint_of(values: Values, groups: Groups) -> tf.train.Checkpoint:
       groups: the variables that they are of.
     """
 
-    def variable(value: np.ndarray, like: keras.Variable) -> tf.Variable:
+    def variable(value: tf.Tensor, like: keras.Variable) -> tf.Variable:
         return tf.Variable(value, name=like.value.name.partition(":")[0])
 
-    with tf.device("CPU:0"):
+    with _here():
         return tf.train.Checkpoint(
             **{
                 name: {p: variable(v, groups[name][p]) for p, v in group.items()}
                 for name, group in values.items()
             }
         )
+
+
+@contextlib.contextmanager
+def _here() -> Iterator[None]:
+    """This process's own CPU: the coordinator of a TPU slice works on the first worker else."""
+    with tf.device(None), tf.device("CPU:0"):
+        yield

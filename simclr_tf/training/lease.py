@@ -128,9 +128,11 @@ class Lease:
             self._successor = _sentence(found)
 
     def _write(self) -> None:
-        # An object appears as a whole when the file is closed.
-        with tf.io.gfile.GFile(self._path, "w") as file:
+        # By a name of its own, such that two that write at once do not mix, and a reader sees all.
+        partial = f"{self._path}.{self._record['token']}"
+        with tf.io.gfile.GFile(partial, "w") as file:
             file.write(json.dumps(self._record))
+        tf.io.gfile.rename(partial, self._path, overwrite=True)
 
 
 def _read(path: str) -> dict[str, Any] | None:

@@ -7,7 +7,14 @@ import pytest
 import tensorflow as tf
 
 from simclr_tf.errors import PreemptedError, RequestError
-from simclr_tf.training.mishaps import OTHER_HOST, steps_checked, writes_checked
+from simclr_tf.training.mishaps import (
+    OTHER_HOST,
+    OWN_TPU,
+    TPU_WORKER,
+    peers_checked,
+    steps_checked,
+    writes_checked,
+)
 
 
 def read(dataset):
@@ -98,3 +105,30 @@ def test_a_mistake_of_this_program_keeps_its_traceback():
         steps_checked("runs/x", peer=OTHER_HOST),
     ):
         raise wrong
+
+
+@pytest.mark.parametrize("peer", [OTHER_HOST, TPU_WORKER, OWN_TPU])
+@pytest.mark.parametrize(
+    "error",
+    [
+        tf.errors.AbortedError(None, None, "RecvTensor expects a different device incarnation"),
+        tf.errors.CancelledError(None, None, "RPC Request was cancelled"),
+        tf.errors.DeadlineExceededError(None, None, "Deadline Exceeded"),
+        # Said by what was lost and is there again, under classes that else mean other things.
+        tf.errors.FailedPreconditionError(None, None, "The TPU system has not been initialized."),
+        tf.errors.InvalidArgumentError(
+            None, None, "Unable to find the relevant tensor remote_handle: Op ID: 7"
+        ),
+    ],
+)
+def test_what_is_gone_or_has_forgotten_all_ends_the_run_as_preempted(peer, error):
+    with pytest.raises(PreemptedError, match=peer.name), steps_checked("runs/x", peer=peer):
+        raise error
+
+
+def test_an_internal_error_of_this_hosts_tpu_may_be_the_programs_fault():
+    halted = tf.errors.InternalError(None, None, "Core halted unexpectedly")
+    with pytest.raises(tf.errors.InternalError), peers_checked("runs/x", OWN_TPU):
+        raise halted
+    with pytest.raises(PreemptedError), peers_checked("runs/x", TPU_WORKER):
+        raise halted
