@@ -102,7 +102,6 @@ def pretrain(
             global_batch_size=global_batch_size,
             steps_per_loop=steps_per_loop,
             checkpoint_every_steps=checkpoint_every_steps,
-            checkpoint_every_minutes=checkpoint_every_minutes,
             keep_checkpoints=keep_checkpoints,
         )
         check_minutes("pretrain", checkpoint_every_minutes)
