@@ -4,11 +4,13 @@
     python tools/benchmark.py step --gin_file=gin/cifar10_cpu.gin --data_dir=DIR
     python tools/benchmark.py loss --images=4096
     python tools/benchmark.py export --gin_file=gin/quickstart.gin
+    python tools/benchmark.py checkpoint --gin_file=gin/r50_4x.gin
 
-input   images/s of the pipeline that makes views, against the recipe written with plain tf.image
-step    views/s of a training step, against a plain float32 Keras step
-loss    steps/s of NT-Xent and its gradient, against four plain matrix products
-export  seconds to save, restore and export what the recipe trains
+input       images/s of the pipeline that makes views, against the recipe in plain tf.image
+step        views/s of a training step, against a plain float32 Keras step
+loss        steps/s of NT-Xent and its gradient, against four plain matrix products
+export      seconds to save, restore and export what the recipe trains
+checkpoint  seconds that a save keeps the loop waiting, against writing it at once
 
 All take turns, and ratios are medians over the rounds: compare those, and not numbers of two runs.
 """
@@ -25,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["input", "step", "loss", "export"])
+    parser.add_argument("what", choices=["input", "step", "loss", "export", "checkpoint"])
     parser.add_argument("--gin_file", action="append", default=[], help="a recipe")
     parser.add_argument("--gin_bindings", action="append", default=[], help="one binding")
     parser.add_argument("--data_dir", help="as for simclr_tf.run")

@@ -30,6 +30,14 @@ def requests_checked() -> Iterator[None]:
         raise RequestError(str(error).partition("\n  In call to configurable")[0]) from error
 
 
+def check_minutes(job: str, minutes: float | None) -> None:
+    """Raises RequestError unless the time between two checkpoints is positive, or None."""
+    if minutes is not None and not minutes > 0:
+        raise RequestError(
+            f"{job}.checkpoint_every_minutes must be more than 0, or None. Received: {minutes}."
+        )
+
+
 def build_simclr(
     encoder: Callable[..., keras.Model],
     projection_head: Callable[..., keras.Model],

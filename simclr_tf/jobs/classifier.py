@@ -29,9 +29,15 @@ from simclr_tf.evaluation.accuracy import top_k
 from simclr_tf.evaluation.features import Features, FrozenEncoder
 from simclr_tf.export.saved_model import export_networks
 from simclr_tf.jobs import Context
-from simclr_tf.jobs.building import dtype_policy, requests_checked, write_result
+from simclr_tf.jobs.building import (
+    check_minutes,
+    dtype_policy,
+    requests_checked,
+    write_result,
+)
 from simclr_tf.jobs.frozen import check_labels, labelled
-from simclr_tf.jobs.trainer import Training, train
+from simclr_tf.jobs.trainer import train
+from simclr_tf.jobs.training import Training
 from simclr_tf.models.classifier import build_classifier, copy_values, served_networks
 from simclr_tf.models.heads import projection_head
 from simclr_tf.models.resnet import resnet
@@ -98,6 +104,7 @@ def train_classifier(
     seed: int = 0,
     steps_per_loop: int = 100,
     checkpoint_every_steps: int = 1000,
+    checkpoint_every_minutes: float | None = 30.0,
     keep_checkpoints: int = 1,
 ) -> dict:
     """Trains with cross-entropy, evaluates on every test image once, and writes the result.
@@ -122,12 +129,14 @@ def train_classifier(
       seed: of weights, order, augmentation and the labels' share.
       steps_per_loop: steps between two reports.
       checkpoint_every_steps: steps between two checkpoints.
+      checkpoint_every_minutes: as in pretraining.
       keep_checkpoints: how many of the newest checkpoints are kept.
 
     Returns:
       The numbers, which are also in `results/<job>.json`.
     """
     with requests_checked():
+        check_minutes("train_classifier", checkpoint_every_minutes)
         replicas = strategy(tpu=context.tpu)
         check_divides(
             "train_classifier.global_batch_size", global_batch_size, replicas.num_replicas_in_sync
@@ -211,6 +220,7 @@ def train_classifier(
             global_batch_size=global_batch_size,
             steps_per_loop=steps_per_loop,
             checkpoint_every_steps=checkpoint_every_steps,
+            checkpoint_every_minutes=checkpoint_every_minutes,
             keep_checkpoints=keep_checkpoints,
         ),
         lambda: _export(context.model_dir, plan, on_host()),

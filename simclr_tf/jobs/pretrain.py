@@ -24,7 +24,7 @@ from simclr_tf.distribute.strategy import (
 from simclr_tf.distribute.xla import host_compiles
 from simclr_tf.errors import RequestError
 from simclr_tf.jobs import Context
-from simclr_tf.jobs.building import build_simclr, requests_checked
+from simclr_tf.jobs.building import build_simclr, check_minutes, requests_checked
 from simclr_tf.jobs.pretraining import Pretraining, train_and_export
 from simclr_tf.models.heads import projection_head
 from simclr_tf.models.resnet import resnet
@@ -34,6 +34,7 @@ from simclr_tf.optim.schedules import WarmupCosine, learning_rate
 from simclr_tf.training.checkpoints import started_settings
 from simclr_tf.training.loss_scale import with_loss_scale
 from simclr_tf.training.plan import Plan
+from simclr_tf.training.profile import check_profile_steps
 
 
 @gin.configurable(denylist=["context", "then"])
@@ -57,7 +58,9 @@ def pretrain(
     seed: int = 0,
     steps_per_loop: int = 100,
     checkpoint_every_steps: int = 1000,
+    checkpoint_every_minutes: float | None = 30.0,
     keep_checkpoints: int = 3,
+    profile_steps: tuple[int, int] | None = None,
     then: Callable[[Pretraining], Any] = train_and_export,
 ) -> Any:
     """Pretrains an encoder by SimCLR (https://arxiv.org/abs/2002.05709), or goes on with it.
@@ -88,9 +91,15 @@ def pretrain(
         for which a gradient overflows.
       online_probe: whether a linear classifier watches the representation, if there are labels.
       seed: of weights, order and augmentation.
-      steps_per_loop: steps between two reports, all inside one tf.function.
+      steps_per_loop: steps between two reports, taken by calls of one tf.function of about 10 s at
+        most, between which a request to stop is heard.
       checkpoint_every_steps: steps between two checkpoints; one is saved at the end in any case.
+      checkpoint_every_minutes: a report that comes so long after the last checkpoint is followed by
+        one too; None for none. By default 30: what a kill costs is a quarter of an hour on average,
+        and a save, of some seconds, less than a percent of the time.
       keep_checkpoints: how many of the newest checkpoints are kept.
+      profile_steps: (start, stop): the steps from `start` to before `stop`, counted from 0, are
+        profiled for TensorBoard's profile plug-in, each as a call of its own. None for no profile.
       then: what is done with the run that has been put together; preflight lowers it.
 
     Returns:
@@ -103,6 +112,7 @@ def pretrain(
             checkpoint_every_steps=checkpoint_every_steps,
             keep_checkpoints=keep_checkpoints,
         )
+        check_minutes("pretrain", checkpoint_every_minutes)
         replicas = strategy(tpu=context.tpu)
         recipe = data(data_dir=context.data_dir)
         source = recipe.train()
@@ -114,6 +124,7 @@ def pretrain(
         schedule = learning_rate(
             epochs=length, num_examples=source.num_examples, global_batch=global_batch_size
         )
+        check_profile_steps(profile_steps, schedule.total_steps)
         source = recipe.held(source, context.tpu)
         views = augmentation()
         if augment_on == "auto":
@@ -176,7 +187,9 @@ def pretrain(
             settings=settings,
             steps_per_loop=steps_per_loop,
             checkpoint_every_steps=checkpoint_every_steps,
+            checkpoint_every_minutes=checkpoint_every_minutes,
             keep_checkpoints=keep_checkpoints,
+            profile_steps=profile_steps,
         )
     )
 

@@ -14,7 +14,8 @@ from simclr_tf.data.pipeline import ViewsPipeline
 from simclr_tf.export.saved_model import export_networks
 from simclr_tf.jobs import Context
 from simclr_tf.jobs.building import build_for_export
-from simclr_tf.jobs.trainer import Training, train
+from simclr_tf.jobs.trainer import train
+from simclr_tf.jobs.training import Training
 from simclr_tf.models.simclr import SimCLR
 from simclr_tf.objectives.nt_xent import loss_chance
 from simclr_tf.optim.schedules import WarmupCosine
@@ -43,7 +44,9 @@ class Pretraining:
       settings: what must not change when the run goes on.
       steps_per_loop: steps between two reports.
       checkpoint_every_steps: steps between two checkpoints.
+      checkpoint_every_minutes: after which a report is followed by a checkpoint, or None.
       keep_checkpoints: how many of the newest checkpoints are kept.
+      profile_steps: (start, stop) of the steps to profile, or None.
     """
 
     context: Context
@@ -59,7 +62,9 @@ class Pretraining:
     settings: dict
     steps_per_loop: int
     checkpoint_every_steps: int
+    checkpoint_every_minutes: float | None
     keep_checkpoints: int
+    profile_steps: tuple[int, int] | None
 
     def train_step(self) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
         """The replica function."""
@@ -126,7 +131,9 @@ def training_of(run: Pretraining) -> Training:
         global_batch_size=run.plan.global_batch_size,
         steps_per_loop=run.steps_per_loop,
         checkpoint_every_steps=run.checkpoint_every_steps,
+        checkpoint_every_minutes=run.checkpoint_every_minutes,
         keep_checkpoints=run.keep_checkpoints,
+        profile_steps=run.profile_steps,
         known_faults=structural_findings(run.simclr.groups(), run.plan.num_replicas),
         diagnosis=diagnosis.look,
     )

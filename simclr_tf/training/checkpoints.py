@@ -3,15 +3,16 @@
 A checkpoint is a folder `step_00000100/` with TensorFlow's files and, written last, a manifest. It
 lists every variable (group, path, shape, dtype) and the settings that fix the course of the run. A
 folder without a manifest is what an interrupted save left behind, and counts for nothing.
+
+What is saved is copied to the host's memory first. A thread writes the copy while steps go on.
 """
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -19,21 +20,16 @@ import tensorflow as tf
 from absl import logging
 
 from simclr_tf.errors import RequestError
+from simclr_tf.training.background import Background
+from simclr_tf.training.host_copy import Groups, Values, checkpoint_of, copy_to_host
 from simclr_tf.training.loss_scale import loss_scale_group, rule_of
 from simclr_tf.training.manifest import is_manifest
-from simclr_tf.training.mishaps import cause
+from simclr_tf.training.mishaps import UNREACHABLE, cause
+from simclr_tf.training.recipe_changes import is_harmless, recipe_changes
 
 _FOLDER = re.compile(r"step_(\d{8})/?$")
-# Parameters of recipes that a run may change when it goes on: they decide how often it is looked
-# at, where data lie, and how sums are grouped, but not what is learnt.
-_HARMLESS = re.compile(
-    r"\.(steps_per_loop|checkpoint_every_steps|keep_checkpoints|augment_on|precision)$"
-    r"|^(data\.(source|cache|eval_split)|strategy\.cpu_replicas|nt_xent\.block_size|resnet\.remat)$"
-    r"|^(run|quickstart)\."
-)
 # What reading a checkpoint fails with whose files are not those of its manifest.
 DAMAGED = (tf.errors.OpError, ValueError, KeyError, TypeError, AssertionError)
-Groups = Mapping[str, Mapping[str, keras.Variable]]
 Description = dict[str, dict[str, list[Any]]]
 
 
@@ -48,6 +44,8 @@ class Checkpoints:
         change, which are then printed.
       keep: how many of the newest are kept.
       is_chief: whether this process writes; the others take part in reading only.
+      still_ours: called before a save touches the folder, and before it counts; raises where the
+        folder belongs to another run by then.
     """
 
     def __init__(
@@ -59,6 +57,7 @@ class Checkpoints:
         recipe: Mapping[str, str] | None = None,
         keep: int = 3,
         is_chief: bool = True,
+        still_ours: Callable[[], None] = lambda: None,
     ):
         self._model_dir = model_dir
         self._folder = os.path.join(model_dir, "checkpoints")
@@ -67,15 +66,42 @@ class Checkpoints:
         self._recipe = dict(recipe or {})
         self._keep = keep
         self._is_chief = is_chief
+        self._still_ours = still_ours
+        self._writing = Background()
 
     def save(self, step: int) -> None:
-        """Writes the checkpoint of `step`, then lets go of the oldest."""
-        if not self._is_chief:
-            return
+        """Writes the checkpoint of `step`, then removes the oldest; returns when all is done."""
+        if self._is_chief:
+            self.begin(step, self.copy())
+            self.wait()
+
+    def copy(self) -> Values:
+        """What a checkpoint of this moment holds, in the host's memory."""
+        return copy_to_host(self._groups)
+
+    def begin(self, step: int, values: Values) -> None:
+        """Begins to write `values` as the checkpoint of `step`, and returns meanwhile.
+
+        Waits for the write before it, and raises what that has failed with, as do `check` and
+        `wait`.
+        """
+        if self._is_chief:
+            self._writing.start(lambda: self._write(step, values))
+
+    def check(self) -> None:
+        """Raises what the last write has failed with, if it has ended."""
+        self._writing.check()
+
+    def wait(self) -> None:
+        """Waits for the last write to end, and raises what it has failed with."""
+        self._writing.wait()
+
+    def _write(self, step: int, values: Values) -> None:
+        self._still_ours()
         folder = _step_folder(self._folder, step)
         _discard(folder)
         tf.io.gfile.makedirs(folder)
-        _trackable(self._groups).write(os.path.join(folder, "variables"))
+        checkpoint_of(values, self._groups).write(os.path.join(folder, "variables"))
         files = {f: tf.io.gfile.stat(os.path.join(folder, f)).length for f in _files(folder)}
         manifest = {
             "step": step,
@@ -84,6 +110,7 @@ class Checkpoints:
             "variables": describe_groups(self._groups),
             "files": files,
         }
+        self._still_ours()
         write_text(os.path.join(folder, "manifest.json"), json.dumps(manifest, indent=1))
         # Newer ones are of before a restart, which found them damaged.
         kept = [s for s in complete_steps(self._model_dir) if s <= step][-self._keep :]
@@ -97,6 +124,8 @@ class Checkpoints:
         Raises:
           RequestError: there are files but no readable checkpoint, or it belongs to another
             architecture or another course of training.
+          tf.errors.OpError: what holds the files, or the variables, cannot be reached, which says
+            nothing of the checkpoint.
         """
         for step in reversed(complete_steps(self._model_dir)):
             manifest = read_manifest(self._model_dir, step)
@@ -104,6 +133,8 @@ class Checkpoints:
             try:
                 restore_groups(self._model_dir, step, self._groups)
                 return step
+            except UNREACHABLE:
+                raise
             except DAMAGED as error:
                 logging.error(
                     "checkpoint of step %d is damaged and passed over: %s", step, cause(error)
@@ -120,8 +151,8 @@ class Checkpoints:
             if saved.get(name) != value
         ]
         harmless = []
-        for name, words in _recipe_changes(manifest.get("recipe", self._recipe), self._recipe):
-            (harmless if _HARMLESS.search(name) else changed).append(f"  {name}: {words}")
+        for name, words in recipe_changes(manifest.get("recipe", self._recipe), self._recipe):
+            (harmless if is_harmless(name) else changed).append(f"  {name}: {words}")
         if changed:
             raise RequestError(
                 f"The run in {self._model_dir} was started with other settings, so going on would "
@@ -277,30 +308,6 @@ def _is_intact(folder: str) -> bool:
     except (ValueError, TypeError, RecursionError, tf.errors.OpError):
         return False
     return sizes == files
-
-
-def _recipe_changes(saved: Mapping[str, str], now: Mapping[str, str]) -> Sequence[tuple[str, str]]:
-    """The parameters that differ, with both values in words."""
-    return [
-        (name, f"{saved.get(name, 'not set')} in the checkpoint, {now.get(name, 'not set')} now")
-        for name in sorted({*saved, *now})
-        if _value(saved.get(name)) != _value(now.get(name))
-    ]
-
-
-def _value(text: str | None) -> Any:
-    """The value that gin's text stands for, such that 10 is 10.0 and a list the tuple of its items.
-
-    References to functions are compared as they are written.
-    """
-
-    def plain(value: Any) -> Any:
-        return tuple(map(plain, value)) if isinstance(value, (list, tuple)) else value
-
-    try:
-        return plain(ast.literal_eval(text or "None"))
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return text
 
 
 def _trackable(groups: Groups) -> tf.train.Checkpoint:

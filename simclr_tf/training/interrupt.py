@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from simclr_tf.distribute import collectives
+from simclr_tf.training.mishaps import OTHER_HOST, OWN_TPU, TPU_WORKER, Peer
+
+
+class Agreed(NamedTuple):
+    """What the hosts of a run do next.
+
+    Attributes:
+      stop: whether any was asked to stop.
+      save: whether any finds that it is time for a checkpoint.
+      steps: of the next call of the inner loop, the mean of their proposals.
+    """
+
+    stop: bool
+    save: bool
+    steps: int
 
 
 class StopRequest:
@@ -34,18 +51,28 @@ class StopRequest:
         self.requested = True
 
 
-def make_agreement(strategy: tf.distribute.Strategy):
-    """Builds `any_host(flag)`: whether any host says so; also a barrier for all hosts."""
+def make_agreement(strategy: tf.distribute.Strategy) -> Callable[[bool, bool, int], Agreed]:
+    """Builds `agree(stop, save, steps)`, from what this host wishes to what all do; also a barrier.
+
+    All hosts get the same answer, on which alone they may decide how many steps they take together:
+    sums of whole numbers below 2^24 are exact in float32, in whatever order they are added.
+    """
     if not spans_hosts(strategy):
-        return lambda flag: flag
+        return Agreed
+    own_replicas = len(strategy.extended.worker_devices)
+    hosts = strategy.num_replicas_in_sync // own_replicas
 
     @tf.function
-    def count(flag: tf.Tensor) -> tf.Tensor:
+    def total(wishes: tf.Tensor) -> tf.Tensor:
         # The sum gives the vote a place on the replica's device, which the reduction asks for.
-        votes = strategy.run(lambda: collectives.all_reduce_sum(flag + 0.0))
+        votes = strategy.run(lambda: collectives.all_reduce_sum(wishes + 0.0))
         return strategy.experimental_local_results(votes)[0]
 
-    return lambda flag: bool(count(tf.constant(float(flag))) > 0)
+    def agree(stop: bool, save: bool, steps: int) -> Agreed:
+        sums = total(tf.constant([stop, save, steps], tf.float32)).numpy() / own_replicas
+        return Agreed(bool(sums[0]), bool(sums[1]), int(sums[2]) // hosts)
+
+    return agree
 
 
 def spans_hosts(strategy: tf.distribute.Strategy) -> bool:
@@ -54,6 +81,16 @@ def spans_hosts(strategy: tf.distribute.Strategy) -> bool:
     if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return sum(map(len, resolver.cluster_spec().as_dict().values())) > 1
     return False
+
+
+def peer(strategy: tf.distribute.Strategy) -> Peer | None:
+    """What may be lost while this process stays; None if there is nothing but it.
+
+    The workers of a TPU slice run no program of their own: one process, this one, drives them.
+    """
+    if isinstance(strategy, tf.distribute.TPUStrategy):
+        return TPU_WORKER if strategy.extended.num_hosts > 1 else OWN_TPU
+    return OTHER_HOST if spans_hosts(strategy) else None
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:

@@ -4,20 +4,49 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from simclr_tf.data.read_errors import is_read_error
 from simclr_tf.errors import PreemptedError, RequestError, cause
 
-# What the collectives of the hosts that are left fail with, depending on where they are.
-_LOST_HOST = (
+# What fails when something that this process does not hold itself cannot be reached.
+UNREACHABLE = (
     tf.errors.AbortedError,
     tf.errors.CancelledError,
     tf.errors.DeadlineExceededError,
-    tf.errors.InternalError,
     tf.errors.UnavailableError,
 )
+# What a server or a TPU says that was lost and is there again, under any class of error: it knows
+# nothing of what this process had put there. From TensorFlow's own judgement of lost workers
+# (cluster_coordinator.py), from its eager service, and from reports about TPUs
+# (https://github.com/tensorflow/tensorflow/issues/43707).
+_FORGOTTEN = (
+    "Unable to find a context_id",
+    "Unable to find the relevant tensor remote_handle",
+    "Primary device is not remote",
+    "The TPU system has not been initialized",
+)
+
+
+class Peer(NamedTuple):
+    """What takes part in a run and may be lost while this process stays.
+
+    Attributes:
+      name: in words.
+      errors: what fails here once it is gone.
+    """
+
+    name: str
+    errors: tuple[type[tf.errors.OpError], ...]
+
+
+# The collectives and calls of what is left fail in one way or another, depending on where they are.
+OTHER_HOST = Peer("Another host of this run", (*UNREACHABLE, tf.errors.InternalError))
+TPU_WORKER = Peer("A worker of the TPU slice", OTHER_HOST.errors)
+# An internal error of a TPU in this host ("Core halted unexpectedly") may be the program's fault.
+OWN_TPU = Peer("The TPU", UNREACHABLE)
 # What writing fails with: no room, no permission, a disk that has become read-only or is gone.
 _WRITES = (
     OSError,
@@ -32,22 +61,42 @@ _WRITES = (
 
 
 @contextlib.contextmanager
-def steps_checked(model_dir: str, *, several_hosts: bool) -> Iterator[None]:
-    """Says what has happened where steps end for want of data, of memory or of another host.
+def peers_checked(model_dir: str, peer: Peer | None) -> Iterator[None]:
+    """Says so where something that takes part in the run, and is none of this process, is gone.
+
+    Args:
+      model_dir: the run's folder.
+      peer: what may be gone; None if there is no such thing, and nothing is caught.
 
     Raises:
-      RequestError: the data cannot be read any longer, or a step does not fit into memory.
-      PreemptedError: another host is gone; what was saved stands.
+      PreemptedError: it is gone; what was saved stands.
     """
     try:
         yield
-    except _LOST_HOST as error:
-        if not several_hosts:
+    except tf.errors.OpError as error:
+        if peer is None or not _tells_of_loss(error, peer):
             raise
         raise PreemptedError(
-            f"Another host of this run is gone ({cause(error)}). Start the same command on "
-            f"every host: all go on from the last checkpoint in {model_dir}."
+            f"{peer.name} is gone ({cause(error)}). Start the same command wherever it ran, once "
+            f"all that takes part is there again: it goes on from the last save in {model_dir}."
         ) from error
+
+
+def _tells_of_loss(error: tf.errors.OpError, peer: Peer) -> bool:
+    return isinstance(error, peer.errors) or any(words in error.message for words in _FORGOTTEN)
+
+
+@contextlib.contextmanager
+def steps_checked(model_dir: str, *, peer: Peer | None) -> Iterator[None]:
+    """Says what has happened where steps end for want of data, of memory or of a peer.
+
+    Raises:
+      RequestError: the data cannot be read any longer, or a step does not fit into memory.
+      PreemptedError: the peer is gone, see `peers_checked`.
+    """
+    try:
+        with peers_checked(model_dir, peer):
+            yield
     except tf.errors.ResourceExhaustedError as error:
         raise RequestError(
             f"A step must fit into the device's memory. Received: {cause(error)}. Set "

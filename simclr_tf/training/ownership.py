@@ -1,7 +1,7 @@
 """One run at a time trains in a model_dir.
 
 The lock is the kernel's: it ends with the process, however that ends, so that a run that was killed
-leaves none behind. Where paths are URLs (`gs://`) there is no such lock, and none is taken.
+leaves none behind. Where paths are URLs (`gs://`) there is no such lock, but a lease.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+import tensorflow as tf
 from absl import logging
 
 from simclr_tf.errors import RequestError
+from simclr_tf.training.lease import Lease
 from simclr_tf.training.mishaps import writes_checked
 
 try:
@@ -23,29 +25,60 @@ except ImportError:  # Windows
 
 
 @contextlib.contextmanager
-def exclusive(model_dir: str) -> Iterator[None]:
+def exclusive(model_dir: str) -> Iterator[Callable[[], None]]:
     """Meanwhile no other process may train in `model_dir`.
 
     A folder in which something else lies, which a run refuses, is left as it is.
 
+    Yields:
+      A function that raises RequestError if the folder has become another's meanwhile, which a
+      lock rules out and a lease does not.
+
     Raises:
       RequestError: another process does, or the folder cannot be written.
     """
-    folder = os.path.join(model_dir, "checkpoints")
-    if fcntl is None or "://" in model_dir:
-        yield
-        return
+    leased = "://" in model_dir
     with writes_checked(model_dir):
-        foreign = os.path.isdir(model_dir) and os.listdir(model_dir) and not os.path.isdir(folder)
-        if not foreign:
-            os.makedirs(folder, exist_ok=True)
-            lock = os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CREAT, 0o666)
-    if foreign:
-        yield
+        foreign = _is_foreign(model_dir)
+    if foreign or (fcntl is None and not leased):
+        yield _nothing
         return
+    with _lease(model_dir) if leased else _lock(model_dir) as still_ours:
+        yield still_ours
+
+
+def _is_foreign(model_dir: str) -> bool:
+    """Whether something lies there that is not a run's."""
+    gfile = tf.io.gfile
+    if not gfile.isdir(model_dir) or gfile.isdir(os.path.join(model_dir, "checkpoints")):
+        return False
+    return bool(gfile.listdir(model_dir))
+
+
+def _nothing() -> None:
+    pass
+
+
+@contextlib.contextmanager
+def _lease(model_dir: str) -> Iterator[Callable[[], None]]:
+    lease = Lease(model_dir)
+    with writes_checked(model_dir):
+        lease.take()
+    try:
+        yield lease.check
+    finally:
+        lease.give_back()
+
+
+@contextlib.contextmanager
+def _lock(model_dir: str) -> Iterator[Callable[[], None]]:
+    folder = os.path.join(model_dir, "checkpoints")
+    with writes_checked(model_dir):
+        os.makedirs(folder, exist_ok=True)
+        lock = os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CREAT, 0o666)
     try:
         _take(lock, model_dir)
-        yield
+        yield _nothing
     finally:
         os.close(lock)
 

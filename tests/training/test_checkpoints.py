@@ -3,13 +3,16 @@
 import json
 import os
 import pathlib
+import threading
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from simclr_tf.errors import RequestError
 from simclr_tf.training.checkpoints import Checkpoints, complete_steps, named_groups
+from simclr_tf.training.host_copy import checkpoint_of, copy_to_host
 
 
 def model(width=3, value=0.0):
@@ -155,3 +158,137 @@ def test_optimizers_keep_their_names_however_many_were_built():
         return set(named_groups({"encoder": built}, optimizer)["optimizer"])
 
     assert names() == names()
+
+
+@pytest.fixture
+def held_write(monkeypatch):
+    """Lets TensorFlow write only once the event `go` is set; `begun` says that it wants to."""
+    go, begun, real = threading.Event(), threading.Event(), tf.train.Checkpoint.write
+
+    def write(self, path):
+        begun.set()
+        assert go.wait(60)
+        return real(self, path)
+
+    monkeypatch.setattr(tf.train.Checkpoint, "write", write)
+    return go, begun
+
+
+def trained():
+    """A model and an optimizer on two replicas, and a step that changes all but the rate."""
+    strategy = tf.distribute.MirroredStrategy(
+        ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()
+    )
+    with strategy.scope():
+        built = model(value=1.0)
+        optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+        optimizer.build(built.trainable_variables)
+
+    @tf.function
+    def step():
+        def replica():
+            gradients = [tf.ones(v.shape) for v in built.trainable_variables]
+            optimizer.apply_gradients(zip(gradients, built.trainable_variables, strict=True))
+
+        strategy.run(replica)
+
+    return named_groups({"encoder": built}, optimizer), step
+
+
+def values(groups):
+    return {f"{g}/{p}": v.numpy() for g, group in groups.items() for p, v in group.items()}
+
+
+def test_steps_that_go_on_while_it_is_written_do_not_touch_a_checkpoint(tmp_path, held_write):
+    go, begun = held_write
+    groups, step = trained()
+    saver = Checkpoints(str(tmp_path), groups, {})
+    step()
+    expected = values(groups)
+    saver.begin(1, saver.copy())
+    assert begun.wait(60)
+    step()
+    step()
+    assert not complete_steps(str(tmp_path)), "the manifest came before the variables"
+    now = values(groups)
+    kept = [name for name, value in expected.items() if (now[name] == value).all()]
+    assert kept == ["optimizer/learning_rate"]
+    go.set()
+    saver.wait()
+    assert Checkpoints(str(tmp_path), groups, {}).restore() == 1
+    for name, value in values(groups).items():
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+
+
+def test_a_copy_is_written_to_the_files_of_the_variables_themselves(tmp_path):
+    groups, step = trained()
+    step()
+    variables = {name: {p: v.value for p, v in group.items()} for name, group in groups.items()}
+    tf.train.Checkpoint(**variables).write(str(tmp_path / "themselves" / "variables"))
+    checkpoint_of(copy_to_host(groups), groups).write(str(tmp_path / "copy" / "variables"))
+    files = sorted(os.listdir(tmp_path / "themselves"))
+    assert files == sorted(os.listdir(tmp_path / "copy")) and len(files) == 2
+    for name in files:
+        assert (tmp_path / "copy" / name).read_bytes() == (
+            tmp_path / "themselves" / name
+        ).read_bytes()
+
+
+def test_old_ones_go_only_once_the_new_one_counts(tmp_path, held_write):
+    go, begun = held_write
+    go.set()
+    saved(tmp_path, 1, 2)
+    go.clear()
+    begun.clear()
+    saver = checkpoints(tmp_path, model(), keep=1, steps=9)
+    saver.begin(3, saver.copy())
+    assert begun.wait(60)
+    assert complete_steps(str(tmp_path)) == [1, 2]
+    go.set()
+    saver.wait()
+    assert complete_steps(str(tmp_path)) == [3]
+
+
+def test_a_write_that_fails_is_raised_by_the_next_look_and_leaves_no_manifest(
+    tmp_path, monkeypatch
+):
+    def write(self, path):
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    saver = checkpoints(tmp_path, model())
+    with monkeypatch.context() as patched:
+        patched.setattr(tf.train.Checkpoint, "write", write)
+        saver.begin(1, saver.copy())
+        with pytest.raises(tf.errors.ResourceExhaustedError, match="No space left"):
+            saver.wait()
+    assert not complete_steps(str(tmp_path))
+    saver.save(1)
+    assert complete_steps(str(tmp_path)) == [1]
+
+
+def test_a_folder_that_is_no_longer_ours_gets_no_manifest(tmp_path):
+    looks = iter([None, RequestError("another run trains here")])
+
+    def still_ours():
+        found = next(looks)
+        if found:
+            raise found
+
+    saver = Checkpoints(
+        str(tmp_path), named_groups({"encoder": model()}), {}, still_ours=still_ours
+    )
+    with pytest.raises(RequestError, match="another run"):
+        saver.save(1)
+    assert not complete_steps(str(tmp_path))
+
+
+def test_a_store_that_cannot_be_reached_is_no_damage(tmp_path, monkeypatch):
+    """To go on from an older checkpoint would throw good steps away."""
+    saved(tmp_path, 1, 2)
+
+    def read(self, path):
+        raise tf.errors.UnavailableError(None, None, "Socket closed")
+
+    monkeypatch.setattr(tf.train.Checkpoint, "read", read)
+    with pytest.raises(tf.errors.UnavailableError):
+        checkpoints(tmp_path, model(), steps=9).restore()

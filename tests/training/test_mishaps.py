@@ -7,7 +7,14 @@ import pytest
 import tensorflow as tf
 
 from simclr_tf.errors import PreemptedError, RequestError
-from simclr_tf.training.mishaps import steps_checked, writes_checked
+from simclr_tf.training.mishaps import (
+    OTHER_HOST,
+    OWN_TPU,
+    TPU_WORKER,
+    peers_checked,
+    steps_checked,
+    writes_checked,
+)
 
 
 def read(dataset):
@@ -46,7 +53,7 @@ def end(content):
 def test_data_that_cannot_be_read_are_the_requests_fault(tmp_path, harm, words):
     with (
         pytest.raises(RequestError, match="as they were when the run began") as error,
-        steps_checked("runs/x", several_hosts=False),
+        steps_checked("runs/x", peer=None),
     ):
         read(records(tmp_path, harm))
     assert words in str(error.value) and "runs/x" in str(error.value)
@@ -56,18 +63,20 @@ def test_data_that_cannot_be_read_are_the_requests_fault(tmp_path, harm, words):
 def test_a_host_that_is_gone_is_no_fault_of_this_one():
     error = tf.errors.UnavailableError(None, None, "Connection reset by peer\nmore")
     with (
-        pytest.raises(PreemptedError, match=r"host of this run is gone \(Connection reset by peer"),
-        steps_checked("runs/x", several_hosts=True),
+        pytest.raises(
+            PreemptedError, match=r"Another host of this run is gone \(Connection reset by peer"
+        ),
+        steps_checked("runs/x", peer=OTHER_HOST),
     ):
         raise error
-    with pytest.raises(tf.errors.UnavailableError), steps_checked("runs/x", several_hosts=False):
+    with pytest.raises(tf.errors.UnavailableError), steps_checked("runs/x", peer=None):
         raise error
 
 
 def test_a_step_that_does_not_fit_says_what_to_do():
     with (
         pytest.raises(RequestError, match="microbatch_size"),
-        steps_checked("runs/x", several_hosts=False),
+        steps_checked("runs/x", peer=None),
     ):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
@@ -93,6 +102,33 @@ def test_a_mistake_of_this_program_keeps_its_traceback():
         raise wrong
     with (
         pytest.raises(tf.errors.InvalidArgumentError),
-        steps_checked("runs/x", several_hosts=True),
+        steps_checked("runs/x", peer=OTHER_HOST),
     ):
         raise wrong
+
+
+@pytest.mark.parametrize("peer", [OTHER_HOST, TPU_WORKER, OWN_TPU])
+@pytest.mark.parametrize(
+    "error",
+    [
+        tf.errors.AbortedError(None, None, "RecvTensor expects a different device incarnation"),
+        tf.errors.CancelledError(None, None, "RPC Request was cancelled"),
+        tf.errors.DeadlineExceededError(None, None, "Deadline Exceeded"),
+        # Said by what was lost and is there again, under classes that else mean other things.
+        tf.errors.FailedPreconditionError(None, None, "The TPU system has not been initialized."),
+        tf.errors.InvalidArgumentError(
+            None, None, "Unable to find the relevant tensor remote_handle: Op ID: 7"
+        ),
+    ],
+)
+def test_what_is_gone_or_has_forgotten_all_ends_the_run_as_preempted(peer, error):
+    with pytest.raises(PreemptedError, match=peer.name), steps_checked("runs/x", peer=peer):
+        raise error
+
+
+def test_an_internal_error_of_this_hosts_tpu_may_be_the_programs_fault():
+    halted = tf.errors.InternalError(None, None, "Core halted unexpectedly")
+    with pytest.raises(tf.errors.InternalError), peers_checked("runs/x", OWN_TPU):
+        raise halted
+    with pytest.raises(PreemptedError), peers_checked("runs/x", TPU_WORKER):
+        raise halted

@@ -1,0 +1,84 @@
+"""A profile of some steps, which TensorBoard's profile plug-in opens."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+from simclr_tf.errors import RequestError
+from simclr_tf.training.mishaps import writes_checked
+
+
+def check_profile_steps(steps: tuple[int, int] | None, total_steps: int) -> None:
+    """Raises RequestError unless the steps are some of the run's, or None."""
+    if steps is None:
+        return
+    whole = isinstance(steps, (tuple, list)) and len(steps) == 2 and all(map(_is_whole, steps))
+    if not whole or not 0 <= steps[0] < steps[1] <= total_steps:
+        raise RequestError(
+            "pretrain.profile_steps must be None or two whole numbers (start, stop) with 0 <= "
+            f"start < stop <= {total_steps}, the number of steps. Received: {steps!r}."
+        )
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+class Profile:
+    """While open, profiles the steps from `start` to before `stop`, whichever of them are taken.
+
+    Each of these steps is a call of its own, so that the profile tells them apart. It holds what
+    this host and its devices did.
+
+    Args:
+      model_dir: the run's folder; the profile goes below its `tensorboard`.
+      steps: (start, stop), or None for no profile.
+      is_chief: whether this process profiles; the others split their calls alike.
+    """
+
+    def __init__(self, model_dir: str, steps: tuple[int, int] | None, *, is_chief: bool):
+        self._model_dir = model_dir
+        self._start, self._stop = steps or (0, 0)
+        self._is_chief = is_chief
+        self._running = False
+
+    def __enter__(self) -> Profile:
+        return self
+
+    def __exit__(self, kind, *_) -> None:
+        if kind is None or not self._running:
+            self._end()
+        else:  # the error says more than that no profile could be written
+            with contextlib.suppress(RequestError):
+                self._end()
+
+    def most(self, step: int, steps: int) -> int:
+        """How many of the `steps` after `step` may be taken by one call."""
+        if step < self._start:
+            return min(steps, self._start - step)
+        return 1 if step < self._stop else steps
+
+    @contextlib.contextmanager
+    def around(self, step: int) -> Iterator[None]:
+        """Around the call that begins with `step`."""
+        if not self._is_chief or not self._start <= step < self._stop:
+            yield
+            return
+        if not self._running:
+            with writes_checked(self._model_dir):
+                tf.profiler.experimental.start(os.path.join(self._model_dir, "tensorboard"))
+            self._running = True
+        with tf.profiler.experimental.Trace("train", step_num=step, _r=1):
+            yield
+        if step + 1 == self._stop:
+            self._end()
+
+    def _end(self) -> None:
+        if self._running:
+            self._running = False
+            with writes_checked(self._model_dir):
+                tf.profiler.experimental.stop()

@@ -1,0 +1,148 @@
+"""A TPU slice on loopback whose worker dies: the real TPUStrategy over cores that do not exist.
+
+    python lost_worker.py serve PORT
+    python lost_worker.py WHAT FOLDER PORT PORT
+
+`serve` is a TensorFlow server as a worker's. WHAT is the coordinator, which prints `ready` and goes
+on until a worker is gone; then it exits as the program would. It is one of
+
+steps    the outer loop of training, whose steps take a batch from the servers and learn nothing
+reading  reads a variable of the second worker, as a checkpoint's copy does
+restore  restores it
+"""
+
+import collections
+import os
+import sys
+
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+os.environ["TPU_LOAD_LIBRARY"] = "0"  # tensorflow-tpu would look for a TPU
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import config_pb2, tensorflow_server_pb2
+from tensorflow.python.tpu import tpu_system_metadata
+from tensorflow.python.training import server_lib
+
+from simclr_tf.errors import RunError
+from simclr_tf.jobs import trainer
+from simclr_tf.jobs.training import Training
+from simclr_tf.optim.schedules import WarmupCosine
+from simclr_tf.training.interrupt import peer
+from simclr_tf.training.loop import LoopResult
+from simclr_tf.training.mishaps import steps_checked
+
+Device = collections.namedtuple("Device", "name device_type")
+Source = collections.namedtuple("Source", "num_examples")
+HOSTS = ("/job:worker/replica:0/task:0", "/job:worker/replica:0/task:1")
+
+
+class Resolver(tf.distribute.cluster_resolver.TPUClusterResolver):
+    """Says that each of the workers has one core."""
+
+    def get_tpu_system_metadata(self):
+        return tpu_system_metadata.TPUSystemMetadata(
+            num_cores=2,
+            num_hosts=2,
+            num_of_cores_per_host=1,
+            topology=None,
+            devices=[Device(f"{h}/device:{k}:0", k) for h in HOSTS for k in ("CPU", "TPU")],
+        )
+
+
+class Pipeline:
+    """Batches without end."""
+
+    source = Source(num_examples=1000)
+    bad_images = type("None", (), {"check": lambda _: None, "__len__": lambda _: 0})()
+
+    def dataset(self, host, start_step):
+        return tf.data.Dataset.counter().map(lambda i: {"index": i[None]})
+
+
+def serve(port: str) -> None:
+    server = tensorflow_server_pb2.ServerDef(protocol="grpc", job_name="tpu_worker", task_index=0)
+    server.cluster.job.add(name="tpu_worker").tasks[0] = f"127.0.0.1:{port}"
+    server_lib.Server(server, config=config_pb2.ConfigProto()).join()
+
+
+def fetching(strategy, train_step, names):
+    """Stands for the inner loop: takes a batch a step, inside the servers."""
+
+    @tf.function
+    def fetch(batches, steps):
+        for _ in tf.range(steps):
+            next(batches)
+
+    def run_steps(batches, steps):
+        fetch(batches, tf.constant(steps))
+        return LoopResult({"loss": 1.0}, None, 0.0)
+
+    return run_steps
+
+
+def connect(ports: tuple[str, ...]) -> tf.distribute.Strategy:
+    resolver = Resolver(tpu=",".join(f"grpc://127.0.0.1:{port}" for port in ports))
+    tf.config.experimental_connect_to_cluster(resolver)
+    return tf.distribute.TPUStrategy(resolver)
+
+
+def steps(strategy: tf.distribute.Strategy, folder: str) -> None:
+    # The cores are not there to be fed, so that batches stay on the CPUs.
+    options = tf.distribute.InputOptions(experimental_fetch_to_device=False)
+    distribute = strategy.distribute_datasets_from_function
+    strategy.distribute_datasets_from_function = lambda f: distribute(f, options)
+    trainer.make_loop = fetching
+    trainer.figures.first_views = lambda pipeline: None
+    network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    optimizer = keras.optimizers.SGD()
+    optimizer.build(network.trainable_variables)
+    run = Training(
+        model_dir=os.path.join(folder, "run"),
+        strategy=strategy,
+        job="none",
+        plan={"job": "none"},
+        pipeline=Pipeline(),
+        networks={"network": network},
+        optimizer=optimizer,
+        schedule=WarmupCosine(0.1, 0, 10**7),
+        train_step=lambda batch: None,
+        metric_names=("loss",),
+        chance=1.0,
+        words=lambda numbers: "ready",
+        settings={},
+        global_batch_size=2,
+        steps_per_loop=100,
+        checkpoint_every_steps=10**6,
+        checkpoint_every_minutes=None,
+        keep_checkpoints=1,
+    )
+    trainer.train(run, export=lambda: "")
+
+
+def again_and_again(strategy: tf.distribute.Strategy, folder: str, what: str) -> None:
+    with tf.device(HOSTS[1] + "/device:CPU:0"):
+        variable = tf.Variable(np.ones(3, np.float32))
+    checkpoint = tf.train.Checkpoint(variable=variable)
+    prefix = checkpoint.write(os.path.join(folder, "variable"))
+    work = {"reading": variable.numpy, "restore": lambda: checkpoint.read(prefix)}[what]
+    print("ready", flush=True)
+    with steps_checked(folder, peer=peer(strategy)):
+        while True:
+            work()
+
+
+def coordinate(what: str, folder: str, *ports: str) -> None:
+    strategy = connect(ports)
+    try:
+        if what == "steps":
+            steps(strategy, folder)
+        again_and_again(strategy, folder, what)
+    except RunError as error:
+        print(f"error: {error}", flush=True)
+        os._exit(error.exit_code)  # TensorFlow would wait for the worker in vain
+
+
+if __name__ == "__main__":
+    serve(sys.argv[2]) if sys.argv[1] == "serve" else coordinate(*sys.argv[1:])

@@ -1,0 +1,124 @@
+"""If this breaks, a run that is stopped, saved or profiled amid a report learns something else."""
+
+import functools
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from simclr_tf.data.data import Data
+from simclr_tf.errors import PreemptedError, RequestError
+from simclr_tf.jobs import Context
+from simclr_tf.jobs.pretrain import pretrain
+from simclr_tf.jobs.pretraining import training_of
+from simclr_tf.jobs.trainer import train
+from simclr_tf.models.heads import projection_head
+from simclr_tf.models.resnet import resnet
+from simclr_tf.training import calls
+from simclr_tf.training.checkpoints import complete_steps
+from simclr_tf.training.stall import StallWarning
+
+pytestmark = pytest.mark.slow
+TOTAL = 12
+
+
+@pytest.fixture
+def run(evaluation):
+    """Pretrains for 12 steps on 30 pictures, with a report every 4."""
+
+    def run(folder, **kwargs):
+        return pretrain(
+            Context(model_dir=str(folder), data_dir=str(evaluation.pictures), tpu="none"),
+            data=functools.partial(Data, "folder:", 16, "train", "test", 64),
+            encoder=functools.partial(resnet, depth=18, width_multiplier=0.125),
+            projection_head=functools.partial(projection_head, output_dim=8),
+            global_batch_size=5,
+            epochs=1.9,
+            precision="float32",
+            steps_per_loop=4,
+            then=lambda pretraining: train(training_of(pretraining), export=lambda: "") or "",
+            **kwargs,
+        )
+
+    return run
+
+
+@pytest.fixture
+def after_call(monkeypatch):
+    """Has something done after the nth call of the inner loop."""
+
+    def after(number, work):
+        count, real = iter(range(1, 1000)), StallWarning.moved
+
+        def moved(self):
+            real(self)
+            if next(count) == number:
+                work()
+
+        monkeypatch.setattr(StallWarning, "moved", moved)
+
+    return after
+
+
+def weights(folder, step):
+    reader = tf.train.load_checkpoint(f"{folder}/checkpoints/step_{step:08d}/variables")
+    names = [name for name in reader.get_variable_to_shape_map() if ".ATTRIBUTES" in name]
+    return {name: reader.get_tensor(name) for name in names}
+
+
+def reports(folder):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return {line["step"]: line["loss"] for line in map(json.loads, lines)}
+
+
+def test_a_run_stopped_amid_a_report_goes_on_bit_for_bit(run, after_call, tmp_path, monkeypatch):
+    run(tmp_path / "whole", checkpoint_every_minutes=None)
+    monkeypatch.setattr(calls, "CALL_SECONDS", 0.0)  # each call takes one step
+    after_call(6, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    # Every report is followed by a checkpoint.
+    often = {"checkpoint_every_minutes": 1e-9, "profile_steps": (5, 7)}
+    with pytest.raises(PreemptedError, match="at step 6 of 12, which is saved"):
+        run(tmp_path / "stopped", **often)
+    assert complete_steps(str(tmp_path / "stopped")) == [0, 4, 6]
+    run(tmp_path / "stopped", **often)
+    assert complete_steps(str(tmp_path / "stopped")) == [6, 8, TOTAL]
+    expected = weights(tmp_path / "whole", TOTAL)
+    found = weights(tmp_path / "stopped", TOTAL)
+    assert found.keys() == expected.keys() and len(found) > 100
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+    whole, stopped = reports(tmp_path / "whole"), reports(tmp_path / "stopped")
+    assert list(whole) == [4, 8, 12] and list(stopped) == [4, 6, 8, 12]
+    np.testing.assert_allclose((stopped[6] + stopped[8]) / 2, whole[8], rtol=1e-6)
+    np.testing.assert_allclose([stopped[4], stopped[12]], [whole[4], whole[12]], rtol=1e-6)
+    profiles = (tmp_path / "stopped" / "tensorboard" / "plugins" / "profile").glob("*/*.xplane.pb")
+    assert len(list(profiles)) == 2, "one of step 5, and one of step 6 after the restart"
+
+
+def test_a_write_that_fails_ends_the_run_at_the_next_call(run, after_call, tmp_path, monkeypatch):
+    real = tf.train.Checkpoint.write
+
+    def write(self, path):
+        if "step_00000004" in path:
+            raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+        return real(self, path)
+
+    monkeypatch.setattr(tf.train.Checkpoint, "write", write)
+    with pytest.raises(RequestError, match=r"have room\. Received: No space left on device"):
+        run(tmp_path, checkpoint_every_steps=4)
+    assert complete_steps(str(tmp_path)) == [0]
+    assert TOTAL not in reports(tmp_path)
+
+
+@pytest.mark.parametrize("minutes", [0, -1.0])
+def test_a_time_between_checkpoints_is_positive(run, tmp_path, minutes):
+    with pytest.raises(RequestError, match="checkpoint_every_minutes must be more than 0"):
+        run(tmp_path, checkpoint_every_minutes=minutes)
+
+
+def test_steps_to_profile_are_the_runs(run, tmp_path):
+    with pytest.raises(RequestError, match=r"profile_steps must be .* <= 12"):
+        run(tmp_path, profile_steps=(10, 13))
