@@ -163,23 +163,37 @@ def not_for_tpu(graph: tf.Graph) -> list[str]:
     Returns:
       One line for each: the op's name, type and fault.
     """
-    problems = []
-    for function in [graph, *_functions_in(graph)]:
-        for op in function.get_operations():
-            if op.type == "Placeholder" and not op.outputs[0].consumers():
-                continue  # a loop's condition takes, of unknown shape, all that its body does
-            if op.type in _HOST_OPS:
-                problems.append(f"{op.name} ({op.type}) runs on the host.")
-            for tensor in op.outputs:
-                if tensor.dtype in _HOST_TYPES:
-                    problems.append(f"{op.name} ({op.type}) gives {tensor.dtype.name}.")
-                elif tensor.dtype != tf.resource and not tensor.shape.is_fully_defined():
-                    problems.append(f"{op.name} ({op.type}) has the shape {tensor.shape}.")
-    return problems
+    return [
+        f"{op.name} ({op.type}) {fault}."
+        for part in (graph, *functions_in(graph).values())
+        for op in part.get_operations()
+        for fault in faults(op)
+    ]
 
 
-def _functions_in(graph: tf.Graph) -> list[tf.Graph]:
-    return [f.graph for f in getattr(graph, "_functions", {}).values() if hasattr(f, "graph")]
+def faults(op: tf.Operation) -> list[str]:
+    """Why a TPU cannot run an op, or runs it by the host's help; an ordinary op has no fault."""
+    if op.type == "Placeholder" and not op.outputs[0].consumers():
+        return []  # a loop's condition takes, of unknown shape, all that its body does
+    found = ["runs on the host"] if op.type in _HOST_OPS else []
+    for tensor in op.outputs:
+        if tensor.dtype in _HOST_TYPES:
+            found.append(f"gives {tensor.dtype.name}")
+        elif tensor.dtype != tf.resource and not tensor.shape.is_fully_defined():
+            found.append(f"has the shape {tensor.shape}")
+    return found
+
+
+def functions_in(graph: tf.Graph) -> dict[str, tf.Graph]:
+    """The functions that a graph's ops may call, and those that these may call, by their names."""
+    found: dict[str, tf.Graph] = {}
+    graphs = [graph]
+    for outer in graphs:  # which grows
+        for name, function in getattr(outer, "_functions", {}).items():
+            if hasattr(function, "graph") and name not in found:
+                found[name] = function.graph
+                graphs.append(function.graph)
+    return found
 
 
 def _updated_arguments(text: str) -> list[int]:
