@@ -180,16 +180,16 @@ class ViewsPipeline:
         size = loading.block_size(host.per_replica)
         start = start_step * host.per_host
         blocks = records.epochs(
-            source, self.seed, self.shuffle_buffer, host, start, size, before=_SUBSTITUTES
+            source, self.seed, self.shuffle_buffer, host, start, size, after=_SUBSTITUTES
         )
         unknown = tf.constant(-1, tf.int64)  # the label, until the record is parsed
 
         def opened(block: dict[str, tf.Tensor]) -> _Block:
             def other(n: tf.Tensor, attempt: tf.Tensor):
-                row = n + _SUBSTITUTES - attempt
+                row = n + attempt
                 return block["record"][row], unknown, block["index"][row]
 
-            epoch, record, asked = (block[k][_SUBSTITUTES:] for k in ("epoch", "record", "index"))
+            epoch, record, asked = (block[k][:size] for k in ("epoch", "record", "index"))
             return _Block(epoch, record, tf.fill([size], unknown), asked, other)
 
         return self._batches(blocks, opened, host)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -11,7 +12,10 @@ from simclr_tf.data.source import RECORDS_PER_FILE, RecordFile, RecordSource
 from simclr_tf.distribute.strategy import HostSlice
 from simclr_tf.errors import RequestError
 
-_READERS = 16
+# Records come from so many files in turn, and are read from as many at a time.
+_OPEN_FILES = 16
+# Of places, a batch: 128 KiB.
+_PLACES = 2**14
 _SECOND_SEED = 1
 
 
@@ -22,64 +26,122 @@ def epochs(
     host: HostSlice,
     start: int,
     block: int,
-    before: int,
+    after: int,
 ) -> tf.data.Dataset:
     """A host's records of epoch 0, 1, 2, ..., each in its own order, from its `start`-th on.
 
     Files are dealt out over hosts; with fewer files than hosts, records are.
 
     Returns:
-      An endless dataset of {'record': string [P + K], 'index': int64 [P + K], 'epoch': int64
-      [P + K]}: K = `block` records, and the P = `before` that came before them, which may take the
-      places of records that do not decode.
+      An endless dataset of {'record': string [K + A], 'index': int64 [K + A], 'epoch': int64
+      [K + A]}: K = `block` records, and the A = `after` that follow them, which may take the places
+      of records that do not decode. (Those before would have to be read when a run goes on.)
     """
-    # From some blocks earlier, whose records take the places of bad ones after `start`.
-    earlier = min(start // block, -(-before // block))
-    start -= earlier * block
-    numbered = list(enumerate(source.files))
-    by_file = len(numbered) >= host.num_hosts
-    mine = numbered[host.index :: host.num_hosts] if by_file else numbered
-    total = sum(file.count for _, file in mine)
-    if not by_file:
-        total = len(range(host.index, total, host.num_hosts))
-    if not total:
-        raise RequestError(
-            f"Every host needs records. Received: none for host {host.index} of {host.num_hosts} "
-            f"from {source.name}. Repack the data into more files."
+    host_epochs = HostEpochs.of(source, seed, shuffle_buffer, host)
+    first, done = divmod(start, host_epochs.total)
+    stream = tf.data.Dataset.range(first + (done > 0), tf.int64.max).flat_map(host_epochs.whole)
+    if done:
+        one = tf.data.Dataset.range(first, first + 1)
+        stream = one.flat_map(lambda epoch: host_epochs.rest(epoch, done)).concatenate(stream)
+    return _blocks(stream, block, after)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HostEpochs:
+    """The epochs of a host, which is dealt whole files or, with fewer files than hosts, records.
+
+    Attributes:
+      files: those that it reads, with their numbers.
+      read: i -> the records of the i-th of `files`.
+      counts: how many these are, int64 [F].
+      total: how many records an epoch has.
+      seed: the run's seed.
+      shuffle_buffer: records held to shuffle.
+      share: the host, if it takes every num_hosts-th record; None if it takes all.
+    """
+
+    files: Sequence[tuple[int, RecordFile]]
+    read: Callable[[tf.Tensor], tf.data.Dataset]
+    counts: tf.Tensor
+    total: int
+    seed: int
+    shuffle_buffer: int
+    share: HostSlice | None
+
+    @classmethod
+    def of(
+        cls, source: RecordSource, seed: int, shuffle_buffer: int, host: HostSlice
+    ) -> HostEpochs:
+        """Those of `host`.
+
+        Raises:
+          RequestError: it has no records.
+        """
+        numbered = list(enumerate(source.files))
+        by_file = len(numbered) >= host.num_hosts
+        mine = numbered[host.index :: host.num_hosts] if by_file else numbered
+        total = sum(file.count for _, file in mine)
+        if not by_file:
+            total = len(range(host.index, total, host.num_hosts))
+        if not total:
+            raise RequestError(
+                f"Every host needs records. Received: none for host {host.index} of "
+                f"{host.num_hosts} from {source.name}. Repack the data into more files."
+            )
+        return cls(
+            files=mine,
+            read=_reader(source, mine),
+            counts=tf.constant([file.count for _, file in mine], tf.int64),
+            total=total,
+            seed=seed,
+            shuffle_buffer=shuffle_buffer,
+            share=None if by_file else host,
         )
 
-    read = _reader(source, mine)
-    counts = tf.constant([file.count for _, file in mine], tf.int64)
+    def whole(self, epoch: tf.Tensor) -> tf.data.Dataset:
+        """The records of an epoch."""
 
-    def read_whole(i: tf.Tensor) -> tf.data.Dataset:
-        # A file that has become shorter would move all positions after it, without a word.
-        return read(i).apply(tf.data.experimental.assert_cardinality(counts[i]))
+        def read_all(i: tf.Tensor) -> tf.data.Dataset:
+            return _exactly(self.read(i), self.counts[i])
 
-    def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+        return _of_epoch(epoch, self._shuffled(epoch, read_all, _OPEN_FILES))
+
+    def rest(self, epoch: tf.Tensor, done: tf.Tensor | int) -> tf.data.Dataset:
+        """The same without the first `done`; no file is read further than the others need it.
+
+        The order depends on the number of records in each file alone. So it is found without
+        reading, and what was given out before is replaced by empty records, which are skipped.
+        """
+        places = self._shuffled(epoch, lambda i: _places(i, self.counts[i]), None).skip(done)
+        needed = _needed(places, len(self.files))
+
+        def read_needed(i: tf.Tensor) -> tf.data.Dataset:
+            empty = {"record": tf.constant(""), "index": tf.constant(-1, tf.int64)}
+            others = tf.data.Dataset.from_tensors(empty).repeat(self.counts[i] - needed[i])
+            return _exactly(self.read(i).take(needed[i]), needed[i]).concatenate(others)
+
+        return _of_epoch(epoch, self._shuffled(epoch, read_needed, _OPEN_FILES).skip(done))
+
+    def _shuffled(
+        self, epoch: tf.Tensor, read: Callable[[tf.Tensor], tf.data.Dataset], readers: int | None
+    ) -> tf.data.Dataset:
+        """What `read` gives of each file, in the epoch's order."""
         # The second seed of `shuffle` below: else it is the program's global one, which the order
         # would depend on, and which TensorFlow 2.21 cannot combine with a tensor if it is 0.
-        tf.compat.v1.set_random_seed(seed or _SECOND_SEED)
+        tf.compat.v1.set_random_seed(self.seed or _SECOND_SEED)
+        seed = tf.cast(self.seed, tf.int64)
         order = tf.random.experimental.stateless_shuffle(
-            tf.range(len(mine)), tf.stack([tf.cast(seed, tf.int64), epoch])
+            tf.range(len(self.files)), tf.stack([seed, epoch])
         )
-        files = tf.data.Dataset.from_tensor_slices(order)
-        records = files.interleave(
-            read_whole,
-            cycle_length=_READERS,
-            num_parallel_calls=_READERS,
-            deterministic=True,
+        records = tf.data.Dataset.from_tensor_slices(order).interleave(
+            read,
+            cycle_length=_OPEN_FILES,
+            num_parallel_calls=readers,
+            deterministic=True if readers else None,
         )
-        if not by_file:
-            records = records.shard(host.num_hosts, host.index)
-        records = records.shuffle(shuffle_buffer, seed=tf.cast(seed, tf.int64) * 2**20 + epoch).map(
-            lambda record: record | {"epoch": epoch}
-        )
-        done = tf.constant(start % total, tf.int64)
-        return records.skip(tf.where(epoch == start // total, done, 0))
-
-    stream = tf.data.Dataset.range(start // total, tf.int64.max).flat_map(one_epoch)
-    blocks = _with_predecessors(stream.batch(block, drop_remainder=True), before)
-    return blocks.skip(earlier)
+        if self.share:
+            records = records.shard(self.share.num_hosts, self.share.index)
+        return records.shuffle(self.shuffle_buffer, seed=seed * 2**20 + epoch)
 
 
 def in_order(source: RecordSource) -> tf.data.Dataset:
@@ -104,18 +166,37 @@ def _reader(source: RecordSource, files: Sequence[tuple[int, RecordFile]]):
     return read
 
 
-def _with_predecessors(blocks: tf.data.Dataset, count: int) -> tf.data.Dataset:
-    """Puts before each block the last `count` rows of those before; before the first, its own."""
-    empty = {n: tf.zeros([count], spec.dtype) for n, spec in blocks.element_spec.items()}
+def _of_epoch(epoch: tf.Tensor, records: tf.data.Dataset) -> tf.data.Dataset:
+    return records.map(lambda record: record | {"epoch": epoch})
 
-    def step(state, block):
-        before, first = state
-        size = block["index"].shape[0]
-        own = tf.range(-count, 0) % size
-        rows = {
-            k: tf.concat([tf.where(first, tf.gather(v, own), before[k]), v], axis=0)
-            for k, v in block.items()
-        }
-        return ({k: v[-count:] for k, v in rows.items()}, False), rows
 
-    return blocks.scan((empty, True), step)
+def _exactly(records: tf.data.Dataset, count: tf.Tensor) -> tf.data.Dataset:
+    """A file that has become shorter would move all positions after it, without a word."""
+    return records.apply(tf.data.experimental.assert_cardinality(count))
+
+
+def _places(i: tf.Tensor, count: tf.Tensor) -> tf.data.Dataset:
+    """In place of the records of file i: which they are, i * 2^20 + 0, 1, 2, ..."""
+    first = tf.cast(i, tf.int64) * RECORDS_PER_FILE
+    return tf.data.Dataset.range(first, first + count)
+
+
+def _needed(places: tf.data.Dataset, num_files: int) -> tf.Tensor:
+    """How many records of each file, int64 [num_files], must be read to reach all `places`."""
+
+    def add(needed: tf.Tensor, some: tf.Tensor) -> tf.Tensor:
+        file, record = some // RECORDS_PER_FILE, some % RECORDS_PER_FILE
+        return tf.tensor_scatter_nd_max(needed, file[:, None], record + 1)
+
+    return places.batch(_PLACES).reduce(tf.zeros([num_files], tf.int64), add)
+
+
+def _blocks(records: tf.data.Dataset, size: int, after: int) -> tf.data.Dataset:
+    """Blocks of `size` records that follow one another, each with the `after` that come next."""
+    windows = records.window(size + after, shift=size, drop_remainder=True)
+
+    def joined(window: dict[str, tf.data.Dataset]) -> tf.data.Dataset:
+        parts = {k: v.batch(size + after, drop_remainder=True) for k, v in window.items()}
+        return tf.data.Dataset.zip(parts)
+
+    return windows.flat_map(joined)

@@ -123,8 +123,7 @@ def create_strategy(cpu_replicas: int = 1, *, tpu: str) -> tf.distribute.Strateg
         return tpu_strategy(name)
     if cpu_replicas == 1:
         check_gpus_are_seen()
-    cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
-    if sum(len(cluster.get(kind, [])) for kind in ("chief", "worker")) > 1:
+    if num_workers() > 1:
         return tf.distribute.MultiWorkerMirroredStrategy()
     gpus = tf.config.list_logical_devices("GPU") if cpu_replicas == 1 else []
     if len(gpus) > 1:
@@ -132,6 +131,18 @@ def create_strategy(cpu_replicas: int = 1, *, tpu: str) -> tf.distribute.Strateg
     if cpu_replicas > 1:
         return simulated_replicas(cpu_replicas)
     return tf.distribute.get_strategy()
+
+
+def num_workers() -> int:
+    """Processes that train together, by TF_CONFIG; 0 without it."""
+    cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
+    return sum(len(cluster.get(kind, [])) for kind in ("chief", "worker"))
+
+
+def of_this_process(strategy: tf.distribute.Strategy) -> tf.distribute.Strategy:
+    """The strategy, or one device in place of replicas that lie in several processes."""
+    several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+    return tf.distribute.get_strategy() if several else strategy
 
 
 def describe(strategy: tf.distribute.Strategy) -> str:

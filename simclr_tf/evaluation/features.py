@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -45,7 +46,8 @@ class Transform:
 
     Attributes:
       name: tells kept features apart, so it must change with what `function` does.
-      function: (images float32 [b, S, S, 3] in [0, 1], index int64 [b]) -> images.
+      function: (images float32 [b, S, S, 3] in [0, 1], index int64 [b]) -> images. It runs on
+        the host, whatever the encoder runs on.
     """
 
     name: str
@@ -58,11 +60,15 @@ class FrozenEncoder:
     The networks run in inference mode: batch normalization uses its moving averages. All variables
     are compared before and after, so numbers of an encoder that moved cannot come about.
 
+    Each replica of the strategy takes its part of every batch, in whole float32 precision, which
+    GPUs and TPUs leave out otherwise. All batches have one static shape, as TPUs need it.
+
     Args:
       encoder: images -> dict with "final_avg_pool" [N, D].
       projection_head: h -> dict "projection_0" ... "projection_n", if its layers are asked for.
       classifier: the head's last layer (without a head, h) -> logits, which are the layer "logits".
       image_size: side in pixels at which images are taken.
+      strategy: in whose scope the networks were built, of one process; None is one device.
       cache_dir: where features are kept; None keeps none.
     """
 
@@ -73,10 +79,12 @@ class FrozenEncoder:
         classifier: keras.Model | None = None,
         *,
         image_size: int,
+        strategy: tf.distribute.Strategy | None = None,
         cache_dir: str | None = None,
     ):
         self._networks = [n for n in (encoder, projection_head, classifier) if n is not None]
         self._image_size = image_size
+        self._strategy = strategy or tf.distribute.get_strategy()
         self._cache_dir = cache_dir
         last = encoder.output["final_avg_pool"]
         self._outputs = {REPRESENTATION: last}
@@ -88,7 +96,7 @@ class FrozenEncoder:
             self._outputs["logits"] = classifier(last)
         self._inputs = encoder.inputs
         # Traced once, whatever values the variables take later.
-        self._functions: dict[tuple[tuple[str, ...], Transform | None], Callable] = {}
+        self._functions: dict[tuple[str, ...], Callable] = {}
 
     def fingerprint(self) -> str:
         """SHA-256 of all variables."""
@@ -113,7 +121,7 @@ class FrozenEncoder:
           source: the split.
           layers: "representation" (h), "projection" (z) or "projection_k".
           transform: applied to the plain images.
-          batch_size: images at a time.
+          batch_size: images at a time over all replicas; rounded up to a multiple of these.
 
         Returns:
           Layer -> features.
@@ -145,13 +153,18 @@ class FrozenEncoder:
         self, source: Source, layers: Sequence[str], transform: Transform | None, batch_size: int
     ) -> dict[str, Features]:
         size = self._image_size
-        embed = self._function(tuple(layers), transform)
+        replicas = self._strategy.num_replicas_in_sync
+        batch = -(-min(batch_size, source.num_examples) // replicas) * replicas
+        embed = self._function(tuple(layers))
+        shown = _on_host(transform, size) if transform else None
         bad_images = BadImages(source)
         parts: list[Mapping[str, np.ndarray]] = []
         title = f"features of {source.name}" + (f", {transform.name}" if transform else "")
-        with tqdm(total=source.num_examples, unit=" images", desc=title, mininterval=1) as bar:
-            for images, labels, index in plain_images(source, size, batch_size, bad_images):
-                values = {k: v.numpy() for k, v in embed(images, index).items()}
+        progress = tqdm(total=source.num_examples, unit=" images", desc=title, mininterval=1)
+        with progress as bar, _whole_precision():
+            for images, labels, index in plain_images(source, size, batch, bad_images):
+                images = shown(images, index).numpy() if shown else images
+                values = self._over_replicas(embed, images, batch)
                 parts.append(values | {"labels": labels, "index": index})
                 bar.update(len(labels))
         bad_images.check()
@@ -167,22 +180,38 @@ class FrozenEncoder:
             for layer in layers
         }
 
-    def _function(self, layers: tuple[str, ...], transform: Transform | None) -> Callable:
-        """(images float32 [b, S, S, 3], index int64 [b]) -> layer -> values [b, D]."""
-        if (layers, transform) in self._functions:
-            return self._functions[layers, transform]
-        model = keras.Model(self._inputs, {layer: self._outputs[layer] for layer in layers})
-        size = self._image_size
+    def _over_replicas(
+        self, embed: Callable, images: np.ndarray, batch: int
+    ) -> dict[str, np.ndarray]:
+        """What `embed` makes of images [b, S, S, 3], padded to `batch`: layer -> [b, D]."""
+        padding = np.zeros([batch - len(images), *images.shape[1:]], images.dtype)
+        shares = np.split(np.concatenate([images, padding]), self._strategy.num_replicas_in_sync)
 
-        @tf.function(
-            input_signature=[tf.TensorSpec([None, size, size, 3]), tf.TensorSpec([None], tf.int64)]
-        )
-        def embed(images: tf.Tensor, index: tf.Tensor) -> dict[str, tf.Tensor]:
-            if transform:
-                images = transform.function(images, index)
+        def share(context: tf.distribute.experimental.ValueContext) -> tf.Tensor:
+            with tf.device("/CPU:0"):  # or all would pass through the first GPU
+                return tf.constant(shares[context.replica_id_in_sync_group])
+
+        values = embed(self._strategy.experimental_distribute_values_from_function(share))
+        local = self._strategy.experimental_local_results
+        return {
+            layer: np.concatenate([part.numpy() for part in local(parts)])[: len(images)]
+            for layer, parts in values.items()
+        }
+
+    def _function(self, layers: tuple[str, ...]) -> Callable:
+        """Each replica's images float32 [b, S, S, 3] -> layer -> each replica's values [b, D]."""
+        if layers in self._functions:
+            return self._functions[layers]
+        model = keras.Model(self._inputs, {layer: self._outputs[layer] for layer in layers})
+
+        def of_replica(images: tf.Tensor) -> dict[str, tf.Tensor]:
             return model(images, training=False)
 
-        return self._functions.setdefault((layers, transform), embed)
+        @tf.function(autograph=False)
+        def embed(images: tf.Tensor) -> dict[str, tf.Tensor]:
+            return self._strategy.run(of_replica, args=(images,))
+
+        return self._functions.setdefault(layers, embed)
 
     def _folder(
         self, source: Source, layer: str, transform: Transform | None, fingerprint: str
@@ -194,6 +223,28 @@ class FrozenEncoder:
         return os.path.join(
             self._cache_dir, f"{name}-{layer}-{re.sub('[^a-z0-9]+', '-', seen)}-{digest}"
         )
+
+
+def _on_host(transform: Transform, size: int) -> Callable:
+    @tf.function(
+        input_signature=[tf.TensorSpec([None, size, size, 3]), tf.TensorSpec([None], tf.int64)]
+    )
+    def shown(images: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+        with tf.device("/CPU:0"):
+            return transform.function(images, index)
+
+    return shown
+
+
+@contextlib.contextmanager
+def _whole_precision() -> Iterator[None]:
+    """Matrix products of float32 meanwhile have its 24 bits: not 11 on GPUs, nor 8 on TPUs."""
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
 def _load(folder: str | None) -> Features | None:

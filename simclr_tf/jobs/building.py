@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 import simclr_tf
+from simclr_tf.distribute.strategy import num_workers
 from simclr_tf.errors import RequestError
 from simclr_tf.jobs import Context
 from simclr_tf.models.heads import linear_probe
@@ -89,11 +90,21 @@ def dtype_policy(name: str) -> Iterator[None]:
 
 
 def refuse_tpu(context: Context) -> None:
-    """Raises RequestError if the command line asks this job, which uses one device, for a TPU."""
+    """Raises RequestError if the command line asks this job, which uses no device, for a TPU."""
     if context.tpu not in ("auto", "none"):
         raise RequestError(
-            "This job runs on one device, and no TPU. Received: "
+            "This job runs on the host, and on no TPU. Received: "
             f"--tpu={context.tpu}. Leave --tpu out for this job."
+        )
+
+
+def refuse_workers() -> None:
+    """Raises RequestError if TF_CONFIG makes this process one of several, which it would await."""
+    workers = num_workers()
+    if workers > 1:
+        raise RequestError(
+            "Evaluations run in one process, on all of its devices. Received: TF_CONFIG with "
+            f"{workers} workers. Unset it, and run this job on one host."
         )
 
 

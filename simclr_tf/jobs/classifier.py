@@ -23,6 +23,7 @@ from simclr_tf.distribute.strategy import (
     check_divides,
     create_strategy,
     fast_precision,
+    of_this_process,
 )
 from simclr_tf.errors import RequestError
 from simclr_tf.evaluation.accuracy import top_k
@@ -227,7 +228,11 @@ def train_classifier(
     )
     if folder is None:
         return {}
-    logits = _logits(on_host(), test, recipe.image_size)
+    devices = of_this_process(replicas)
+    with devices.scope():
+        networks = build()  # in float32, whatever trained
+    copy_values(simclr, networks)
+    logits = _logits(networks, test, recipe.image_size, devices)
     numbers = {f"top{k}": top_k(logits.values, logits.labels, k) for k in (1, 5)}
     print(
         f"{asked.job}: top-1 {numbers['top1']:.2%}, top-5 {numbers['top5']:.2%} of "
@@ -263,9 +268,11 @@ def _export(model_dir: str, plan: Plan, simclr: SimCLR) -> str:
     return folder
 
 
-def _logits(simclr: SimCLR, source: Source, image_size: int) -> Features:
+def _logits(
+    simclr: SimCLR, source: Source, image_size: int, devices: tf.distribute.Strategy
+) -> Features:
     """What the classifier says of every image, each once."""
-    networks = FrozenEncoder(*simclr.groups().values(), image_size=image_size)
+    networks = FrozenEncoder(*simclr.groups().values(), image_size=image_size, strategy=devices)
     logits = networks.features(source, ("logits",))["logits"]
     check_labels(logits)
     return logits

@@ -10,13 +10,15 @@ from typing import Any
 import gin
 import keras
 import numpy as np
+import tensorflow as tf
 
 from simclr_tf.data.data import Data, data
 from simclr_tf.data.source import Source
+from simclr_tf.distribute.strategy import create_strategy
 from simclr_tf.errors import RequestError
 from simclr_tf.evaluation.features import REPRESENTATION, Features, FrozenEncoder
 from simclr_tf.jobs import Context
-from simclr_tf.jobs.building import refuse_tpu, requests_checked
+from simclr_tf.jobs.building import refuse_workers, requests_checked
 from simclr_tf.jobs.pretrained import Weights, pretrained
 from simclr_tf.models.heads import projection_head
 from simclr_tf.models.resnet import resnet
@@ -34,6 +36,7 @@ class Frozen:
       layer: whose features are evaluated.
       weights: what the networks were filled with.
       seed: of the initial weights, for what is not filled.
+      strategy: over whose devices the images are dealt out.
       at_hand: the features that `splits` gives, if they are in memory.
     """
 
@@ -43,6 +46,7 @@ class Frozen:
     layer: str
     weights: Weights
     seed: int
+    strategy: tf.distribute.Strategy
     at_hand: tuple[Features, Features] | None = None
 
     def train(self) -> Features:
@@ -103,6 +107,7 @@ def frozen_encoder(
     projection_head: Callable[..., keras.Model] = projection_head,
     pretrained: Callable[..., Weights] = pretrained,
     layer: str = REPRESENTATION,
+    strategy: Callable[..., tf.distribute.Strategy] = create_strategy,
     seed: int = 0,
     keep_features: bool = True,
     context: Context,
@@ -115,23 +120,28 @@ def frozen_encoder(
       projection_head: builds the head, as in pretraining, if `layer` lies in it.
       pretrained: where the weights come from.
       layer: "representation" (h), "projection" (z), or "projection_k", the head's k-th layer.
+      strategy: picks the tf.distribute strategy, whose devices compute the features.
       seed: of the initial weights, which 'untrained' networks keep.
       keep_features: whether features are kept in the model_dir, for the next job that wants them.
       context: what the command line says.
     """
-    refuse_tpu(context)
     with requests_checked():
+        refuse_workers()
+        devices = strategy(tpu=context.tpu)
         recipe = data(data_dir=context.data_dir)
         weights = pretrained(model_dir=context.model_dir)
         keras.utils.set_random_seed(seed)
-        networks = {"encoder": encoder(image_size=recipe.image_size)}
-        if layer != REPRESENTATION:
-            dim = representation_dim(networks["encoder"])
-            networks["projection_head"] = projection_head(input_dim=dim)
-        weights.restore(networks)
+        with devices.scope():
+            networks = {"encoder": encoder(image_size=recipe.image_size)}
+            if layer != REPRESENTATION:
+                dim = representation_dim(networks["encoder"])
+                networks["projection_head"] = projection_head(input_dim=dim)
+            weights.restore(networks)
     cache = os.path.join(context.model_dir, "features") if keep_features else None
-    frozen = FrozenEncoder(**networks, image_size=recipe.image_size, cache_dir=cache)
-    return Frozen(frozen, networks, recipe, layer, weights, seed)
+    frozen = FrozenEncoder(
+        **networks, image_size=recipe.image_size, strategy=devices, cache_dir=cache
+    )
+    return Frozen(frozen, networks, recipe, layer, weights, seed, devices)
 
 
 def check_classes(train: Features, other: Features) -> None:

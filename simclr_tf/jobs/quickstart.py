@@ -11,7 +11,7 @@ import gin
 from simclr_tf.evaluation.baselines import colour_histograms
 from simclr_tf.evaluation.linear import PROTOCOL, fit_linear
 from simclr_tf.jobs import Context
-from simclr_tf.jobs.building import requests_checked, write_result
+from simclr_tf.jobs.building import refuse_workers, requests_checked, write_result
 from simclr_tf.jobs.frozen import Frozen, frozen_encoder
 from simclr_tf.jobs.pretrain import pretrain
 from simclr_tf.jobs.pretrained import UNTRAINED, pretrained
@@ -35,9 +35,14 @@ def quickstart(
     Returns:
       The numbers, which are also in `results/quickstart.json`.
     """
+    refuse_workers()
     folder = pretrain(context)  # before anything else, since it chooses the devices
     simclr = encoder(context=context)
-    untrained = encoder(context=context, pretrained=functools.partial(pretrained, path=UNTRAINED))
+    untrained = encoder(
+        context=context,
+        pretrained=functools.partial(pretrained, path=UNTRAINED),
+        strategy=lambda tpu: simclr.strategy,  # chosen again, a TPU would lose what lies on it
+    )
     numbers = {
         "simclr": fit_linear(simclr.train(), simclr.test()),
         "untrained": fit_linear(untrained.train(), untrained.test()),

@@ -266,7 +266,7 @@ def test_bad_records_are_replaced_and_counted(record_files):
     whole = batches(source, 4, host, bad_images=bad)
     assert len(bad) == len(spoilt)
     assert not spoilt & {int(label) for batch in whole for label in batch["labels"]}
-    for start in range(1, 4):  # what takes the place of a record came before it
+    for start in range(1, 4):  # what takes the place of a record is known then, too
         resumed = batches(source, 1, host, start, bad_images=bad)[0]
         for name, value in resumed.items():
             np.testing.assert_array_equal(value, whole[start][name], err_msg=name)

@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 
 from simclr_tf.data.folder import open_folder
 from simclr_tf.data.source import ArraySource
+from simclr_tf.distribute.strategy import simulated_replicas
 from simclr_tf.errors import RequestError
 from simclr_tf.evaluation import features as features_module
 from simclr_tf.evaluation.features import FrozenEncoder, Transform
 from simclr_tf.models.heads import projection_head
 from simclr_tf.models.resnet import resnet
+from tests.support.fake_tpu import fake_tpu_strategy, faults, ops_on_tpu
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (11, 16, 16, 3), np.uint8)
 SOURCE = ArraySource(
@@ -115,3 +117,87 @@ def test_an_encoder_that_moves_stops_the_evaluation(networks, tmp_path):
 def test_a_layer_that_is_not_there_is_refused(networks):
     with pytest.raises(RequestError, match="must be one of representation"):
         frozen(networks).features(SOURCE, ("projection_7",))
+
+
+def replicated(networks, strategy):
+    """The same networks, built in the scope of `strategy`."""
+    with strategy.scope():
+        copies = resnet(18, 0.125, image_size=16), projection_head(output_dim=8, input_dim=64)
+    for copy, network in zip(copies, networks, strict=True):
+        copy.set_weights(network.get_weights())
+    return FrozenEncoder(*copies, image_size=16, strategy=strategy)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """The images as files, of which the sixth and the seventh do not decode."""
+    for i, pixels in enumerate(IMAGES):
+        content = b"no picture" if i in (5, 6) else tf.io.encode_png(pixels).numpy()
+        (tmp_path / f"{i:02d}.png").write_bytes(content)
+    return open_folder(str(tmp_path), "train")
+
+
+@pytest.mark.parametrize("replicas", [2, 4])
+def test_replicas_give_the_features_of_one_device(networks, pictures, replicas, monkeypatch):
+    monkeypatch.setattr("simclr_tf.data.bad_images.BadImages.check", lambda self: None)
+    encoder = replicated(networks, simulated_replicas(replicas))
+    brighter = Transform("brighter", lambda images, index: tf.clip_by_value(images * 1.5, 0, 1))
+    good = [0, 1, 2, 3, 4, 7, 8, 9, 10]
+    layers = ("representation", "projection")
+    for source, rows, batch_size, transform in (
+        (SOURCE, list(range(11)), 4, brighter),
+        (SOURCE, list(range(11)), 256, None),
+        (pictures, good, 3, None),
+    ):
+        asked = {"transform": transform, "batch_size": batch_size}
+        one = frozen(networks).features(source, layers, **asked)
+        several = encoder.features(source, layers, **asked)
+        for layer in layers:
+            np.testing.assert_array_equal(several[layer].index, rows)
+            np.testing.assert_array_equal(several[layer].labels, one[layer].labels)
+            np.testing.assert_allclose(several[layer].values, one[layer].values, atol=1e-6)
+
+
+def test_every_replica_takes_its_part(networks, monkeypatch):
+    """Each batch once, and not once a replica."""
+    encoder = replicated(networks, simulated_replicas(4))
+    sizes = []
+    embed = encoder._function(("representation",))
+
+    def counted(shares):
+        sizes.append([len(s) for s in encoder._strategy.experimental_local_results(shares)])
+        return embed(shares)
+
+    monkeypatch.setattr(encoder, "_function", lambda layers: counted)
+    encoder.features(SOURCE, batch_size=6)
+    assert sizes == [[2, 2, 2, 2]] * 2
+
+
+def test_kept_features_are_known_whatever_computed_them(networks):
+    encoder = replicated(networks, simulated_replicas(2))
+    assert encoder.fingerprint() == frozen(networks).fingerprint()
+
+
+def test_matrix_products_have_whole_precision(networks):
+    enabled = tf.config.experimental.tensor_float_32_execution_enabled
+    seen = []
+
+    def look(images, index):
+        seen.append(enabled())
+        return images
+
+    assert enabled()
+    frozen(networks).features(SOURCE, transform=Transform("look", look))
+    assert seen == [False] and enabled()
+
+
+@pytest.mark.slow
+def test_a_tpu_is_given_what_it_can_run(networks):
+    """Under the real TPUStrategy over made-up cores, whose program is traced and not run."""
+    encoder = replicated(networks, fake_tpu_strategy(4))
+    assert encoder.fingerprint() == frozen(networks).fingerprint()
+    embed = encoder._function(("representation", "projection"))
+    graph = embed.get_concrete_function(tf.TensorSpec([2, 16, 16, 3])).graph
+    ops = ops_on_tpu(graph)
+    assert "Conv2D" in {op.type for op in ops}
+    assert not [fault for op in ops for fault in faults(op)]

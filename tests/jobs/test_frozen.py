@@ -1,10 +1,12 @@
 """If this breaks, evaluating what cannot be evaluated ends in a traceback or a wrong number."""
 
+import json
 import shutil
 
 import numpy as np
 import pytest
 
+from simclr_tf.distribute import strategy
 from simclr_tf.errors import RequestError
 from simclr_tf.evaluation.features import Features
 from simclr_tf.jobs.frozen import check_classes
@@ -63,3 +65,33 @@ def test_a_checkpoint_that_was_cut_short(evaluation, refused, tmp_path):
     shutil.copytree(evaluation.runs / "whole", weights)
     (weights / "checkpoints" / "step_00000003" / "manifest.json").unlink()
     assert "must be a complete checkpoint" in refused("knn", weights=weights)
+
+
+def test_evaluations_run_on_the_tpu_that_is_asked_for(evaluation, tmp_path, monkeypatch):
+    """Two replicas on the CPU stand for it."""
+    alone = evaluation.result("knn", tmp_path / "alone", "knn.k = 7")
+    asked = []
+
+    def replicas(name):
+        asked.append(name)
+        return strategy.simulated_replicas(2)
+
+    monkeypatch.setattr(strategy, "tpu_strategy", replicas)
+    monkeypatch.setenv("TPU_NAME", "local")
+    found = evaluation.result("knn", tmp_path / "tpu", "knn.k = 7")
+    assert asked == ["local"]
+    assert found["checkpoint"] == alone["checkpoint"] and found["n"] == alone["n"]
+    assert found["numbers"] == pytest.approx(alone["numbers"])
+    a, b = (
+        np.load(next((tmp_path / n / "features").glob("test-*")) / "values.npy")
+        for n in ("alone", "tpu")
+    )
+    np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.parametrize("job", ["knn", "embed", "quickstart"])
+def test_several_workers_are_refused_and_not_waited_for(refused, monkeypatch, job):
+    cluster = {"worker": ["localhost:1", "localhost:2"]}
+    task = {"type": "worker", "index": 0}
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))
+    assert "Received: TF_CONFIG with 2 workers" in refused(job)
