@@ -1,10 +1,9 @@
 """A TPU slice on loopback whose worker dies: the real TPUStrategy over cores that do not exist.
 
-    python lost_worker.py serve PORT
     python lost_worker.py WHAT FOLDER PORT PORT
 
-`serve` is a TensorFlow server as a worker's. WHAT is the coordinator, which prints `ready` and goes
-on until a worker is gone; then it exits as the program would. It is one of
+is the coordinator, which prints `ready` and goes on until a worker is gone; then it exits as the
+program would. WHAT is one of
 
 steps    the outer loop of training, whose steps take a batch from the servers and learn nothing
 reading  reads a variable of the second worker, as a checkpoint's copy does
@@ -15,16 +14,11 @@ import collections
 import os
 import sys
 
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-os.environ["TPU_LOAD_LIBRARY"] = "0"  # tensorflow-tpu would look for a TPU
-
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.protobuf import config_pb2, tensorflow_server_pb2
-from tensorflow.python.tpu import tpu_system_metadata
-from tensorflow.python.training import server_lib
 
+from simclr_tf.data.bad_images import BadImages
 from simclr_tf.errors import RunError
 from simclr_tf.jobs import trainer
 from simclr_tf.jobs.training import Training
@@ -32,39 +26,19 @@ from simclr_tf.optim.schedules import WarmupCosine
 from simclr_tf.training.interrupt import peer
 from simclr_tf.training.loop import LoopResult
 from simclr_tf.training.mishaps import steps_checked
+from tests.support.tpu_slice import HOSTS, connect
 
-Device = collections.namedtuple("Device", "name device_type")
 Source = collections.namedtuple("Source", "num_examples")
-HOSTS = ("/job:worker/replica:0/task:0", "/job:worker/replica:0/task:1")
-
-
-class Resolver(tf.distribute.cluster_resolver.TPUClusterResolver):
-    """Says that each of the workers has one core."""
-
-    def get_tpu_system_metadata(self):
-        return tpu_system_metadata.TPUSystemMetadata(
-            num_cores=2,
-            num_hosts=2,
-            num_of_cores_per_host=1,
-            topology=None,
-            devices=[Device(f"{h}/device:{k}:0", k) for h in HOSTS for k in ("CPU", "TPU")],
-        )
 
 
 class Pipeline:
     """Batches without end."""
 
     source = Source(num_examples=1000)
-    bad_images = type("None", (), {"check": lambda _: None, "__len__": lambda _: 0})()
+    bad_images = BadImages(source)
 
     def dataset(self, host, start_step):
         return tf.data.Dataset.counter().map(lambda i: {"index": i[None]})
-
-
-def serve(port: str) -> None:
-    server = tensorflow_server_pb2.ServerDef(protocol="grpc", job_name="tpu_worker", task_index=0)
-    server.cluster.job.add(name="tpu_worker").tasks[0] = f"127.0.0.1:{port}"
-    server_lib.Server(server, config=config_pb2.ConfigProto()).join()
 
 
 def fetching(strategy, train_step, names):
@@ -80,12 +54,6 @@ def fetching(strategy, train_step, names):
         return LoopResult({"loss": 1.0}, None, 0.0)
 
     return run_steps
-
-
-def connect(ports: tuple[str, ...]) -> tf.distribute.Strategy:
-    resolver = Resolver(tpu=",".join(f"grpc://127.0.0.1:{port}" for port in ports))
-    tf.config.experimental_connect_to_cluster(resolver)
-    return tf.distribute.TPUStrategy(resolver)
 
 
 def steps(strategy: tf.distribute.Strategy, folder: str) -> None:
@@ -145,4 +113,4 @@ def coordinate(what: str, folder: str, *ports: str) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[2]) if sys.argv[1] == "serve" else coordinate(*sys.argv[1:])
+    coordinate(*sys.argv[1:])

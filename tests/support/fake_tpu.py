@@ -9,7 +9,7 @@ TPU_LOAD_LIBRARY=0 is set before it is imported.
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -24,17 +24,17 @@ _Device = collections.namedtuple("_Device", "name device_type")
 
 
 class Resolver(tf.distribute.cluster_resolver.TPUClusterResolver):
-    """Says that this host has `cores` TPU cores."""
+    """Says that this host, or each of the `hosts` of a slice, has `cores` TPU cores."""
 
-    def __init__(self, cores: int):
-        super().__init__(tpu="local")
+    def __init__(self, cores: int, tpu: str = "local", hosts: Sequence[str] = (HOST,)):
+        super().__init__(tpu=tpu)
         names = ["CPU:0", *(f"TPU:{i}" for i in range(cores))]
         self._metadata = tpu_system_metadata.TPUSystemMetadata(
-            num_cores=cores,
-            num_hosts=1,
+            num_cores=cores * len(hosts),
+            num_hosts=len(hosts),
             num_of_cores_per_host=cores,
             topology=None,
-            devices=[_Device(f"{HOST}/device:{name}", name.split(":")[0]) for name in names],
+            devices=[_Device(f"{h}/device:{n}", n.split(":")[0]) for h in hosts for n in names],
         )
 
     def get_tpu_system_metadata(self):
