@@ -55,7 +55,8 @@ def apply_shares(
       these are 0 where float16 overflowed and the update was skipped, see `apply_scaled`.
     """
     scaled = collectives.all_reduce_sum(list(shares))
-    gradients = [gradient / loss_scale(optimizer) for gradient in scaled]
+    scale = loss_scale(optimizer)
+    gradients = [gradient / scale for gradient in scaled]
     taught = len(simclr.encoder.trainable_variables + simclr.projection_head.trainable_variables)
     numbers = {"gradient_norm": tf.linalg.global_norm(gradients[:taught])}
     rule = rule_of(optimizer)
