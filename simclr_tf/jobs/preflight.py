@@ -163,7 +163,8 @@ class _Compiler:
                 "preflight.compiler_python to that interpreter."
             )
 
-    def __call__(self, stablehlo: str, topology: Topology) -> tuple[dict, Analysis]:
+    def __call__(self, stablehlo: str, topology: Topology) -> tuple[dict, Analysis | None]:
+        """What the compiler says, and what it made of the program if that fits."""
         with tempfile.TemporaryDirectory() as folder:
             files = [os.path.join(folder, name) for name in ("step.mlir", "said.json", "step.hlo")]
             pathlib.Path(files[0]).write_text(stablehlo)
@@ -186,6 +187,8 @@ class _Compiler:
                     f"{topology.name} must have {topology.num_devices} devices. Received from the "
                     f"compiler: {said['num_devices']}."
                 )
+            if "out_of_memory" in said:
+                return said, None
             return said, analyse(pathlib.Path(files[2]).read_text())
 
 

@@ -115,7 +115,9 @@ class Program:
         """What a call of the program runs. A fusion is one instruction."""
         yield from self._runs(self._computations[self._entry], None, 1)
 
-    def _runs(self, computation: Computation, state: list | None, times: int | None):
+    def _runs(
+        self, computation: Computation, state: list | None, times: int | None
+    ) -> Iterator[Run]:
         for i in computation.instructions.values():
             if i.kind == "while":
                 yield from self._loop_runs(computation, state, Run(i, times))
@@ -125,8 +127,8 @@ class Program:
                 yield from self._runs(self._computations[name], None, times)
             elif i.kind == "conditional":  # nothing says how often which branch runs
                 yield Run(i, times, None)
-                branches = _NAME.findall(i.attributes.partition("metadata=")[0])
-                for name in branches:
+                named = _NAME.findall(i.attributes)
+                for name in [name for name in named if name in self._computations]:
                     yield from self._runs(self._computations[name], None, None)
             else:
                 yield Run(i, times)

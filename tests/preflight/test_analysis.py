@@ -114,6 +114,13 @@ def test_a_loop_that_ends_nobody_knows_when_has_no_estimate():
     assert analysis.not_estimated == {"all-reduce": None, "select-and-scatter": None}
 
 
+def test_which_branch_runs_nobody_knows():
+    either = "conditional(%p, %a, %a), true_computation=%fused, false_computation=%fused"
+    analysis = analyse(LOOPS.replace("call(%a), to_apply=%fused", either))
+    assert analysis.cycles is None and analysis.unknown_loops == ["called.1"]
+    assert "inside.1" not in [f.name for f in analysis.fusions]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "times"),
     [

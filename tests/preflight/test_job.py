@@ -43,6 +43,24 @@ def test_a_small_recipe_compiles_for_two_generations(tmp_path):
         assert result["topology"] in done.stdout
 
 
+@pytest.mark.slow
+def test_one_device_that_works_in_parts(tmp_path):
+    """Four micro-batches of 4 images, twice; and the loss of 32 views in blocks of 10 anchors."""
+    small = ["resnet.width_multiplier = 0.125", "pretrain.global_batch_size = 16"]
+    parts = ["pretrain.microbatch_size = 4", "nt_xent.block_size = 10"]
+    bindings = [f"--gin_bindings={binding}" for binding in (*small, *parts)]
+    done = preflight(tmp_path, "--topology=v5e:1x1", *bindings)
+    assert done.returncode == 0, done.stderr
+    (result,) = json.loads((tmp_path / "results" / "preflight.json").read_text())["numbers"]
+    assert (result["devices"], result["images_per_device"]) == (1, 16)
+    assert result["unknown_loops"] == [] and result["flop"] is None
+    assert 0 < result["estimated_utilization"] < 1
+    # The longest are convolutions, in the loops over the micro-batches.
+    assert {f["times"] for f in result["longest"]} <= {1, 4, -(-32 // 10)}
+    assert sum(f["times"] == 4 for f in result["longest"]) > 5
+    assert "unknown" not in done.stdout and "as compiled" not in done.stdout
+
+
 def test_wrong_requests(tmp_path):
     done = preflight(tmp_path, "--topology=v3:3x3x")
     assert done.returncode == 2 and "topology must be" in done.stderr

@@ -137,6 +137,16 @@ ENTRY %main () -> f32[] {
 """
 
 
+def test_a_program_that_does_not_fit_is_not_read(tmp_path):
+    """There is none: the compiler writes its message, and nothing else."""
+    python = tmp_path / "python"
+    said = '{"num_devices": 8, "out_of_memory": "too much"}'
+    python.write_text(f"#!/bin/sh\necho '{said}' > $4\n: > $5\n")
+    python.chmod(0o755)
+    found = preflight._Compiler(str(python))("", parse_topology("v3:2x2"))
+    assert found == ({"num_devices": 8, "out_of_memory": "too much"}, None)
+
+
 @pytest.mark.parametrize(("cycles", "share"), [(10**6, 0.5), (10**5, None)])
 def test_more_than_the_peak_is_no_estimate(cycles, share):
     topology = parse_topology("v3:2x2")
