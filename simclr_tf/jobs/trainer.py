@@ -47,6 +47,7 @@ def train(run: Training, export: Callable[[], str]) -> str | None:
             return None
         with exclusive(run.model_dir) as still_ours:
             _Trainer(run, still_ours).train()
+            still_ours()
             with writes_checked(run.model_dir), _peers_checked(run):
                 return export()
 

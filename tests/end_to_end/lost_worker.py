@@ -13,6 +13,7 @@ restore  restores it
 import collections
 import os
 import sys
+import types
 
 import keras
 import numpy as np
@@ -23,6 +24,7 @@ from simclr_tf.errors import RunError
 from simclr_tf.jobs import trainer
 from simclr_tf.jobs.training import Training
 from simclr_tf.optim.schedules import WarmupCosine
+from simclr_tf.training.host_copy import copy_to_host
 from simclr_tf.training.interrupt import peer
 from simclr_tf.training.loop import LoopResult
 from simclr_tf.training.mishaps import steps_checked
@@ -94,7 +96,13 @@ def again_and_again(strategy: tf.distribute.Strategy, folder: str, what: str) ->
         variable = tf.Variable(np.ones(3, np.float32))
     checkpoint = tf.train.Checkpoint(variable=variable)
     prefix = checkpoint.write(os.path.join(folder, "variable"))
-    work = {"reading": variable.numpy, "restore": lambda: checkpoint.read(prefix)}[what]
+    groups = {"group": {"variable": types.SimpleNamespace(value=variable)}}
+    work = {
+        "reading": lambda: copy_to_host(groups),
+        "restore": lambda: checkpoint.read(prefix),
+    }[what]
+    copy = copy_to_host(groups)["group"]["variable"]
+    assert "/job:worker" not in copy.device, copy.device
     print("ready", flush=True)
     with steps_checked(folder, peer=peer(strategy)):
         while True:
