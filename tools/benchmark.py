@@ -5,12 +5,14 @@
     python tools/benchmark.py loss --images=4096
     python tools/benchmark.py export --gin_file=gin/quickstart.gin
     python tools/benchmark.py checkpoint --gin_file=gin/r50_4x.gin
+    python tools/benchmark.py resume --images=3072
 
 input       images/s of the pipeline that makes views, against the recipe in plain tf.image
 step        views/s of a training step, against a plain float32 Keras step
 loss        steps/s of NT-Xent and its gradient, against four plain matrix products
 export      seconds to save, restore and export what the recipe trains
 checkpoint  seconds that a save keeps the loop waiting, against writing it at once
+resume      seconds and bytes to the first batch amid an epoch of record files, against reading all
 
 All take turns, and ratios are medians over the rounds: compare those, and not numbers of two runs.
 """
@@ -27,12 +29,15 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["input", "step", "loss", "export", "checkpoint"])
+    kinds = ["input", "step", "loss", "export", "checkpoint", "resume"]
+    parser.add_argument("what", choices=kinds)
     parser.add_argument("--gin_file", action="append", default=[], help="a recipe")
     parser.add_argument("--gin_bindings", action="append", default=[], help="one binding")
     parser.add_argument("--data_dir", help="as for simclr_tf.run")
     parser.add_argument("--rounds", type=int, default=5, help="how often each is timed")
-    parser.add_argument("--images", type=int, default=4096, help="of loss: images in the batch")
+    parser.add_argument(
+        "--images", type=int, default=4096, help="of loss: in the batch; of resume: in all"
+    )
     parser.add_argument("--dim", type=int, default=128, help="of loss: width of a projection")
     options = parser.parse_args(argv)
     if options.rounds < 1:
@@ -48,6 +53,10 @@ def main(argv: list[str] | None = None) -> int:
             from simclr_tf.benchmark import loss
 
             print(timing.table(loss.measure(options.images, options.dim, options.rounds), "steps"))
+        elif options.what == "resume":
+            from simclr_tf.benchmark import resume
+
+            print(resume.measure(options.images, options.rounds))
         else:
             _measure_recipe(options)
     except RunError as error:

@@ -109,11 +109,9 @@ class HostEpochs:
     def rest(self, epoch: tf.Tensor, done: tf.Tensor | int) -> tf.data.Dataset:
         """The same without the first `done`; no file is read further than the others need it.
 
-        The order depends on the number of records in each file alone. So it is found without
-        reading, and what was given out before is replaced by empty records, which are skipped.
+        What was given out before is replaced by empty records, which are skipped.
         """
-        places = self._shuffled(epoch, lambda i: _places(i, self.counts[i]), None).skip(done)
-        needed = _needed(places, len(self.files))
+        needed = self.needed(epoch, done)
 
         def read_needed(i: tf.Tensor) -> tf.data.Dataset:
             empty = {"record": tf.constant(""), "index": tf.constant(-1, tf.int64)}
@@ -121,6 +119,19 @@ class HostEpochs:
             return _exactly(self.read(i).take(needed[i]), needed[i]).concatenate(others)
 
         return _of_epoch(epoch, self._shuffled(epoch, read_needed, _OPEN_FILES).skip(done))
+
+    def needed(self, epoch: tf.Tensor, done: tf.Tensor | int) -> tf.Tensor:
+        """How many records of each file, int64 [F], must be read for all but the first `done`.
+
+        The order depends on the counts of the files alone, so nothing is read to find out.
+        """
+        places = self._shuffled(epoch, lambda i: _places(i, self.counts[i]), None).skip(done)
+
+        def add(needed: tf.Tensor, some: tf.Tensor) -> tf.Tensor:
+            file, record = some // RECORDS_PER_FILE, some % RECORDS_PER_FILE
+            return tf.tensor_scatter_nd_max(needed, file[:, None], record + 1)
+
+        return places.batch(_PLACES).reduce(tf.zeros_like(self.counts), add)
 
     def _shuffled(
         self, epoch: tf.Tensor, read: Callable[[tf.Tensor], tf.data.Dataset], readers: int | None
@@ -179,16 +190,6 @@ def _places(i: tf.Tensor, count: tf.Tensor) -> tf.data.Dataset:
     """In place of the records of file i: which they are, i * 2^20 + 0, 1, 2, ..."""
     first = tf.cast(i, tf.int64) * RECORDS_PER_FILE
     return tf.data.Dataset.range(first, first + count)
-
-
-def _needed(places: tf.data.Dataset, num_files: int) -> tf.Tensor:
-    """How many records of each file, int64 [num_files], must be read to reach all `places`."""
-
-    def add(needed: tf.Tensor, some: tf.Tensor) -> tf.Tensor:
-        file, record = some // RECORDS_PER_FILE, some % RECORDS_PER_FILE
-        return tf.tensor_scatter_nd_max(needed, file[:, None], record + 1)
-
-    return places.batch(_PLACES).reduce(tf.zeros([num_files], tf.int64), add)
 
 
 def _blocks(records: tf.data.Dataset, size: int, after: int) -> tf.data.Dataset:
