@@ -62,7 +62,7 @@ def _timings(source: RecordSource, buffer: int, rounds: int) -> list[str]:
     for share in SHARES:
         done = int(share * source.num_examples)
         before = epoch.flat_map(every.whole).skip(done).batch(_BATCH)
-        after = records.epochs(source, 0, buffer, host, done, _BATCH)
+        after = records.epochs(source, 0, buffer, host, done, _BATCH, after=0)
         rows = [
             [_first_batch(dataset, source) for dataset in (before, after)]
             for _ in range(rounds + 1)
