@@ -1,31 +1,37 @@
 """If this breaks, a run goes on with other views than it began with, or fails on a TPU alone."""
 
 import functools
+import importlib
 
 import pytest
+import tensorflow as tf
 
 from simclr_tf.augment import addons, policy
 from simclr_tf.data.data import Data
+from simclr_tf.distribute.lowering import LoweringStrategy
 from simclr_tf.errors import RequestError
 from simclr_tf.jobs import Context
 from simclr_tf.jobs.pretrain import pretrain
 from simclr_tf.jobs.pretraining import training_of
 from simclr_tf.models.resnet import resnet
-from simclr_tf.training.checkpoints import named_groups
+from simclr_tf.training import plan as plan_module
+from simclr_tf.training.checkpoints import Checkpoints, named_groups
 from simclr_tf.training.loss_scale import SCALE_METRICS
 
+# The package has a function of the same name.
+pretrain_module = importlib.import_module("simclr_tf.jobs.pretrain")
 
-def put_together(pictures, **kwargs):
+
+def put_together(pictures, model_dir="", **kwargs):
     """The run on a folder of 16 px pictures, which is not started."""
     return pretrain(
-        Context(model_dir="", data_dir=str(pictures), tpu="none"),
+        Context(model_dir=str(model_dir), data_dir=str(pictures), tpu="none"),
         data=functools.partial(Data, "folder:", 16, "train", "test", 64),
         encoder=functools.partial(resnet, depth=18, width_multiplier=0.125),
         global_batch_size=4,
         epochs=20.0,
-        augment_on="device",
         then=lambda run: run,
-        **kwargs,
+        **{"augment_on": "device"} | kwargs,
     )
 
 
@@ -33,6 +39,31 @@ def test_where_files_are_augmented_is_said_and_must_not_change(evaluation):
     run = put_together(evaluation.pictures)
     assert run.settings["augment_on"] == "device"
     assert run.plan.lines(run.simclr)["views"].endswith("augmented on the device")
+
+
+@pytest.mark.parametrize("compiles", [True, False])
+@pytest.mark.parametrize("strategy", [tf.distribute.get_strategy, lambda: LoweringStrategy(2)])
+def test_the_policy_runs_on_tpus_and_where_the_host_does_not_compile(
+    evaluation, monkeypatch, compiles, strategy
+):
+    for module in (pretrain_module, plan_module):
+        monkeypatch.setattr(module, "host_compiles", lambda: compiles)
+    run = put_together(evaluation.pictures, augment_on="auto", strategy=lambda tpu: strategy())
+    on_tpus = isinstance(run.strategy, LoweringStrategy)
+    place = "device" if on_tpus or not compiles else "host"
+    lines = run.plan.lines(run.simclr)
+    assert run.pipeline.augment_on == place and lines["views"].endswith(f"on the {place}")
+    assert ("not compiled" in lines["host"]) != compiles
+
+
+@pytest.mark.parametrize("place", ["host", "device"])
+def test_a_run_that_goes_on_keeps_its_place(evaluation, monkeypatch, tmp_path, place):
+    started = put_together(evaluation.pictures, tmp_path, augment_on=place)
+    Checkpoints(str(tmp_path), named_groups(started.simclr.groups()), started.settings).save(0)
+    for compiles in (True, False):
+        monkeypatch.setattr(pretrain_module, "host_compiles", lambda there=compiles: there)
+        run = put_together(evaluation.pictures, tmp_path, augment_on="auto")
+        assert run.pipeline.augment_on == place and run.settings == started.settings
 
 
 def test_ops_of_addons_are_refused_on_the_device(evaluation, monkeypatch):

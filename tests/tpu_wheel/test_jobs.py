@@ -1,17 +1,19 @@
 """If this breaks, a job that trains ends on a TPU host before its first step, or after its last.
 
-The strategy is TensorFlow's own for TPUs, over cores that do not exist. The loop of steps is traced
-where it would run; everything before and after it is real.
+The strategy is TensorFlow's own for TPUs, over cores that do not exist. What would run on them, the
+loop of steps and the features of test images, is traced instead; all else is real.
 """
 
 import inspect
 import json
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
 from simclr_tf import run
 from simclr_tf.distribute import strategy as strategies
+from simclr_tf.evaluation.features import FrozenEncoder
 from simclr_tf.jobs import trainer
 from simclr_tf.training.loop import LoopResult
 from tests.support.fake_tpu import fake_tpu_strategy, faults, ops_on_tpu
@@ -32,7 +34,7 @@ STEPS = 7
 
 @pytest.fixture(scope="module")
 def programs():
-    """What the loops that were traced would have run on the TPU."""
+    """What loops ("steps") and evaluations ("features") would have run on the TPU, in order."""
     traced = []
 
     def make_loop(strategy, train_step, names, real=trainer.make_loop):
@@ -40,15 +42,26 @@ def programs():
 
         def run_steps(iterator, num_steps):
             graph = steps.get_concrete_function(iterator, tf.constant(num_steps)).graph
-            traced.append(ops_on_tpu(graph))
+            traced.append(("steps", ops_on_tpu(graph)))
             return LoopResult({name: 1.0 for name in names}, None, 0.0)
 
         return run_steps
+
+    def features(frozen, embed, images, batch):
+        zeros = tf.zeros([batch // CORES, *images.shape[1:]])
+        shares = frozen._strategy.experimental_distribute_values_from_function(lambda _: zeros)
+        concrete = embed.get_concrete_function(shares)
+        traced.append(("features", ops_on_tpu(concrete.graph)))
+        return {
+            layer: np.zeros([len(images), frozen._outputs[layer].shape[-1]], np.float32)
+            for layer in concrete.structured_outputs
+        }
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(strategies, "tpu_name", lambda asked: "local")
         patch.setattr(strategies, "tpu_strategy", lambda name: fake_tpu_strategy(CORES))
         patch.setattr(trainer, "make_loop", make_loop)
+        patch.setattr(FrozenEncoder, "_over_replicas", features)
         yield traced
 
 
@@ -86,10 +99,10 @@ def pretrained(start, programs):
 
 
 def check_trained(folder, programs):
-    """The program is one that a TPU runs, and the run has left what others look for."""
-    [*_, program] = programs
-    assert any("CrossReplicaSum" in op.type for op in program)
-    assert not [fault for op in program for fault in faults(op)]
+    """What was traced is what a TPU runs, and the run has left what others look for."""
+    steps = next(ops for kind, ops in reversed(programs) if kind == "steps")
+    assert any("CrossReplicaSum" in op.type for op in steps)
+    assert not [fault for _, ops in programs for op in ops for fault in faults(op)]
     [manifest] = (folder / "checkpoints" / f"step_{STEPS:08}").glob("manifest.json")
     assert json.loads(manifest.read_text())["step"] == STEPS
     reports = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -110,5 +123,6 @@ def test_training_a_classifier(job, start, pretrained, programs):
     warmup = {"train_classifier__warmup_epochs": 0.0} if job == "supervised" else {}
     folder = start(job, f"gin/{job}.gin", **weights, **warmup)
     check_trained(folder, programs)
+    assert programs[-1][0] == "features"
     [result] = (folder / "results").glob("*.json")
     assert json.loads(result.read_text())["n"]["test"] == 24
