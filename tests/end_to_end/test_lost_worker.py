@@ -11,7 +11,7 @@ SCRIPT = pathlib.Path(__file__).with_name("lost_worker.py")
 
 
 @pytest.mark.parametrize("what", ["steps", "reading", "restore"])
-def test_a_lost_worker_ends_the_run_with_42(tmp_path, what):
+def test_a_lost_worker_ends_the_run_with_42(tmp_path, injected, what):
     said = []
     with two_workers() as (servers, ports):
         coordinator = start(SCRIPT, what, tmp_path, *ports)
@@ -23,3 +23,4 @@ def test_a_lost_worker_ends_the_run_with_42(tmp_path, what):
         rest, _ = coordinator.communicate(timeout=120)
     assert coordinator.returncode == 42, "".join(said) + rest
     assert "A worker of the TPU slice is gone" in rest and "Traceback" not in rest
+    injected(f"a worker of a simulated TPU slice killed ({what})", 1, "the coordinator ends (42)")
