@@ -170,8 +170,8 @@ MIXED_IN = REFUSED.keys() - {"pieces.gif"}
 
 @pytest.fixture
 def mixed(tmp_path):
-    """Ten good images, one of them with another's extension, and refused ones."""
-    for i in range(9):
+    """Forty good images, one of them with another's extension, and refused ones."""
+    for i in range(39):
         (tmp_path / f"{i}.jpg").write_bytes(encode(picture(), "JPEG"))
     (tmp_path / "misnamed.jpg").write_bytes(encode(picture(), "PNG"))
     for name in MIXED_IN:
@@ -185,7 +185,7 @@ def test_training_skips_and_names_them(mixed):
     views = ViewsPipeline(
         source=source, augmentation=augmentation(), image_size=16, seed=0, bad_images=bad
     )
-    batches = views.dataset(HostSlice(0, 1, 1, 4)).take(7).as_numpy_iterator()
+    batches = views.dataset(HostSlice(0, 1, 1, 4)).take(15).as_numpy_iterator()
     assert all(np.isfinite(batch["images"]).all() for batch in batches)
     assert {name.rpartition("/")[2] for name in bad._names} == MIXED_IN
 
@@ -196,9 +196,10 @@ def test_evaluation_leaves_them_out_and_the_cache_does_not_hold_them(mixed):
     bombs = [path for path in source.paths if "bomb" in path]
     assert len(bombs) == 4 and not any(map(cache._decoded_size, bombs))
     bad = BadImages(source, limit=1.0)
-    assert sum(len(index) for _, _, index in plain_images(source, 16, 4, bad)) == 10
+    assert sum(len(index) for _, _, index in plain_images(source, 16, 4, bad)) == 40
     assert len(bad) == len(MIXED_IN)
-    assert sum(tf.io.gfile.exists(cache.location(p, held.cache)) for p in source.paths) == 10
+    copies = [tf.io.gfile.stat(cache.location(p, held.cache)).length for p in source.paths]
+    assert sum(length > 0 for length in copies) == 40
 
 
 MEASURE = """
