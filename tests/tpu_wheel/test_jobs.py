@@ -114,7 +114,8 @@ def check_trained(folder, programs):
 def test_pretraining(pretrained, programs):
     check_trained(pretrained, programs)
     plan = json.loads((pretrained / "run.json").read_text())["plan"]
-    assert "TPUStrategy (4" in plan["replicas"] and plan["views"].endswith("on the device")
+    assert plan["replicas"].startswith("TPUStrategy") and f"({CORES} on" in plan["replicas"]
+    assert plan["views"].endswith("on the device")
 
 
 @pytest.mark.parametrize("job", ["finetune_100pct", "supervised", "linear_eval_sgd"])
