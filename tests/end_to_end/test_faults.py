@@ -59,7 +59,7 @@ def test_a_second_run_is_refused_and_ctrl_c_saves(tiny, undisturbed, injected, c
 
 def test_damaged_checkpoints(tiny, undisturbed, injected):
     process = tiny.start("damaged")
-    tiny.wait_for_step("damaged", 14, process)
+    tiny.wait_for_step("damaged", 18, process)  # saving at 16 waits for the write of 12
     process.kill()
     process.communicate()
     folder = tiny.folder / "damaged" / "checkpoints"
