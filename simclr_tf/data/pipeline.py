@@ -344,8 +344,10 @@ def plain_images(
     Yields:
       images float32 [b, S, S, 3] in [0, 1], labels int64 [b], -1 where unknown, and the numbers
       by which the source knows the images, int64 [b].
-    """
 
+    Raises:
+      RequestError: a file cannot be read, or an image that decodes could not be loaded.
+    """
     with tf.device("/CPU:0"):
         if isinstance(source, ArraySource):
             arrays = (tf.constant(source.images), _labels(source), source.indices())

@@ -14,7 +14,7 @@ from simclr_tf.errors import RequestError
 
 # Records come from so many files in turn, and are read from as many at a time.
 _OPEN_FILES = 16
-# Of places, a batch: 128 KiB.
+# Places counted at a time: 128 KiB.
 _PLACES = 2**14
 _SECOND_SEED = 1
 
