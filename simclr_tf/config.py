@@ -23,8 +23,8 @@ from typing import Any
 import gin
 from gin import config as gin_internals
 
-from simclr_tf.closed_gin import closed
 from simclr_tf.errors import RequestError
+from simclr_tf.gin_sandbox import sandboxed_gin
 
 _PACKAGE = pathlib.Path(__file__).resolve().parent
 # A checkout keeps the recipes in gin/ beside the package; an installed wheel carries them inside.
@@ -61,7 +61,7 @@ def load(gin_files: Sequence[str], gin_bindings: Sequence[str]) -> None:
         if str(root) not in gin_internals._LOCATION_PREFIXES:
             gin.add_config_file_search_path(str(root))
     try:
-        with closed():
+        with sandboxed_gin():
             _RECIPE_JOBS.clear()
             for file in gin_files:
                 gin.parse_config_file(file)

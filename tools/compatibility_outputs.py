@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from simclr_tf import config, jobs
-from simclr_tf.data.data import data
+from simclr_tf.data.dataset import data
 from simclr_tf.export.loading import load_encoder
 from simclr_tf.jobs.building import build_for_export
 from simclr_tf.jobs.pretrained import pretrained

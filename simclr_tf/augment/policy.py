@@ -23,7 +23,7 @@ from typing import Any
 import gin
 import tensorflow as tf
 
-from simclr_tf.augment import addons, blur, color, crop, study
+from simclr_tf.augment import ablation_ops, addons, blur, color, crop
 
 # Every op: (images, keys, *, op, probability, strength) -> images.
 OPS: dict[str, Callable[..., tf.Tensor]] = {
@@ -32,10 +32,10 @@ OPS: dict[str, Callable[..., tf.Tensor]] = {
     "color_jitter_v1": functools.partial(color.color_jitter, brightness="additive"),
     "grayscale": color.grayscale,
     "blur": blur.gaussian_blur,
-    "cutout": study.cutout,
-    "rotate90": study.rotate90,
-    "gaussian_noise": study.gaussian_noise,
-    "sobel": study.sobel,
+    "cutout": ablation_ops.cutout,
+    "rotate90": ablation_ops.rotate90,
+    "gaussian_noise": ablation_ops.gaussian_noise,
+    "sobel": ablation_ops.sobel,
 }
 
 SIMCLR_POLICY = (

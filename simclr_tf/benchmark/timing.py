@@ -11,7 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from simclr_tf.training import host_memory
+from simclr_tf import system_memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _nothing() -> None:
 def _growth(run: Callable[[], int]) -> float | None:
     """MiB by which the resident memory rose at most during `run`."""
     getattr(run, "prepare", _nothing)()
-    host_memory.start_peak()
-    before = host_memory.resident_mib()
+    system_memory.start_peak()
+    before = system_memory.resident_mib()
     run()
-    return None if before is None else host_memory.peak_mib() - before
+    return None if before is None else system_memory.peak_mib() - before

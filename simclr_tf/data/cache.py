@@ -18,7 +18,8 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from simclr_tf.data import decode, header, memory
+from simclr_tf import system_memory
+from simclr_tf.data import decode, header
 from simclr_tf.data.read_errors import reading_explained
 from simclr_tf.data.source import ArraySource, FileSource, RecordSource, Source
 from simclr_tf.errors import RequestError
@@ -99,7 +100,7 @@ def _decoded_size(path: str) -> int:
 
 
 def _check_fits(total: int, source: FileSource | RecordSource, cache: str) -> None:
-    available = memory.available_bytes()
+    available = system_memory.available_bytes()
     if available is not None and total > _LARGEST_SHARE * available:
         smaller = {
             "encoded": "'none', with which files are read again in every epoch",

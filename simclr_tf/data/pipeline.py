@@ -24,7 +24,7 @@ from simclr_tf.augment import keys as random_keys
 from simclr_tf.augment.crop import center_crop_box
 from simclr_tf.augment.host import box_sampler, view_augmenter
 from simclr_tf.augment.policy import Augmentation
-from simclr_tf.data import cache, decode, header, loading, records
+from simclr_tf.data import cache, decode, first_valid, header, record_stream
 from simclr_tf.data.bad_images import BadImages
 from simclr_tf.data.read_errors import reading_explained
 from simclr_tf.data.source import ArraySource, FileSource, RecordSource, Source
@@ -172,14 +172,14 @@ class ViewsPipeline:
             contents = [tf.io.read_file(paths[i]) for i in tf.unstack(asked)]
             return _Block(epoch, tf.stack(contents), tf.gather(labels, asked), asked, other)
 
-        size = loading.block_size(host.per_replica)
+        size = first_valid.block_size(host.per_replica)
         blocks = _positions(host, start_step).batch(size, drop_remainder=True)
         return self._batches(blocks, opened, host)
 
     def _from_records(self, source: RecordSource, host: HostSlice, start_step: int):
-        size = loading.block_size(host.per_replica)
+        size = first_valid.block_size(host.per_replica)
         start = start_step * host.per_host
-        blocks = records.epochs(
+        blocks = record_stream.epochs(
             source, self.seed, self.shuffle_buffer, host, start, size, after=_SUBSTITUTES
         )
         unknown = tf.constant(-1, tf.int64)  # the label, until the record is parsed
@@ -201,7 +201,7 @@ class ViewsPipeline:
         augment = view_augmenter(self.augmentation)
         seed = tf.constant(self.seed, tf.int64)
         on_host = self.augment_on == "host"
-        count = host.per_replica // loading.block_size(host.per_replica)
+        count = host.per_replica // first_valid.block_size(host.per_replica)
 
         def loaded(*elements):
             block = opened(*elements)
@@ -228,7 +228,7 @@ class ViewsPipeline:
                     asked, epoch, block.stored, given, again, replaces=True
                 )
 
-            found = loading.first_that_decode(
+            found = first_valid.first_that_decode(
                 (block.stored, block.labels, asked),
                 block.other,
                 load,
@@ -357,7 +357,7 @@ def plain_images(
                 tf.data.AUTOTUNE,
             )
         else:
-            blocks = _stored(source).batch(loading.LARGEST_BLOCK)
+            blocks = _stored(source).batch(first_valid.LARGEST_BLOCK)
             decoded = blocks.map(_decoder(source, image_size, bad_images), tf.data.AUTOTUNE)
             good = decoded.unbatch().filter(lambda image, label, index: index >= 0)
             batches = good.batch(batch_size)
@@ -369,7 +369,7 @@ def _stored(source: FileSource | RecordSource) -> tf.data.Dataset:
     """Everything once, in the source's order: what is read, its label, and its number."""
     if isinstance(source, RecordSource):
         unknown = tf.constant(-1, tf.int64)
-        return records.in_order(source).map(lambda record, index: (record, unknown, index))
+        return record_stream.in_order(source).map(lambda record, index: (record, unknown, index))
     files = (tf.constant(source.paths), _labels(source), source.indices())
     return tf.data.Dataset.from_tensor_slices(files).map(
         lambda path, label, index: (tf.io.read_file(path), label, index), tf.data.AUTOTUNE
@@ -398,7 +398,7 @@ def _decoder(source: FileSource | RecordSource, size: int, bad_images: BadImages
                 replaces=False,
             )
 
-        return loading.first_that_decode(
+        return first_valid.first_that_decode(
             (stored, labels, index),
             None,
             lambda n, *example: center(*example),

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 
 import keras
 import tensorflow as tf
-from tensorflow.python.ops import control_flow_util  # no public way to see XLA while tracing
 
 from simclr_tf.distribute import collectives, fused_batch_norm
+from simclr_tf.distribute.xla import in_xla
 
 _STATISTICS_KEPT: list[bool] = []
 
@@ -168,11 +168,6 @@ def statistics_kept() -> Iterator[None]:
         yield
     finally:
         _STATISTICS_KEPT.pop()
-
-
-def in_xla() -> bool:
-    """Whether what is being traced will be compiled by XLA."""
-    return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
 
 
 def _normalize_in_xla(x, gamma, beta, shift, epsilon: float):

@@ -1,18 +1,24 @@
-"""Whether XLA compiles for this host's CPU: TensorFlow's wheel for TPU hosts has no XLA:CPU."""
+"""Whether XLA compiles: what is being traced, and for this host's CPU."""
 
 from __future__ import annotations
 
 import functools
 
 import tensorflow as tf
+from tensorflow.python.ops import control_flow_util  # no public way to see XLA while tracing
+
+
+def in_xla() -> bool:
+    """Whether what is being traced will be compiled by XLA."""
+    return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
 
 
 @functools.cache
 def host_compiles() -> bool:
     """Whether a function with `jit_compile=True` runs on this process' CPU, found out by trying.
 
-    tensorflow-tpu 2.20 raises NotFoundError ("could not find registered transfer manager for
-    platform Host") at the first call.
+    TensorFlow's wheel for TPU hosts has no XLA:CPU: tensorflow-tpu 2.20 raises NotFoundError
+    ("could not find registered transfer manager for platform Host") at the first call.
     """
     with tf.init_scope(), tf.device("/CPU:0"):
         square = tf.function(tf.square, jit_compile=True, autograph=False)

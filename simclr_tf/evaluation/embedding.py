@@ -14,8 +14,8 @@ import tensorflow as tf
 
 from simclr_tf.data.bad_images import BadImages
 from simclr_tf.data.pipeline import plain_images
-from simclr_tf.data.selection import select
 from simclr_tf.data.source import Source
+from simclr_tf.data.subset import select
 from simclr_tf.errors import RequestError
 from simclr_tf.evaluation.features import Features
 from simclr_tf.evaluation.knn import nearest

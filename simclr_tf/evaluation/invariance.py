@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from simclr_tf.augment import keys as keys_lib
+from simclr_tf.augment.ablation_ops import gaussian_noise, sobel
 from simclr_tf.augment.color import grayscale
-from simclr_tf.augment.study import gaussian_noise, sobel
 from simclr_tf.evaluation.features import Transform
 
 PROTOCOL = (

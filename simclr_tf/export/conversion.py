@@ -16,7 +16,8 @@ from simclr_tf.errors import RequestError
 from simclr_tf.export import torchvision_format
 from simclr_tf.export.architecture import Architecture, compare, infer
 from simclr_tf.export.reference_format import our_shape, places_of_keys, places_of_names
-from simclr_tf.training.checkpoints import Checkpoints, named_groups, write_text
+from simclr_tf.files import write_text
+from simclr_tf.training.checkpoints import Checkpoints, named_groups
 
 _GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _STEP_KEY = "global_step/.ATTRIBUTES/VARIABLE_VALUE"

@@ -15,10 +15,10 @@ import tensorflow as tf
 import simclr_tf
 from simclr_tf.distribute.strategy import num_workers
 from simclr_tf.errors import RequestError
+from simclr_tf.files import write_text
 from simclr_tf.jobs import Context
 from simclr_tf.models.heads import linear_probe
 from simclr_tf.models.simclr import SimCLR, representation_dim
-from simclr_tf.training.checkpoints import write_text
 from simclr_tf.training.mishaps import writes_checked
 
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 from simclr_tf import config
 from simclr_tf.augment.policy import Augmentation, parse_policy
 from simclr_tf.data.bad_images import BadImages
-from simclr_tf.data.data import Data, data
+from simclr_tf.data.dataset import Dataset, data
 from simclr_tf.data.pipeline import ViewsPipeline
 from simclr_tf.data.source import Source
 from simclr_tf.data.subset import class_balanced
@@ -90,7 +90,7 @@ def train_classifier(
     context: Context,
     task: Callable[[], Task],
     *,
-    data: Callable[..., Data] = data,
+    data: Callable[..., Dataset] = data,
     encoder: Callable[..., keras.Model] = resnet,
     projection_head: Callable[..., keras.Model] = projection_head,
     optimizer: Callable[..., keras.optimizers.Optimizer] = momentum,

@@ -10,7 +10,7 @@ import gin
 import numpy as np
 
 from simclr_tf.errors import RequestError
-from simclr_tf.evaluation import projector, sheets
+from simclr_tf.evaluation import embedding_figures, projector
 from simclr_tf.evaluation.embedding import MAPS, Embedding, planar_map, require, write_vectors
 from simclr_tf.jobs import Context
 from simclr_tf.jobs.building import requests_checked, write_result
@@ -62,13 +62,13 @@ def embed(
         if count > 1:
             rows = rng.choice(count, min(queries, count), replace=False)
             side = min(frozen.data.image_size, _SHEET_PIXELS)
-            sheets.neighbours(embedding, rows, min(neighbours, count - 1), side, folder)
+            embedding_figures.neighbours(embedding, rows, min(neighbours, count - 1), side, folder)
         part = embedding.rows(np.sort(rng.choice(count, min(max_points, count), replace=False)))
         projector.write(part, frozen.layer, os.path.join(folder, "projector"))
         if map != "none":
             places = planar_map(part.features.values, map, frozen.seed)
             title = f"{frozen.layer} of {len(places)} images, {source.name} ({map})"
-            sheets.plane(part, places, title, folder)
+            embedding_figures.plane(part, places, title, folder)
         print(f"{count} images, {dim} numbers each: {folder}", flush=True)
         written[split] = {"folder": folder, "images": count, "dimensions": dim}
     return write_result(context.model_dir, "embed", written=written, map=map, **frozen.record())

@@ -9,7 +9,7 @@ import gin
 import keras
 import tensorflow as tf
 
-from simclr_tf.data.data import Data, data
+from simclr_tf.data.dataset import Dataset, data
 from simclr_tf.export.saved_model import export_networks
 from simclr_tf.jobs import Context
 from simclr_tf.jobs.building import build_for_export, refuse_tpu, requests_checked
@@ -22,7 +22,7 @@ from simclr_tf.models.resnet import resnet
 def export(
     context: Context,
     *,
-    data: Callable[..., Data] = data,
+    data: Callable[..., Dataset] = data,
     encoder: Callable[..., keras.Model] = resnet,
     projection_head: Callable[..., keras.Model] = projection_head,
 ) -> str:

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from simclr_tf.data.data import Data, data
+from simclr_tf.data.dataset import Dataset, data
 from simclr_tf.data.source import Source
 from simclr_tf.distribute.strategy import create_strategy
 from simclr_tf.errors import RequestError
@@ -42,7 +42,7 @@ class Frozen:
 
     encoder: FrozenEncoder
     networks: Mapping[str, keras.Model]
-    data: Data
+    data: Dataset
     layer: str
     weights: Weights
     seed: int
@@ -102,7 +102,7 @@ class Frozen:
 @gin.configurable
 def frozen_encoder(
     *,
-    data: Callable[..., Data] = data,
+    data: Callable[..., Dataset] = data,
     encoder: Callable[..., keras.Model] = resnet,
     projection_head: Callable[..., keras.Model] = projection_head,
     pretrained: Callable[..., Weights] = pretrained,

@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from simclr_tf.errors import RequestError
-from simclr_tf.training.checkpoints import write_text
+from simclr_tf.files import write_text
 
 
 class History:

@@ -22,7 +22,7 @@ import gin
 import tensorflow as tf
 
 import simclr_tf
-from simclr_tf.data.data import Data, data
+from simclr_tf.data.dataset import Dataset, data
 from simclr_tf.data.source import Source
 from simclr_tf.data.tfds_source import class_names_of
 from simclr_tf.distribute import environment
@@ -135,7 +135,7 @@ class _OnPaper:
 
     num_classes: int | None
 
-    def __call__(self, data_dir: str | None) -> Data:
+    def __call__(self, data_dir: str | None) -> Dataset:
         recipe = data(data_dir=data_dir)
         names = range(self.num_classes) if self.num_classes else class_names_of(recipe.spec)
         source = Source(

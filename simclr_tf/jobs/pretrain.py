@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from simclr_tf.augment.policy import Augmentation, augmentation
 from simclr_tf.data.bad_images import BadImages
-from simclr_tf.data.data import Data, data
+from simclr_tf.data.dataset import Dataset, data
 from simclr_tf.data.pipeline import ViewsPipeline
 from simclr_tf.data.source import ArraySource, Source
 from simclr_tf.distribute.lowering import traced_once
@@ -41,7 +41,7 @@ from simclr_tf.training.profile import check_profile_steps
 def pretrain(
     context: Context,
     *,
-    data: Callable[..., Data] = data,
+    data: Callable[..., Dataset] = data,
     augmentation: Callable[[], Augmentation] = augmentation,
     encoder: Callable[..., keras.Model] = resnet,
     projection_head: Callable[..., keras.Model] = projection_head,

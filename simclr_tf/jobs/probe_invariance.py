@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import gin
 
-from simclr_tf.data.selection import sample
 from simclr_tf.data.source import Source
+from simclr_tf.data.subset import sample
 from simclr_tf.errors import RequestError
 from simclr_tf.evaluation import invariance
 from simclr_tf.evaluation.features import REPRESENTATION

@@ -10,13 +10,14 @@ from contextlib import AbstractContextManager
 
 from absl import logging
 
-from simclr_tf import config
+from simclr_tf import config, system_memory
 from simclr_tf.distribute.strategy import host_slice
 from simclr_tf.errors import DivergedError, PreemptedError
+from simclr_tf.files import write_text
 from simclr_tf.jobs.training import Numbers, Training
-from simclr_tf.training import figures, host_memory
+from simclr_tf.training import figures
 from simclr_tf.training.calls import Calls, Tally
-from simclr_tf.training.checkpoints import Checkpoints, named_groups, write_text
+from simclr_tf.training.checkpoints import Checkpoints, named_groups
 from simclr_tf.training.host_copy import Values, are_finite
 from simclr_tf.training.interrupt import StopRequest, is_chief, make_agreement, peer
 from simclr_tf.training.loop import make_loop
@@ -232,7 +233,7 @@ class _Trainer:
         return checked
 
     def _numbers(self, step: int, tally: Tally) -> Numbers:
-        resident = host_memory.resident_mib()
+        resident = system_memory.resident_mib()
         return tally.metrics | {
             "loss_chance": self.run.chance,
             "learning_rate": float(self.run.schedule(step - 1)),

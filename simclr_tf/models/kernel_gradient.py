@@ -12,7 +12,7 @@ import math
 
 import tensorflow as tf
 
-from simclr_tf.distribute.batch_norm import in_xla
+from simclr_tf.distribute.xla import in_xla
 
 # The second-level cache of a core: 512 KiB to 2 MiB on processors with bfloat16 instructions.
 _CACHE_BYTES = 2**20

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from simclr_tf.distribute.batch_norm import in_xla
+from simclr_tf.distribute.xla import in_xla
 from simclr_tf.models.kernel_gradient import conv2d
 
 _LANES = 128

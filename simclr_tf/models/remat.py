@@ -9,7 +9,8 @@ import keras
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 
-from simclr_tf.distribute.batch_norm import in_xla, statistics_kept
+from simclr_tf.distribute.batch_norm import statistics_kept
+from simclr_tf.distribute.xla import in_xla
 
 _ACTIVATIONS_KEPT: list[bool] = []
 

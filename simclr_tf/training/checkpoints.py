@@ -20,6 +20,7 @@ import tensorflow as tf
 from absl import logging
 
 from simclr_tf.errors import RequestError
+from simclr_tf.files import write_text
 from simclr_tf.training.background import Background
 from simclr_tf.training.host_copy import Groups, Values, checkpoint_of, copy_to_host
 from simclr_tf.training.loss_scale import loss_scale_group, rule_of
@@ -264,14 +265,6 @@ def describe_groups(groups: Mapping[str, Mapping[str, Any]]) -> Description:
         }
         for name, group in groups.items()
     }
-
-
-def write_text(path: str, text: str) -> None:
-    """Writes a small file so that a reader sees all of it or none."""
-    partial = f"{path}.partial"
-    with tf.io.gfile.GFile(partial, "w") as file:
-        file.write(text)
-    tf.io.gfile.rename(partial, path, overwrite=True)
 
 
 def _steps(folder: str) -> list[int]:

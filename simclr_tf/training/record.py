@@ -17,7 +17,7 @@ import keras
 import tensorflow as tf
 
 import simclr_tf
-from simclr_tf.training.checkpoints import write_text
+from simclr_tf.files import write_text
 
 
 def record_start(

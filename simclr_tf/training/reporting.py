@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
-from simclr_tf.training.checkpoints import write_text
+from simclr_tf.files import write_text
 
 
 class Reporter:

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from simclr_tf.augment.policy import augmentation
-from simclr_tf.data import folder, tfrecord
+from simclr_tf.data import folder_source, tfrecord_source
 from simclr_tf.data.bad_images import BadImages
 from simclr_tf.data.pipeline import ViewsPipeline
 from simclr_tf.data.source import ArraySource, FileSource
@@ -43,8 +43,8 @@ def in_memory() -> ArraySource:
 @pytest.fixture(params=["folder", "records"])
 def encoded(request, photos, record_files):
     if request.param == "folder":
-        return folder.open_folder(str(photos), "train")
-    return tfrecord.open_tfrecord(record_files(5, 4, 3))
+        return folder_source.open_folder(str(photos), "train")
+    return tfrecord_source.open_tfrecord(record_files(5, 4, 3))
 
 
 def first(pipeline: ViewsPipeline) -> dict[str, tf.Tensor]:
@@ -79,7 +79,7 @@ def test_crops_of_files_are_shipped_rounded_and_give_the_views_of_the_host(encod
 
 def test_what_is_lowered_is_what_is_fed(in_memory, photos):
     """The static shapes for which preflight compiles the step."""
-    for source in (in_memory, folder.open_folder(str(photos), "train")):
+    for source in (in_memory, folder_source.open_folder(str(photos), "train")):
         pipeline = on_device(source)
         spec = pipeline.element_spec(per_replica=4)
         batch = first(pipeline)

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from simclr_tf import system_memory
 from simclr_tf.augment.policy import augmentation
-from simclr_tf.data import cache, folder, memory, tfrecord
+from simclr_tf.data import cache, folder_source, tfrecord_source
 from simclr_tf.data.bad_images import BadImages
-from simclr_tf.data.data import data
+from simclr_tf.data.dataset import data
 from simclr_tf.data.pipeline import ViewsPipeline
 from simclr_tf.data.source import ArraySource
 from simclr_tf.distribute.strategy import HostSlice
@@ -35,7 +36,7 @@ def same(found, expected):
 
 
 def test_held_files_give_the_same_batches_and_are_not_read_again(photos):
-    source = folder.open_folder(str(photos), "train")
+    source = folder_source.open_folder(str(photos), "train")
     expected = batches(source, random_crop=True)
     held = [cache.hold(source, kind) for kind in ("encoded", "decoded")]
     for path in source.paths:
@@ -47,7 +48,7 @@ def test_held_files_give_the_same_batches_and_are_not_read_again(photos):
 
 
 def test_held_records_give_the_same_batches_and_are_not_read_again(record_files):
-    source = tfrecord.open_tfrecord(record_files(5, 4, 3))
+    source = tfrecord_source.open_tfrecord(record_files(5, 4, 3))
     expected = batches(source)
     held = cache.hold(source, "encoded")
     for file in source.files:
@@ -58,7 +59,7 @@ def test_held_records_give_the_same_batches_and_are_not_read_again(record_files)
 
 def test_bad_images_are_replaced_and_noted_as_without(photos):
     """Also if there are older copies, from before the files were spoilt."""
-    source = folder.open_folder(str(photos), "train")
+    source = folder_source.open_folder(str(photos), "train")
     for kind in ("encoded", "decoded"):
         cache.hold(source, kind)
     for name in ("3.jpg", "alpha.png"):
@@ -70,18 +71,18 @@ def test_bad_images_are_replaced_and_noted_as_without(photos):
 
 
 def test_what_would_not_fit_is_refused_with_numbers(photos, monkeypatch):
-    source = folder.open_folder(str(photos), "train")
+    source = folder_source.open_folder(str(photos), "train")
     # Widths and heights of the fixture, times three; JPEGs of which are 31 + i by 57 - i.
     pixels = sum((31 + i) * (57 - i) for i in range(6)) + 4 * 40 * 30 + 9 * 5 + 40 * 30
-    monkeypatch.setattr(memory, "available_bytes", lambda: int(3 * pixels / 0.8) - 2)
+    monkeypatch.setattr(system_memory, "available_bytes", lambda: int(3 * pixels / 0.8) - 2)
     with pytest.raises(RequestError, match=r"80%(.|\n)*Bind data.cache = 'encoded'"):
         cache.hold(source, "decoded")
-    monkeypatch.setattr(memory, "available_bytes", lambda: int(3 * pixels / 0.8) + 2)
+    monkeypatch.setattr(system_memory, "available_bytes", lambda: int(3 * pixels / 0.8) + 2)
     assert cache.hold(source, "decoded").cache == "decoded"
 
 
 def test_what_cannot_be_held_is_refused_and_what_is_in_memory_is_left(record_files):
-    records = tfrecord.open_tfrecord(record_files(3))
+    records = tfrecord_source.open_tfrecord(record_files(3))
     with pytest.raises(RequestError, match="read in order"):
         cache.hold(records, "decoded")
     with pytest.raises(RequestError, match="--tpu=pod"):
@@ -91,42 +92,3 @@ def test_what_cannot_be_held_is_refused_and_what_is_in_memory_is_left(record_fil
         name="a", num_examples=1, class_names=None, labels=None, images=np.zeros((1, 8, 8, 3))
     )
     assert cache.hold(array, "decoded") is array
-
-
-MEMINFO = "MemTotal: 9000 kB\nMemFree: 100 kB\nMemAvailable:    4000 kB\n"
-
-
-@pytest.mark.parametrize(
-    ("files", "expected"),
-    [
-        ({}, None),
-        ({"proc/meminfo": MEMINFO}, 4000 * 1024),
-        (
-            {
-                "proc/meminfo": MEMINFO,
-                "proc/self/cgroup": "0::/job/task\n",
-                "sys/fs/cgroup/job/task/memory.max": "max\n",
-                "sys/fs/cgroup/job/task/memory.current": "900\n",
-                "sys/fs/cgroup/job/memory.max": "5000\n",
-                "sys/fs/cgroup/job/memory.current": "3000\n",
-                "sys/fs/cgroup/job/memory.stat": "anon 7\nactive_file 9\ninactive_file 500\n",
-            },
-            5000 - 3000 + 500,
-        ),
-        (
-            {
-                "proc/self/cgroup": "5:cpu,cpuacct:/\n4:memory:/docker/1\n",
-                "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
-                "sys/fs/cgroup/memory/memory.usage_in_bytes": "600\n",
-                "sys/fs/cgroup/memory/docker/1/memory.limit_in_bytes": "800\n",
-                "sys/fs/cgroup/memory/docker/1/memory.usage_in_bytes": "700\n",
-            },
-            100,
-        ),
-    ],
-)
-def test_available_memory_is_what_machine_and_control_groups_leave(tmp_path, files, expected):
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    assert memory.available_bytes(str(tmp_path)) == expected

@@ -17,7 +17,7 @@ from PIL import Image
 from simclr_tf.augment.policy import augmentation
 from simclr_tf.data import cache, decode, header
 from simclr_tf.data.bad_images import BadImages
-from simclr_tf.data.folder import open_folder
+from simclr_tf.data.folder_source import open_folder
 from simclr_tf.data.pipeline import ViewsPipeline, plain_images
 from simclr_tf.distribute.strategy import HostSlice
 

@@ -9,9 +9,9 @@ import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from simclr_tf.data import folder, tfrecord
+from simclr_tf.data import folder_source, tfrecord_source
 from simclr_tf.data.bad_images import BadImages
-from simclr_tf.data.data import open_source
+from simclr_tf.data.dataset import open_source
 from simclr_tf.data.pipeline import plain_images
 from simclr_tf.errors import RequestError
 
@@ -28,7 +28,7 @@ def data(tmp_path):
 
 
 def names(path, split="train"):
-    source = folder.open_folder(str(path), split)
+    source = folder_source.open_folder(str(path), split)
     return [os.path.relpath(p, path) for p in source.paths]
 
 
@@ -51,13 +51,13 @@ def test_the_folder_itself_may_be_a_link(data):
 def test_a_split_that_is_a_link_out_is_refused(data):
     (data / "train").symlink_to("../outside")
     with pytest.raises(RequestError, match="must lie in the data"):
-        folder.open_folder(str(data), "train")
+        folder_source.open_folder(str(data), "train")
 
 
 @pytest.mark.parametrize("split", ["../outside", "/"])
 def test_a_split_is_no_way_out(data, split):
     with pytest.raises(RequestError, match="must lie in the data"):
-        folder.open_folder(str(data), split)
+        folder_source.open_folder(str(data), split)
 
 
 def test_pipes_sockets_folders_and_endless_files_are_left_out(data, monkeypatch):
@@ -80,7 +80,7 @@ def test_what_is_left_out_is_counted(data):
     with pytest.raises(
         RequestError, match="Left out: 3 that link out of the folder, 1 that are no"
     ):
-        folder.open_folder(str(data), "train")
+        folder_source.open_folder(str(data), "train")
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_records_of_wrong_features_are_bad_images(tmp_path, image):
         b"no example",
         b"",
     ]
-    source = tfrecord.open_tfrecord(write(tmp_path / "a.tfrecord", good, *records, good))
+    source = tfrecord_source.open_tfrecord(write(tmp_path / "a.tfrecord", good, *records, good))
     bad = BadImages(source, limit=1.0)
     found = [i for _, _, index in plain_images(source, 8, 4, bad) for i in index]
     assert found == [0, 7] and len(bad) == 6
@@ -138,7 +138,7 @@ def test_evaluation_ends_where_a_file_was_damaged_since(damage, words, tmp_path,
     records = [example(image=[image], label=[i]) for i in range(4)]
     for name in "ab":
         write(tmp_path / f"{name}.tfrecord", *records)
-    source = tfrecord.open_tfrecord(f"{tmp_path}/*.tfrecord")
+    source = tfrecord_source.open_tfrecord(f"{tmp_path}/*.tfrecord")
     file = tmp_path / "a.tfrecord"
     content = bytearray(file.read_bytes())
     within_second = len(content) // 4 + 40
@@ -160,24 +160,24 @@ def test_evaluation_ends_where_a_file_was_damaged_since(damage, words, tmp_path,
 def test_labels_that_are_none_are_refused(labels, tmp_path, image):
     records = [example(image=[image], label=[1]), example(image=[image], label=labels)]
     with pytest.raises(RequestError, match="label"):
-        tfrecord.open_tfrecord(write(tmp_path / "a.tfrecord", *records))
+        tfrecord_source.open_tfrecord(write(tmp_path / "a.tfrecord", *records))
 
 
 @pytest.mark.parametrize("first", [b"no example", b"", example(thing=[1])])
 def test_files_of_other_records_are_refused(first, tmp_path):
     with pytest.raises(RequestError):
-        tfrecord.open_tfrecord(write(tmp_path / "a.tfrecord", first))
+        tfrecord_source.open_tfrecord(write(tmp_path / "a.tfrecord", first))
 
 
 def test_pipes_and_endless_records_are_no_record_files(tmp_path):
     os.mkfifo(tmp_path / "a.tfrecord")
     with pytest.raises(RequestError, match="No TFRecord file"):
-        tfrecord.open_tfrecord(f"{tmp_path}/*.tfrecord")
+        tfrecord_source.open_tfrecord(f"{tmp_path}/*.tfrecord")
     with (tmp_path / "b.tfrecord").open("wb") as file:
         file.write((2**40).to_bytes(8, "little") + bytes(4))
         file.truncate(2**40 + 16)
     with pytest.raises(RequestError, match="at most 1024 MiB"):
-        tfrecord.open_tfrecord(f"{tmp_path}/*.tfrecord")
+        tfrecord_source.open_tfrecord(f"{tmp_path}/*.tfrecord")
 
 
 @settings(
@@ -193,7 +193,7 @@ def test_damaged_files_are_refused_or_read(choices, tmp_path_factory, image):
         content[place] = choices.draw(st.integers(0, 255))
     path.write_bytes(content[: choices.draw(st.integers(1, len(content)))])
     try:
-        source = tfrecord.open_tfrecord(str(path))
+        source = tfrecord_source.open_tfrecord(str(path))
     except RequestError:
         return
     assert source.num_examples >= 1

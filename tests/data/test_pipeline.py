@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from simclr_tf.augment.policy import augmentation
-from simclr_tf.data import folder, tfrecord
+from simclr_tf.data import folder_source, tfrecord_source
 from simclr_tf.data import pipeline as pipeline_module
 from simclr_tf.data.bad_images import BadImages
 from simclr_tf.data.pipeline import ViewsPipeline, plain_images
@@ -50,9 +50,9 @@ def source(request, photos, record_files):
     if request.param == "array":
         return array_source()
     if request.param == "folder":
-        return folder.open_folder(str(photos), "train")
+        return folder_source.open_folder(str(photos), "train")
     counts = (5, 4, 3) if request.param == "records" else (12,)
-    return tfrecord.open_tfrecord(record_files(*counts))
+    return tfrecord_source.open_tfrecord(record_files(*counts))
 
 
 def test_batches_are_pairs_of_views_in_range(source):
@@ -103,7 +103,7 @@ def test_going_on_at_a_step_gives_what_came_then(source):
 @pytest.mark.parametrize("seed", [0, 3])
 def test_the_global_seed_changes_nothing(record_files, seed):
     """Which is the run's own from when its networks are built, and 0 by default."""
-    source = tfrecord.open_tfrecord(record_files(6))
+    source = tfrecord_source.open_tfrecord(record_files(6))
     found = []
     try:
         for global_seed in (None, 0, 5):
@@ -166,7 +166,7 @@ def test_the_number_of_hosts_does_not_change_the_global_batch():
 
 def test_files_give_the_views_that_their_pixels_give(photos):
     """Decoding only the crop of a JPEG is the same as cropping the decoded image."""
-    from_files = folder.open_folder(str(photos), "train")
+    from_files = folder_source.open_folder(str(photos), "train")
     host = HostSlice(index=0, num_hosts=1, replicas=1, per_replica=from_files.num_examples)
     batch = batches(from_files, 1, host)[0]
     views = dict(zip(batch["index"], batch["images"], strict=False))
@@ -195,7 +195,7 @@ def spoil(photos):
 
 def test_bad_files_are_replaced_and_counted(photos):
     spoil(photos)
-    source = folder.open_folder(str(photos), "train")
+    source = folder_source.open_folder(str(photos), "train")
     bad = BadImages(source, limit=0.5)
     host = HostSlice(index=0, num_hosts=1, replicas=1, per_replica=source.num_examples)
     batch = batches(source, 1, host, bad_images=bad)[0]
@@ -209,7 +209,7 @@ def test_bad_files_are_replaced_and_counted(photos):
 def test_a_source_without_one_good_image_ends_at_once(tmp_path):
     for i in range(12):
         (tmp_path / f"{i}.jpg").write_text("no picture at all")
-    source = folder.open_folder(str(tmp_path), "train")
+    source = folder_source.open_folder(str(tmp_path), "train")
     bad = BadImages(source)
     with pytest.raises(RequestError, match="no other that was tried decodes"), bad.explained():
         batches(source, 1, bad_images=bad)
@@ -222,7 +222,7 @@ def without_kernel(dtype, shape):
 
 
 def test_what_is_wrong_with_the_program_is_no_bad_image(photos, monkeypatch):
-    source = folder.open_folder(str(photos), "train")
+    source = folder_source.open_folder(str(photos), "train")
     bad = BadImages(source)
     with monkeypatch.context() as patch:
         patch.setattr(pipeline_module, "box_sampler", without_kernel(tf.int32, [2, 4]))
@@ -239,7 +239,7 @@ def test_what_is_wrong_with_the_program_is_no_bad_image(photos, monkeypatch):
 
 
 def test_what_is_gone_is_no_bad_image(photos):
-    source = folder.open_folder(str(photos), "train")
+    source = folder_source.open_folder(str(photos), "train")
     bad = BadImages(source)
     (photos / "3.jpg").unlink()
     with pytest.raises(tf.errors.NotFoundError, match=r"3\.jpg") as error, bad.explained():
@@ -251,7 +251,7 @@ def test_what_is_gone_is_no_bad_image(photos):
 
 def test_too_many_bad_files_stop_with_their_names(photos):
     spoil(photos)
-    source = folder.open_folder(str(photos), "train")
+    source = folder_source.open_folder(str(photos), "train")
     bad = BadImages(source)
     batches(source, 4, bad_images=bad)
     with pytest.raises(RequestError, match=r"At most 1%(.|\n)*3\.jpg(.|\n)*misnamed\.png"):
@@ -260,7 +260,7 @@ def test_too_many_bad_files_stop_with_their_names(photos):
 
 def test_bad_records_are_replaced_and_counted(record_files):
     spoilt = frozenset({1, 2, 3, 5, 6, 8})
-    source = tfrecord.open_tfrecord(record_files(6, 6, bad=spoilt))
+    source = tfrecord_source.open_tfrecord(record_files(6, 6, bad=spoilt))
     host = HostSlice(index=0, num_hosts=1, replicas=1, per_replica=6)
     bad = BadImages(source, limit=0.5)
     whole = batches(source, 4, host, bad_images=bad)
@@ -285,7 +285,7 @@ def test_plain_images_come_once_each_in_order_with_a_last_partial_batch(source):
 
 def test_plain_images_skip_and_count_what_does_not_decode(photos):
     spoil(photos)
-    source = folder.open_folder(str(photos), "train")
+    source = folder_source.open_folder(str(photos), "train")
     bad = BadImages(source, limit=0.5)
     images = [image for image, _, _ in plain_images(source, 12, 5, bad)]
     assert sum(len(i) for i in images) == source.num_examples - 2 == 11
@@ -298,6 +298,6 @@ def test_small_images_of_the_asked_size_are_taken_whole(tmp_path):
     np.testing.assert_allclose(images, source.images / 255, atol=1e-6)
     for i, pixels in enumerate(source.images):
         (tmp_path / f"{i}.png").write_bytes(tf.io.encode_png(pixels).numpy())
-    files = folder.open_folder(str(tmp_path), "train")
+    files = folder_source.open_folder(str(tmp_path), "train")
     images, _, _ = next(iter(plain_images(files, 16, 10, BadImages(files))))
     np.testing.assert_allclose(images, source.images / 255, atol=1e-6)

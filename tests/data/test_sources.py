@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from simclr_tf.data import folder, tfrecord
-from simclr_tf.data.data import data, open_source
+from simclr_tf.data import folder_source, tfrecord_source
+from simclr_tf.data.dataset import data, open_source
 from simclr_tf.data.source import ArraySource, RecordSource
 from simclr_tf.errors import RequestError
 
@@ -19,7 +19,7 @@ def tree(root, *names):
 
 def test_parent_folders_are_the_classes(tmp_path):
     path = tree(tmp_path, "cat/1.jpg", "dog/2.JPG", "dog/more/dog/3.png", "dog/x.txt", ".h/4.jpg")
-    source = folder.open_folder(path, "train")
+    source = folder_source.open_folder(path, "train")
     assert source.class_names == ["cat", "dog"]
     assert list(source.labels) == [0, 1, 1]
     assert source.num_examples == 3
@@ -29,39 +29,39 @@ def test_parent_folders_are_the_classes(tmp_path):
     "names", [["1.jpg", "2.jpg"], ["all/1.jpg"], ["a/1.jpg", "b/2.jpg", "3.jpg"]]
 )
 def test_otherwise_there_are_no_labels(tmp_path, names):
-    source = folder.open_folder(tree(tmp_path, *names), "train")
+    source = folder_source.open_folder(tree(tmp_path, *names), "train")
     assert source.labels is None and source.num_classes is None
 
 
 def test_files_are_the_same_wherever_they_lie(tmp_path, record_files):
     def identity(place, *names):
-        return folder.open_folder(tree(tmp_path / place, *names), "train").identity()
+        return folder_source.open_folder(tree(tmp_path / place, *names), "train").identity()
 
     first = identity("a", "x/1.jpg", "y/2.jpg")
     assert first == identity("b/c", "x/1.jpg", "y/2.jpg")
     assert first not in (identity("d", "x/1.jpg", "y/3.jpg"), identity("e", "x/1.jpg"))
     assert identity("f", "1.jpg") == identity("g", "1.jpg")
-    records = tfrecord.open_tfrecord(record_files(3, 2))
+    records = tfrecord_source.open_tfrecord(record_files(3, 2))
     assert records.identity().startswith("2 files, ")
-    assert records.identity() != tfrecord.open_tfrecord(record_files(3, 3)).identity()
+    assert records.identity() != tfrecord_source.open_tfrecord(record_files(3, 3)).identity()
 
 
 def test_a_folder_named_like_the_split_is_the_split(tmp_path):
     path = tree(tmp_path, "train/a/1.jpg", "train/b/2.jpg", "val/a/3.jpg")
-    assert folder.open_folder(path, "train").num_examples == 2
-    assert folder.open_folder(path, "val").num_examples == 1
+    assert folder_source.open_folder(path, "train").num_examples == 2
+    assert folder_source.open_folder(path, "val").num_examples == 1
 
 
 def test_records_are_counted_by_their_headers(record_files):
     pattern = record_files(3, 0, 4)
-    source = tfrecord.open_tfrecord(pattern)
+    source = tfrecord_source.open_tfrecord(pattern)
     assert [f.count for f in source.files] == [3, 0, 4]
     assert source.num_examples == sum(1 for _ in tf.data.TFRecordDataset(tf.io.gfile.glob(pattern)))
     assert source.num_classes == 7
 
 
 def test_records_without_labels(record_files):
-    source = tfrecord.open_tfrecord(record_files(3, labelled=False))
+    source = tfrecord_source.open_tfrecord(record_files(3, labelled=False))
     assert source.num_classes is None
 
 
@@ -70,7 +70,7 @@ def test_a_record_file_that_is_cut_short_is_named(record_files, tmp_path):
     path = tmp_path / "part-001.tfrecord"
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(RequestError, match=r"part-001\.tfrecord is cut short after record 3"):
-        tfrecord.open_tfrecord(pattern)
+        tfrecord_source.open_tfrecord(pattern)
 
 
 @pytest.mark.parametrize(

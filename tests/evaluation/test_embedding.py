@@ -11,11 +11,11 @@ from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.neighbors import KNeighborsClassifier
 
 from simclr_tf.data.bad_images import BadImages
-from simclr_tf.data.folder import open_folder
+from simclr_tf.data.folder_source import open_folder
 from simclr_tf.data.pipeline import plain_images
 from simclr_tf.data.source import ArraySource
 from simclr_tf.errors import RequestError
-from simclr_tf.evaluation import projector, sheets
+from simclr_tf.evaluation import embedding_figures, projector
 from simclr_tf.evaluation.embedding import Embedding, planar_map, require, write_vectors
 from simclr_tf.evaluation.features import Features
 
@@ -126,8 +126,8 @@ def test_sheets_are_pictures(labelled, unlabelled, tmp_path):
     for embedding in (labelled, unlabelled):
         count = len(embedding.features.index)
         paths = [
-            sheets.neighbours(embedding, np.array([3, 0]), 4, 32, str(tmp_path)),
-            sheets.plane(embedding, RNG.normal(size=(count, 2)), "a map", str(tmp_path)),
+            embedding_figures.neighbours(embedding, np.array([3, 0]), 4, 32, str(tmp_path)),
+            embedding_figures.plane(embedding, RNG.normal(size=(count, 2)), "a map", str(tmp_path)),
         ]
         for path in paths:
             picture = tf.io.decode_png(tf.io.read_file(path)).numpy()

@@ -8,7 +8,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simclr_tf.data.folder import open_folder
+from simclr_tf.data.folder_source import open_folder
 from simclr_tf.data.source import ArraySource
 from simclr_tf.distribute.strategy import simulated_replicas
 from simclr_tf.errors import RequestError

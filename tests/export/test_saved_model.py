@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from simclr_tf.data import folder as folder_source
+from simclr_tf.data import folder_source
 from simclr_tf.data.bad_images import BadImages
 from simclr_tf.data.pipeline import plain_images
 from simclr_tf.export import saved_model, warmup

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from simclr_tf.augment import addons, policy
-from simclr_tf.data.data import Data
+from simclr_tf.data.dataset import Dataset
 from simclr_tf.distribute.lowering import LoweringStrategy
 from simclr_tf.errors import RequestError
 from simclr_tf.jobs import Context
@@ -26,7 +26,7 @@ def put_together(pictures, model_dir="", **kwargs):
     """The run on a folder of 16 px pictures, which is not started."""
     return pretrain(
         Context(model_dir=str(model_dir), data_dir=str(pictures), tpu="none"),
-        data=functools.partial(Data, "folder:", 16, "train", "test", 64),
+        data=functools.partial(Dataset, "folder:", 16, "train", "test", 64),
         encoder=functools.partial(resnet, depth=18, width_multiplier=0.125),
         global_batch_size=4,
         epochs=20.0,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from simclr_tf.data.data import Data
+from simclr_tf.data.dataset import Dataset
 from simclr_tf.errors import PreemptedError, RequestError
 from simclr_tf.jobs import Context
 from simclr_tf.jobs.pretrain import pretrain
@@ -32,7 +32,7 @@ def run(evaluation):
     def run(folder, **kwargs):
         return pretrain(
             Context(model_dir=str(folder), data_dir=str(evaluation.pictures), tpu="none"),
-            data=functools.partial(Data, "folder:", 16, "train", "test", 64),
+            data=functools.partial(Dataset, "folder:", 16, "train", "test", 64),
             encoder=functools.partial(resnet, depth=18, width_multiplier=0.125),
             projection_head=functools.partial(projection_head, output_dim=8),
             global_batch_size=5,

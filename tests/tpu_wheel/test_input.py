@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 
 from simclr_tf.augment.policy import augmentation
 from simclr_tf.data.bad_images import BadImages
-from simclr_tf.data.data import open_source
+from simclr_tf.data.dataset import open_source
 from simclr_tf.data.pipeline import ViewsPipeline, plain_images
 from simclr_tf.data.source import ArraySource, FileSource, RecordSource, Source
 from simclr_tf.distribute import environment

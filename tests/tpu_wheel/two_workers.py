@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from simclr_tf.augment.policy import augmentation
 from simclr_tf.data.bad_images import BadImages
-from simclr_tf.data.folder import open_folder
+from simclr_tf.data.folder_source import open_folder
 from simclr_tf.data.pipeline import ViewsPipeline
 from simclr_tf.distribute.strategy import HostSlice, host_slice
 from tests.support.tpu_slice import connect

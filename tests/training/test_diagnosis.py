@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from simclr_tf import run as command_line
 from simclr_tf.augment.policy import augmentation
-from simclr_tf.data.data import Data
+from simclr_tf.data.dataset import Dataset
 from simclr_tf.data.source import ArraySource
 from simclr_tf.distribute.batch_norm import SyncBatchNormalization
 from simclr_tf.distribute.strategy import create_strategy
@@ -100,7 +100,7 @@ def run(folder, *, images=None, labels=None, epochs=2.0, rate=1.0, warmup=0.0, *
     }
     pretrain(
         Context(model_dir=str(folder), tpu="none"),
-        data=lambda data_dir: Data("arrays", SIZE, "train", "test", 64, None, opened=source),
+        data=lambda data_dir: Dataset("arrays", SIZE, "train", "test", 64, None, opened=source),
         global_batch_size=BATCH,
         epochs=epochs,
         precision="float32",

@@ -17,7 +17,7 @@ _MAX_FILES = 100
 
 
 @contextlib.contextmanager
-def closed() -> Iterator[None]:
+def sandboxed_gin() -> Iterator[None]:
     """While open, a recipe that imports is an ImportError, and one of too many files an OSError."""
     process_import, readers = gin_internals.ParseContext.process_import, gin_internals._FILE_READERS
     count = 0

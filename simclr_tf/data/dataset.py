@@ -8,14 +8,14 @@ from typing import Literal
 import gin
 
 from simclr_tf.data import cache as memory_cache
-from simclr_tf.data import folder, tfds_source, tfrecord
+from simclr_tf.data import folder_source, tfds_source, tfrecord_source
 from simclr_tf.data.source import FileSource, Source
 from simclr_tf.distribute.environment import tpu_name
 from simclr_tf.errors import RequestError
 
 
 @dataclasses.dataclass(frozen=True)
-class Data:
+class Dataset:
     """Sources by split, opened on demand; `opened` stands for the one to train on."""
 
     spec: str
@@ -108,7 +108,7 @@ def data(
     cache: Literal["none", "encoded", "decoded"] = "none",
     *,
     data_dir: str | None,
-) -> Data:
+) -> Dataset:
     """What a recipe says about data.
 
     Args:
@@ -126,7 +126,9 @@ def data(
         raise RequestError(f"data.shuffle_buffer must be at least 1. Received: {shuffle_buffer}.")
     if image_size < 8:
         raise RequestError(f"data.image_size must be at least 8 pixels. Received: {image_size}.")
-    return Data(source, image_size, train_split, eval_split, shuffle_buffer, data_dir, cache=cache)
+    return Dataset(
+        source, image_size, train_split, eval_split, shuffle_buffer, data_dir, cache=cache
+    )
 
 
 def open_source(spec: str, split: str, data_dir: str | None) -> Source:
@@ -141,9 +143,9 @@ def open_source(spec: str, split: str, data_dir: str | None) -> Source:
     if kind == "tfds" and rest:
         return tfds_source.open_tfds(rest, split, data_dir)
     if kind == "folder" and (rest or data_dir):
-        return folder.open_folder(rest or data_dir, split)
+        return folder_source.open_folder(rest or data_dir, split)
     if kind == "tfrecord" and rest:
-        return tfrecord.open_tfrecord(rest.replace("{split}", split))
+        return tfrecord_source.open_tfrecord(rest.replace("{split}", split))
     raise RequestError(
         "data.source must be 'shapes', 'tfds:NAME', 'folder:PATH' (or 'folder:' with --data_dir) "
         f"or 'tfrecord:GLOB'. Received: {spec!r}."

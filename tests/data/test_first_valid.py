@@ -3,7 +3,7 @@
 import pytest
 import tensorflow as tf
 
-from simclr_tf.data import loading
+from simclr_tf.data import first_valid
 
 
 def stops(condition, number):
@@ -28,7 +28,7 @@ def block_of(failures, *, read_fails=False, finish_fails=False, seen=lambda numb
         return tf.zeros([2]), tf.constant(-1, tf.int64)
 
     return tf.data.Dataset.range(2).map(
-        lambda _: loading.first_that_decode(
+        lambda _: first_valid.first_that_decode(
             (tf.range(0, 40, 10, tf.int64),),
             other,
             decode,
@@ -66,4 +66,4 @@ def test_only_what_does_not_decode_is_passed_over(failures, fault):
 
 @pytest.mark.parametrize(("batch", "block"), [(1, 1), (7, 7), (12, 6), (22, 2), (64, 8), (257, 1)])
 def test_blocks_divide_the_batch(batch, block):
-    assert loading.block_size(batch) == block
+    assert first_valid.block_size(batch) == block

@@ -1,10 +1,29 @@
-"""How much memory this process may still take."""
+"""Memory of the host: what this process holds of it, and what it may still take."""
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import re
 from collections.abc import Iterator
+
+_STATUS, _CLEAR = pathlib.Path("/proc/self/status"), pathlib.Path("/proc/self/clear_refs")
+
+
+def resident_mib() -> float | None:
+    """Resident memory of this process in MiB; None where the system does not tell (not Linux)."""
+    return _field("VmRSS")
+
+
+def peak_mib() -> float | None:
+    """The most that has been resident since the start, or `start_peak`."""
+    return _field("VmHWM")
+
+
+def start_peak() -> None:
+    """Resets the peak to what is resident now, where the system can."""
+    with contextlib.suppress(OSError):
+        _CLEAR.write_text("5")
 
 
 def available_bytes(root: str = "/") -> int | None:
@@ -22,6 +41,11 @@ def available_bytes(root: str = "/") -> int | None:
         *_groups(base / "proc/self/cgroup", base / "sys/fs/cgroup"),
     ]
     return max(min(left), 0) if left else None
+
+
+def _field(name: str) -> float | None:
+    found = re.search(rf"{name}:\s*(\d+) kB", _read(_STATUS))
+    return int(found[1]) / 1024 if found else None
 
 
 def _machine(meminfo: pathlib.Path) -> Iterator[int]:

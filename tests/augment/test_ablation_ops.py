@@ -7,13 +7,15 @@ import scipy.ndimage
 import scipy.stats
 import tensorflow as tf
 
-from simclr_tf.augment import study
+from simclr_tf.augment import ablation_ops
 
 
 @pytest.mark.parametrize(("strength", "side"), [(1.0, 16), (0.5, 8), (0.32, 5)])
 def test_cutout_zeroes_one_square(many_keys, strength, side):
     images = tf.ones([512, 32, 32, 3])
-    cut = study.cutout(images, many_keys[:512], op=1, probability=1.0, strength=strength).numpy()
+    cut = ablation_ops.cutout(
+        images, many_keys[:512], op=1, probability=1.0, strength=strength
+    ).numpy()
     assert set(np.unique(cut)) == {0.0, 1.0}
     zeros = cut[..., 0] == 0.0
     assert (zeros[..., None] == (cut == 0.0)).all()
@@ -25,7 +27,9 @@ def test_cutout_zeroes_one_square(many_keys, strength, side):
 
 
 def test_cutout_is_centred_on_every_pixel_alike(many_keys):
-    cut = study.cutout(tf.ones([4096, 6, 6, 3]), many_keys, op=1, probability=1.0, strength=1 / 3)
+    cut = ablation_ops.cutout(
+        tf.ones([4096, 6, 6, 3]), many_keys, op=1, probability=1.0, strength=1 / 3
+    )
     centres = np.argwhere(cut.numpy()[..., 0] == 0.0)
     assert len(centres) == 4096
     counts = np.bincount(centres[:, 1] * 6 + centres[:, 2], minlength=36)
@@ -35,7 +39,7 @@ def test_cutout_is_centred_on_every_pixel_alike(many_keys):
 def test_rotate90_turns_by_each_multiple_equally(many_keys):
     image = np.arange(2 * 2 * 3, dtype="f").reshape(2, 2, 3)
     images = tf.tile(image[None], [4096, 1, 1, 1])
-    turned = study.rotate90(images, many_keys, op=1, probability=1.0).numpy()
+    turned = ablation_ops.rotate90(images, many_keys, op=1, probability=1.0).numpy()
     counts = [(turned == np.rot90(image, k)).all(axis=(1, 2, 3)).sum() for k in (1, 2, 3)]
     assert sum(counts) == 4096
     assert scipy.stats.chisquare(counts).pvalue > 1e-3
@@ -43,13 +47,15 @@ def test_rotate90_turns_by_each_multiple_equally(many_keys):
 
 def test_rotate90_refuses_images_that_are_not_square(keys):
     with pytest.raises(ValueError, match="Received: height=4, width=6"):
-        study.rotate90(tf.zeros([8, 4, 6, 3]), keys, op=1)
+        ablation_ops.rotate90(tf.zeros([8, 4, 6, 3]), keys, op=1)
 
 
 @pytest.mark.parametrize("strength", [0.5, 1.0])
 def test_noise_is_white_and_of_the_stated_deviation(keys, strength):
     gray = tf.fill([8, 32, 32, 3], 0.5)
-    noisy = study.gaussian_noise(gray, keys, op=1, probability=1.0, strength=strength).numpy()
+    noisy = ablation_ops.gaussian_noise(
+        gray, keys, op=1, probability=1.0, strength=strength
+    ).numpy()
     noise = (noisy - 0.5) / (0.1 * strength)
     within = noise[np.abs(noise) < 4.5]
     assert scipy.stats.kstest(within, "norm").pvalue > 1e-3
@@ -63,7 +69,7 @@ def test_noise_is_white_and_of_the_stated_deviation(keys, strength):
 
 @pytest.mark.parametrize("strength", [0.1, 1.0])
 def test_sobel_is_the_length_of_scipys_gradient(images, keys, strength):
-    edges = study.sobel(images, keys, op=1, probability=1.0, strength=strength)
+    edges = ablation_ops.sobel(images, keys, op=1, probability=1.0, strength=strength)
     for image, result in zip(images.numpy(), edges.numpy(), strict=True):
         for channel in range(3):
             plane = image[..., channel]
