@@ -64,7 +64,7 @@ setup(
         # TF Serving's messages, for the warm-up requests beside a SavedModel.
         "serving": SERVING,
         "hub": HUB,
-        # Beside [tpu]: what tests/tpu_wheel needs. Older pips do not find an extra with an underscore.
+        # Beside [tpu], for tests/tpu_wheel. Older pips find no extra with an underscore.
         "tpu-test": ["pytest>=8.0", "pytest-xdist>=3.6"],
         "test": [
             "hypothesis>=6.100",

@@ -71,17 +71,16 @@ def _measure_recipe(options: argparse.Namespace) -> None:
 
     from simclr_tf import config, jobs
     from simclr_tf.errors import RequestError
+    from simclr_tf.jobs.pretrain import pretraining
 
     if not options.gin_file:
         raise RequestError("A recipe must be given, such as --gin_file=gin/cifar10_cpu.gin.")
-    known = jobs.load()
+    jobs.load()
     config.load(options.gin_file, options.gin_bindings)
     config.check({"pretrain", *config.recipe_jobs()})
     measurement = importlib.import_module(f"simclr_tf.benchmark.{options.what}")
-    known["pretrain"](
-        jobs.Context(model_dir="", data_dir=options.data_dir, tpu="auto"),
-        then=lambda run: print(measurement.measure(run, options.rounds)),
-    )
+    run = pretraining(jobs.Context(model_dir="", data_dir=options.data_dir, tpu="auto"))
+    print(measurement.measure(run, options.rounds))
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from simclr_tf.jobs.pretraining import Pretraining
-from simclr_tf.training.checkpoints import Checkpoints, named_groups
+from simclr_tf.training.checkpoints import Checkpoints
 from simclr_tf.training.host_copy import Groups, are_finite
+from simclr_tf.training.run import Run
 
 WRITTEN, COPIED, WHOLE, UPDATE, FIRST_UPDATE = (
     "written before the loop goes on",
@@ -32,7 +32,7 @@ _BASELINES = {
 }
 
 
-def measure(run: Pretraining, rounds: int) -> str:
+def measure(run: Run, rounds: int) -> str:
     """Times saves of what the recipe trains, in a folder that goes again.
 
     The baseline reads the weights to see whether they are finite, and lets TensorFlow write the
@@ -42,7 +42,7 @@ def measure(run: Pretraining, rounds: int) -> str:
     Returns:
       A table of seconds, and of their ratio to the baseline of the same round.
     """
-    groups = named_groups(run.simclr.groups(), run.optimizer)
+    groups = run.groups()
     turns = [_turn(groups) for _ in range(rounds + 1)][1:]
     size = sum(v.value.numpy().nbytes for group in groups.values() for v in group.values())
     return f"{size / 2**30:.2f} GiB of variables\n\n{_table(turns)}"

@@ -13,12 +13,11 @@ import tensorflow as tf
 
 from simclr_tf import config
 from simclr_tf.export.saved_model import export_networks
-from simclr_tf.jobs.building import build_for_export
-from simclr_tf.jobs.pretraining import Pretraining
-from simclr_tf.training.checkpoints import Checkpoints, named_groups
+from simclr_tf.training.checkpoints import Checkpoints
+from simclr_tf.training.run import Run
 
 
-def measure(run: Pretraining, rounds: int) -> str:
+def measure(run: Run, rounds: int) -> str:
     """Times what `pretrain` does with the networks and optimizer, in a folder that goes again.
 
     Every round saves and restores a checkpoint, exports a SavedModel, loads it in this process and
@@ -44,7 +43,7 @@ def measure(run: Pretraining, rounds: int) -> str:
     return "\n".join(lines)
 
 
-def _round(run: Pretraining, folder: str) -> dict[str, float]:
+def _round(run: Run, folder: str) -> dict[str, float]:
     seconds: dict[str, float] = {}
 
     def timed(stage: str, work: Callable[..., Any], *args, **kwargs) -> Any:
@@ -53,8 +52,8 @@ def _round(run: Pretraining, folder: str) -> dict[str, float]:
         seconds[stage] = time.perf_counter() - start
         return result
 
-    networks, size = run.simclr.groups(), run.plan.image_size
-    checkpoints = Checkpoints(folder, named_groups(networks, run.optimizer), run.settings)
+    size = run.plan.image_size
+    checkpoints = Checkpoints(folder, run.groups(), run.settings)
     timed("save a checkpoint", checkpoints.save, 0)
     timed("restore it", checkpoints.restore)
     exported = timed(
@@ -62,8 +61,8 @@ def _round(run: Pretraining, folder: str) -> dict[str, float]:
         export_networks,
         folder,
         0,
-        {name: networks[name] for name in ("encoder", "projection_head")},
-        lambda: build_for_export(run.encoder, run.projection_head, size),
+        run.method.exported(),
+        lambda: run.rebuild().exported(),
         image_size=size,
         recipe=config.record(),
     )

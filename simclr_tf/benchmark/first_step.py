@@ -16,10 +16,9 @@ from simclr_tf import config
 from simclr_tf.distribute.strategy import create_strategy, host_slice
 from simclr_tf.errors import RequestError
 from simclr_tf.jobs import Context
-from simclr_tf.jobs.pretrain import pretrain
-from simclr_tf.jobs.pretraining import Pretraining
+from simclr_tf.jobs.pretrain import pretraining
 from simclr_tf.training.loop import make_loop
-from simclr_tf.training.step import metric_names
+from simclr_tf.training.run import Run
 
 PLACES = ("host", "device")
 _IMAGES_PER_REPLICA = 8
@@ -52,13 +51,13 @@ def measure(tpu: str) -> dict[str, tuple[str, str]]:
         config.load(["gin/base.gin"], _BINDINGS)
 
         def tried(place: str) -> str:
-            return pretrain(
+            run = pretraining(
                 Context(model_dir="", data_dir=folder, tpu=tpu),
                 strategy=lambda tpu: strategy,
                 global_batch_size=batch,
                 augment_on=place,
-                then=_rates,
             )
+            return _rates(run)
 
         return {place: _in_words(tried, place) for place in PLACES}
 
@@ -74,7 +73,7 @@ def _in_words(tried: Callable[[str], str], place: str) -> tuple[str, str]:
         return "ERROR", f"{kind}{said[:500]}"
 
 
-def _rates(run: Pretraining) -> str:
+def _rates(run: Run) -> str:
     batch, replicas = run.plan.global_batch_size, run.strategy.num_replicas_in_sync
     whole = host_slice(tf.distribute.InputContext(num_replicas_in_sync=replicas), batch)
     images = iter(run.pipeline.dataset(whole))
@@ -89,8 +88,7 @@ def _rates(run: Pretraining) -> str:
             lambda context: run.pipeline.dataset(host_slice(context, batch))
         )
     )
-    names = tuple(metric_names(run.simclr, run.optimizer))
-    run_steps = make_loop(run.strategy, run.train_step(), names)
+    run_steps = make_loop(run.strategy, run.train_step(), [m.name for m in run.metrics])
     steps = _per_second(lambda: _check_finite(run_steps(batches, _STEPS).first_bad))
     return (
         f"the host makes {pipeline * _BATCHES * batch:.0f} images/s; {steps * _STEPS:.1f} steps/s "

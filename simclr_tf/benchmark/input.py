@@ -19,7 +19,7 @@ from simclr_tf.data import decode, header
 from simclr_tf.data.pipeline import ViewsPipeline
 from simclr_tf.data.source import ArraySource, FileSource
 from simclr_tf.distribute.strategy import HostSlice
-from simclr_tf.jobs.pretraining import Pretraining
+from simclr_tf.training.run import Run
 
 PLAIN, OURS = "plain recipe", "this pipeline"
 READ, DECODED, CROPPED, AUGMENTED = "reading", "decoding alone", "crops", "crops and policy"
@@ -28,7 +28,7 @@ _LARGEST_BATCH = 64
 _PIXELS_IN_A_ROUND = 1024 * 224 * 224
 
 
-def measure(run: Pretraining, rounds: int) -> str:
+def measure(run: Run, rounds: int) -> str:
     """Times the pipeline of a recipe in turns with its baselines and its stages.
 
     Args:

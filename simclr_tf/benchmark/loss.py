@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from simclr_tf.benchmark.timing import Timing, take_turns
-from simclr_tf.objectives.nt_xent import nt_xent
+from simclr_tf.objectives.nt_xent import NTXent
 
 PLAIN = "four plain products"
 
@@ -18,7 +18,7 @@ def measure(global_batch: int, dim: int, rounds: int) -> list[Timing]:
     projections = tf.random.stateless_normal([2 * global_batch, dim], seed=(0, 1))
 
     def ours(z: tf.Tensor) -> tf.Tensor:
-        return nt_xent(z)[0]
+        return NTXent()(z)[0]
 
     forms = {"nt_xent": ours}
     if 4 * (2 * global_batch) ** 2 <= 2**30:

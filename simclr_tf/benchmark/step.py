@@ -11,13 +11,11 @@ from simclr_tf.benchmark.plain import plain_copy, plain_step
 from simclr_tf.benchmark.timing import Timing, take_turns
 from simclr_tf.distribute.strategy import host_slice
 from simclr_tf.errors import RequestError
-from simclr_tf.jobs.building import build_simclr
-from simclr_tf.jobs.pretraining import Pretraining
-from simclr_tf.models.simclr import forward
 from simclr_tf.preflight.flop import training_flop
 from simclr_tf.training.loss_scale import rule_of
 from simclr_tf.training.plan import plan_text
-from simclr_tf.training.probe import probe_numbers
+from simclr_tf.training.probe import online_probe, probe_logits, probe_numbers
+from simclr_tf.training.run import Run
 from simclr_tf.training.step import gradients_at_once, make_train_step
 
 PLAIN = "plain Keras step, float32"
@@ -27,7 +25,7 @@ _PRODUCT_SIDE, _PRODUCTS = 2048, 4
 Step = Callable[[dict[str, tf.Tensor]], object]
 
 
-def measure(run: Pretraining, rounds: int) -> str:
+def measure(run: Run, rounds: int) -> str:
     """Times the recipe's step on one batch that lies on the device already.
 
     Returns:
@@ -53,7 +51,7 @@ def measure(run: Pretraining, rounds: int) -> str:
     if plan.precision != "float32":
         steps["this step, float32"] = _step_in_float32(run)
     steps[ours] = run.train_step()
-    flop = training_flop(run.simclr, run.pipeline.element_spec(plan.global_batch_size)["images"])
+    flop = training_flop(run.method, run.probe, plan.global_batch_size)
     precisions = dict.fromkeys(["float32", plan.precision.removeprefix("mixed_")])
     contestants = {name: _timed(run, step, batch, flop) for name, step in (steps | parts).items()}
     contestants |= {_product_name(dtype): _product(dtype) for dtype in precisions}
@@ -62,7 +60,7 @@ def measure(run: Pretraining, rounds: int) -> str:
     product = timings[_product_name(list(precisions)[-1])]
     return "\n\n".join(
         [
-            plan_text(run.plan.lines(run.simclr)),
+            plan_text(run.plan_lines()),
             _table([timings[name] for name in steps], flop / views, product),
             "\n".join(
                 f"{_product_name(d)}: {_giga(timings[_product_name(d)])}" for d in precisions
@@ -72,44 +70,42 @@ def measure(run: Pretraining, rounds: int) -> str:
     )
 
 
-def _one_batch(run: Pretraining) -> dict[str, tf.Tensor]:
+def _one_batch(run: Run) -> dict[str, tf.Tensor]:
     host = host_slice(tf.distribute.InputContext(), run.plan.global_batch_size)
     return tf.nest.map_structure(tf.identity, next(iter(run.pipeline.dataset(host))))
 
 
-def _plain_step(run: Pretraining) -> Step:
+def _plain_step(run: Run) -> Step:
     with run.strategy.scope():
-        return plain_step(plain_copy(run.simclr.encoder), plain_copy(run.simclr.projection_head))
+        networks = run.method.networks
+        return plain_step(plain_copy(networks["encoder"]), plain_copy(networks["projection_head"]))
 
 
-def _step_in_float32(run: Pretraining) -> Step:
+def _step_in_float32(run: Run) -> Step:
     with run.strategy.scope():
-        simclr = build_simclr(
-            run.encoder,
-            run.projection_head,
-            image_size=run.plan.image_size,
-            num_classes=run.plan.source.num_classes if run.simclr.probe else None,
-            precision="float32",
-            seed=run.pipeline.seed,
-        )
+        method = run.rebuild()
+        classes = run.plan.source.num_classes if run.probe else None
+        probe = online_probe(classes, method.networks["encoder"])
         rule = rule_of(run.optimizer)
         optimizer = type(rule).from_config(rule.get_config())
-        optimizer.build(simclr.trainable_variables)
-    return make_train_step(simclr, optimizer, run.loss)
+        optimizer.build((method.networks | probe).trainable_variables)
+    return make_train_step(method, optimizer, probe=probe)
 
 
-def _parts(run: Pretraining) -> dict[str, Step]:
+def _parts(run: Run) -> dict[str, Step]:
     """The first parts of a step, each with all before it; the whole step ends with the last."""
 
     def forward_pass(batch):
-        return forward(run.simclr, batch["images"], training=True)
+        embedded = run.method.embed(batch, training=True)
+        return embedded, probe_logits(run.probe, embedded["representation"])
 
     def with_loss(batch):
-        outputs = forward_pass(batch)
-        return run.loss(outputs.projection), probe_numbers(outputs.probe_logits, batch["labels"])
+        embedded, logits = forward_pass(batch)
+        loss = run.method.loss(embedded, run.method.targets(batch))
+        return loss, probe_numbers(logits, batch["labels"])
 
     def with_gradients(batch):
-        return gradients_at_once(run.simclr, run.loss, batch)
+        return gradients_at_once(run.method, run.probe, batch)
 
     return {
         "forward": forward_pass,
@@ -118,7 +114,7 @@ def _parts(run: Pretraining) -> dict[str, Step]:
     }
 
 
-def _timed(run: Pretraining, step: Step, batch: dict[str, tf.Tensor], flop: int):
+def _timed(run: Run, step: Step, batch: dict[str, tf.Tensor], flop: int):
     """One step, to its end, as so many floating-point operations."""
     # All that the step gives is returned, or TensorFlow would leave out what gives it.
     compiled = tf.function(lambda: run.strategy.run(step, args=(batch,)), autograph=False)

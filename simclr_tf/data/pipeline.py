@@ -144,6 +144,10 @@ class ViewsPipeline:
             images = self._crop_plain(images, batch["keys"])
         return self.augmentation(tf.image.convert_image_dtype(images, tf.float32), batch["keys"])
 
+    def with_views(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """A batch of `dataset`, or some of its rows, with its views as "images"."""
+        return {**batch, "images": self.views(batch)}
+
     def _from_array(self, source: ArraySource, host: HostSlice, start_step: int):
         images = tf.constant(source.images)
         labels = _labels(source)

@@ -19,6 +19,7 @@ from simclr_tf.data.bad_images import BadImages
 from simclr_tf.data.pipeline import plain_images
 from simclr_tf.data.source import Source
 from simclr_tf.errors import RequestError
+from simclr_tf.models.networks import fingerprint
 
 REPRESENTATION = "representation"
 # Raise it when what a network sees of an image changes: kept features are then computed again.
@@ -100,12 +101,7 @@ class FrozenEncoder:
 
     def fingerprint(self) -> str:
         """SHA-256 of all variables."""
-        digest = hashlib.sha256()
-        for network in self._networks:
-            for variable in network.variables:
-                digest.update(variable.path.encode())
-                digest.update(np.ascontiguousarray(variable.numpy()))
-        return digest.hexdigest()
+        return fingerprint(self._networks)
 
     def features(
         self,

@@ -10,8 +10,8 @@ import keras
 
 from simclr_tf.errors import RequestError
 from simclr_tf.models.heads import linear_probe, projection_head
+from simclr_tf.models.networks import representation_dim
 from simclr_tf.models.resnet import DEPTHS, resnet
-from simclr_tf.models.simclr import representation_dim
 
 Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]  # group -> path -> shape
 

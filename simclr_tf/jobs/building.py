@@ -17,8 +17,7 @@ from simclr_tf.distribute.strategy import num_workers
 from simclr_tf.errors import RequestError
 from simclr_tf.files import write_text
 from simclr_tf.jobs import Context
-from simclr_tf.models.heads import linear_probe
-from simclr_tf.models.simclr import SimCLR, representation_dim
+from simclr_tf.models.networks import representation_dim
 from simclr_tf.training.mishaps import writes_checked
 
 
@@ -31,42 +30,6 @@ def requests_checked() -> Iterator[None]:
         raise RequestError(str(error).partition("\n  In call to configurable")[0]) from error
 
 
-def check_minutes(job: str, minutes: float | None) -> None:
-    """Raises RequestError unless the time between two checkpoints is positive, or None."""
-    if minutes is not None and not minutes > 0:
-        raise RequestError(
-            f"{job}.checkpoint_every_minutes must be more than 0, or None. Received: {minutes}."
-        )
-
-
-def build_simclr(
-    encoder: Callable[..., keras.Model],
-    projection_head: Callable[..., keras.Model],
-    *,
-    image_size: int,
-    num_classes: int | None,
-    precision: str,
-    seed: int,
-) -> SimCLR:
-    """Builds the models, initialized by `seed` alone.
-
-    Args:
-      encoder: `image_size` -> the encoder.
-      projection_head: `input_dim` -> the projection head.
-      image_size: side of the training images in pixels.
-      num_classes: classes of the online probe, or None for no probe.
-      precision: Keras dtype policy of the encoder and head, such as `mixed_bfloat16`.
-      seed: of the initial weights.
-    """
-    keras.utils.set_random_seed(seed)
-    with dtype_policy(precision):
-        encoder_model = encoder(image_size=image_size)
-        dim = representation_dim(encoder_model)
-        head = projection_head(input_dim=dim)
-    probe = linear_probe(num_classes, input_dim=dim) if num_classes else None
-    return SimCLR(encoder_model, head, probe)
-
-
 def build_for_export(
     encoder: Callable[..., keras.Model],
     projection_head: Callable[..., keras.Model],
@@ -76,17 +39,6 @@ def build_for_export(
     encoder_model = encoder(image_size=image_size)
     head = projection_head(input_dim=representation_dim(encoder_model))
     return {"encoder": encoder_model, "projection_head": head}
-
-
-@contextlib.contextmanager
-def dtype_policy(name: str) -> Iterator[None]:
-    """What is built meanwhile has this Keras dtype policy."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
 
 
 def refuse_tpu(context: Context) -> None:

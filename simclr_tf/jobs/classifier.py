@@ -1,10 +1,9 @@
-"""Training a classifier on an encoder, and counting what it recognizes, as several jobs do."""
+"""Training a classifier on an encoder, and testing it, as several jobs do."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -12,54 +11,39 @@ import gin
 import keras
 import tensorflow as tf
 
-from simclr_tf import config
 from simclr_tf.augment.policy import Augmentation, parse_policy
-from simclr_tf.data.bad_images import BadImages
+from simclr_tf.augment.views import ViewGroup
 from simclr_tf.data.dataset import Dataset, data
-from simclr_tf.data.pipeline import ViewsPipeline
 from simclr_tf.data.source import Source
 from simclr_tf.data.subset import class_balanced
-from simclr_tf.distribute.strategy import (
-    check_divides,
-    create_strategy,
-    fast_precision,
-    of_this_process,
-)
+from simclr_tf.distribute.strategy import check_divides, create_strategy, of_this_process
 from simclr_tf.errors import RequestError
 from simclr_tf.evaluation.accuracy import top_k
 from simclr_tf.evaluation.features import Features, FrozenEncoder
-from simclr_tf.export.saved_model import export_networks
 from simclr_tf.jobs import Context
-from simclr_tf.jobs.building import (
-    check_minutes,
-    dtype_policy,
-    requests_checked,
-    write_result,
-)
+from simclr_tf.jobs.assembly import Ingredients, assemble, export_run
+from simclr_tf.jobs.building import requests_checked, write_result
 from simclr_tf.jobs.frozen import check_labels, labelled
-from simclr_tf.jobs.trainer import train
-from simclr_tf.jobs.training import Training
-from simclr_tf.models.classifier import build_classifier, copy_values, served_networks
+from simclr_tf.methods.supervised import Supervised
+from simclr_tf.models.classifier import build_classifier
 from simclr_tf.models.heads import projection_head
+from simclr_tf.models.networks import Networks, copy_values
 from simclr_tf.models.resnet import resnet
-from simclr_tf.models.simclr import SimCLR
 from simclr_tf.optim.factory import momentum
 from simclr_tf.optim.schedules import learning_rate
-from simclr_tf.training import figures
-from simclr_tf.training.classification import (
-    classification_words,
-    make_classification_step,
-    metric_names,
-)
-from simclr_tf.training.loss_scale import with_loss_scale
-from simclr_tf.training.plan import Plan
+from simclr_tf.training.run import Cadence, Run
+from simclr_tf.training.trainer import train
 
 # SimCLR appendix B.4, B.5: random crops and flips, no colour distortion, no blur.
 CROP_AND_FLIP = Augmentation(parse_policy((("flip", 0.5),)))
 
 
+# Settings of a run that a result does not repeat.
+_UNSAID = ("job", "microbatch_size", "augment_on")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Task:
+class ClassifierTask:
     """What a job asks of `train_classifier`.
 
     Attributes:
@@ -78,17 +62,34 @@ class Task:
     protocol: str
     augmentation: Augmentation
     restore: Callable[[Mapping[str, keras.Model]], None] = lambda networks: None
-    freeze: Callable[[SimCLR], None] = lambda simclr: None
+    freeze: Callable[[Networks], None] = lambda networks: None
     head_layers: int = 0
     label_share: float = 1.0
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     zero_init: bool = True
 
 
-@gin.configurable(denylist=["context", "task"])
-def train_classifier(
+@dataclasses.dataclass(frozen=True)
+class ClassifierRun:
+    """A run that trains a classifier, and what it is tested on.
+
+    Attributes:
+      run: the training.
+      task: what the job asks.
+      dataset: what the recipe says about data.
+      test: the labelled images to test on.
+    """
+
+    run: Run
+    task: ClassifierTask
+    dataset: Dataset
+    test: Source
+
+
+@gin.configurable("train_classifier", denylist=["context", "task"])
+def classifier_training(
     context: Context,
-    task: Callable[[], Task],
+    task: Callable[[], ClassifierTask],
     *,
     data: Callable[..., Dataset] = data,
     encoder: Callable[..., keras.Model] = resnet,
@@ -107,8 +108,8 @@ def train_classifier(
     checkpoint_every_steps: int = 1000,
     checkpoint_every_minutes: float | None = 30.0,
     keep_checkpoints: int = 1,
-) -> dict:
-    """Trains with cross-entropy, evaluates on every test image once, and writes the result.
+) -> ClassifierRun:
+    """Puts the training of a classifier together; nothing is written yet.
 
     What the recipe says about pretraining (its learning rate, its augmentation) has no part in it.
 
@@ -118,7 +119,7 @@ def train_classifier(
       data: must name labelled train and evaluation splits.
       encoder: builds the network, as in pretraining.
       projection_head: builds the head, as in pretraining, where some of its layers are kept.
-      optimizer: builds it from the schedule and the models.
+      optimizer: builds it from the schedule and the networks.
       base_learning_rate: before scaling with the batch.
       scaling: of the learning rate: base * G / 256, base * sqrt(G), or base.
       warmup_epochs: of linear warm-up; then the rate follows a cosine to zero.
@@ -132,23 +133,24 @@ def train_classifier(
       checkpoint_every_steps: steps between two checkpoints.
       checkpoint_every_minutes: as in pretraining.
       keep_checkpoints: how many of the newest checkpoints are kept.
-
-    Returns:
-      The numbers, which are also in `results/<job>.json`.
     """
     with requests_checked():
-        check_minutes("train_classifier", checkpoint_every_minutes)
+        cadence = Cadence(
+            steps_per_loop=steps_per_loop,
+            checkpoint_every_steps=checkpoint_every_steps,
+            checkpoint_every_minutes=checkpoint_every_minutes,
+            keep_checkpoints=keep_checkpoints,
+        )
+        cadence.check("train_classifier")
         replicas = strategy(tpu=context.tpu)
         check_divides(
             "train_classifier.global_batch_size", global_batch_size, replicas.num_replicas_in_sync
         )
-        asked = task()
-        recipe = data(data_dir=context.data_dir)
-        source = class_balanced(labelled(recipe.train()), asked.label_share, seed)
-        test = labelled(recipe.evaluation())
+        requested = task()
+        dataset = data(data_dir=context.data_dir)
+        source = class_balanced(labelled(dataset.train()), requested.label_share, seed)
+        test = labelled(dataset.evaluation())
         _check_classes(source, test)
-        source = recipe.held(source, context.tpu)
-        policy = fast_precision(replicas) if precision == "auto" else precision
         schedule = learning_rate(
             base=base_learning_rate,
             scaling=scaling,
@@ -157,123 +159,105 @@ def train_classifier(
             num_examples=source.num_examples,
             global_batch=global_batch_size,
         )
-
-        build = functools.partial(
-            build_classifier,
-            encoder,
-            projection_head,
-            image_size=recipe.image_size,
-            num_classes=source.num_classes,
-            head_layers=asked.head_layers,
-            zero_init=asked.zero_init,
-            seed=seed,
-        )
-        with replicas.scope():
-            with dtype_policy(policy):
-                simclr = build(restore=asked.restore)
-            asked.freeze(simclr)
-            rule = optimizer(weight_decay=weight_decay, learning_rate=schedule, simclr=simclr)
-            rule.build(simclr.trainable_variables)
-            scaled = with_loss_scale(rule, simclr.trainable_variables, policy)
-    plan = Plan.of(
-        strategy=replicas,
-        schedule=schedule,
-        optimizer=rule,
-        source=source,
-        image_size=recipe.image_size,
-        global_batch_size=global_batch_size,
-        epochs=epochs,
-        precision=policy,
-        num_views=1,
-    )
-    pipeline = ViewsPipeline(
-        source=source,
-        augmentation=asked.augmentation,
-        image_size=recipe.image_size,
-        seed=seed,
-        bad_images=BadImages(source),
-        shuffle_buffer=recipe.shuffle_buffer,
-        num_views=1,
-    )
-    settings = {"weight_decay": weight_decay, **asked.settings}
-
-    @functools.cache
-    def on_host() -> SimCLR:
-        networks = build()
-        copy_values(simclr, networks)
-        return networks
-
-    folder = train(
-        Training(
-            model_dir=context.model_dir,
+        ingredients = Ingredients(
+            job=requested.job,
+            context=context,
             strategy=replicas,
-            job=asked.job,
-            plan=plan.lines(simclr),
-            pipeline=pipeline,
-            networks={name: n for name, n in simclr.groups().items() if n.weights},
-            optimizer=scaled,
+            dataset=dataset,
+            source=dataset.held(source, context.tpu),
             schedule=schedule,
-            train_step=make_classification_step(simclr, scaled),
-            metric_names=metric_names(scaled),
-            chance=math.log(source.num_classes),
-            words=classification_words,
-            settings={"job": asked.job, **plan.settings(policy, seed), **settings},
+            epochs=epochs,
+            precision=precision,
+            seed=seed,
             global_batch_size=global_batch_size,
-            steps_per_loop=steps_per_loop,
-            checkpoint_every_steps=checkpoint_every_steps,
-            checkpoint_every_minutes=checkpoint_every_minutes,
-            keep_checkpoints=keep_checkpoints,
-        ),
-        lambda: _export(context.model_dir, plan, on_host()),
-    )
+            cadence=cadence,
+            settings={"job": requested.job, "weight_decay": weight_decay, **requested.settings},
+            when_out_of_memory="Set a smaller train_classifier.global_batch_size, or resnet.remat.",
+        )
+        build = _Builder(
+            functools.partial(
+                build_classifier,
+                encoder,
+                projection_head,
+                image_size=dataset.image_size,
+                num_classes=source.num_classes,
+                head_layers=requested.head_layers,
+                zero_init=requested.zero_init,
+                seed=seed,
+            ),
+            ViewGroup("images", [requested.augmentation], dataset.image_size),
+        )
+        run = assemble(
+            ingredients,
+            method=functools.partial(build, restore=requested.restore, freeze=requested.freeze),
+            optimizer=functools.partial(optimizer, weight_decay=weight_decay),
+            rebuild=build,
+        )
+    return ClassifierRun(run, requested, dataset, test)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Builder:
+    """Builds the method: for training, and once more for export and test."""
+
+    networks: Callable[..., Networks]
+    views: ViewGroup
+
+    def __call__(
+        self,
+        restore: Callable[[Mapping[str, keras.Model]], None] = lambda networks: None,
+        freeze: Callable[[Networks], None] = lambda networks: None,
+    ) -> Supervised:
+        networks = self.networks(restore=restore)
+        freeze(networks)
+        return Supervised(networks, [self.views])
+
+
+def train_and_test(classifier: ClassifierRun) -> dict:
+    """Trains with cross-entropy, tests on every image once, and writes the result.
+
+    Returns:
+      The numbers, which are also in `results/<job>.json`; nothing where another host exports.
+    """
+    run, task, source = classifier.run, classifier.task, classifier.run.plan.source
+    folder = train(run, lambda: export_run(run))
     if folder is None:
         return {}
-    devices = of_this_process(replicas)
-    with devices.scope():
-        networks = build()  # in float32, whatever trained
-    copy_values(simclr, networks)
-    logits = _logits(networks, test, recipe.image_size, devices)
+    logits = _logits(classifier)
     numbers = {f"top{k}": top_k(logits.values, logits.labels, k) for k in (1, 5)}
     print(
-        f"{asked.job}: top-1 {numbers['top1']:.2%}, top-5 {numbers['top5']:.2%} of "
+        f"{task.job}: top-1 {numbers['top1']:.2%}, top-5 {numbers['top5']:.2%} of "
         f"{len(logits.labels)} test images (trained on {source.num_examples})\n"
         f"classifier: {folder}",
         flush=True,
     )
+    settings = {name: value for name, value in run.settings.items() if name not in _UNSAID}
     return write_result(
-        context.model_dir,
-        asked.job,
-        protocol=asked.protocol,
+        run.model_dir,
+        task.job,
+        protocol=task.protocol,
         numbers=numbers,
         n={"train": source.num_examples, "test": len(logits.labels)},
-        data=recipe.name,
-        **plan.settings(policy, seed),
-        epochs=epochs,
+        data=classifier.dataset.name,
+        epochs=run.plan.epochs,
         **settings,
     )
 
 
-def _export(model_dir: str, plan: Plan, simclr: SimCLR) -> str:
-    networks = served_networks(simclr)
-    folder = export_networks(
-        model_dir,
-        plan.total_steps,
-        networks,
-        lambda: networks,
-        image_size=plan.image_size,
-        recipe=config.record(),
-        class_names=plan.source.class_names,
+def _logits(classifier: ClassifierRun) -> Features:
+    """The classifier's logits of every image, each once, in float32 whatever trained."""
+    devices = of_this_process(classifier.run.strategy)
+    with devices.scope():
+        networks = classifier.run.rebuild().networks
+    copy_values(classifier.run.method.networks, networks)
+    frozen = FrozenEncoder(
+        networks["encoder"],
+        networks.get("projection_head"),
+        networks["probe"],
+        image_size=classifier.dataset.image_size,
+        strategy=devices,
     )
-    figures.curves(model_dir)
-    return folder
-
-
-def _logits(
-    simclr: SimCLR, source: Source, image_size: int, devices: tf.distribute.Strategy
-) -> Features:
-    """What the classifier says of every image, each once."""
-    networks = FrozenEncoder(*simclr.groups().values(), image_size=image_size, strategy=devices)
-    logits = networks.features(source, ("logits",))["logits"]
+    logits = frozen.features(classifier.test, ("logits",))["logits"]
     check_labels(logits)
     return logits
 

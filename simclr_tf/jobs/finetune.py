@@ -10,7 +10,13 @@ import gin
 from simclr_tf.errors import RequestError
 from simclr_tf.evaluation.features import REPRESENTATION
 from simclr_tf.jobs import Context
-from simclr_tf.jobs.classifier import CROP_AND_FLIP, Task, train_classifier
+from simclr_tf.jobs.classifier import (
+    CROP_AND_FLIP,
+    ClassifierRun,
+    ClassifierTask,
+    classifier_training,
+    train_and_test,
+)
 from simclr_tf.jobs.pretrained import Weights, pretrained
 from simclr_tf.models.classifier import freeze_groups
 
@@ -20,7 +26,7 @@ def finetune(
     context: Context,
     *,
     pretrained: Callable[..., Weights] = pretrained,
-    training: Callable[..., dict] = train_classifier,
+    training: Callable[..., ClassifierRun] = classifier_training,
     label_share: float = 1.0,
     from_layer: str = REPRESENTATION,
     frozen_groups: int = -1,
@@ -43,16 +49,16 @@ def finetune(
       The numbers, which are also in `results/finetune.json`.
     """
 
-    def task() -> Task:
+    def task() -> ClassifierTask:
         weights = pretrained(model_dir=context.model_dir)
         weights.refuse_to_lie_in(context.model_dir)
-        return Task(
+        return ClassifierTask(
             job="finetune",
             protocol="cross-entropy on all layers that are not frozen, random crops and flips; "
             "tested on the centre crop",
             augmentation=CROP_AND_FLIP,
             restore=weights.restore,
-            freeze=lambda simclr: freeze_groups(simclr.encoder, frozen_groups),
+            freeze=lambda networks: freeze_groups(networks["encoder"], frozen_groups),
             head_layers=_head_layers(from_layer),
             label_share=label_share,
             settings={
@@ -63,7 +69,7 @@ def finetune(
             },
         )
 
-    return training(context, task)
+    return train_and_test(training(context, task))
 
 
 def _head_layers(layer: str) -> int:

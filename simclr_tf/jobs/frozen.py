@@ -21,8 +21,8 @@ from simclr_tf.jobs import Context
 from simclr_tf.jobs.building import refuse_workers, requests_checked
 from simclr_tf.jobs.pretrained import Weights, pretrained
 from simclr_tf.models.heads import projection_head
+from simclr_tf.models.networks import representation_dim
 from simclr_tf.models.resnet import resnet
-from simclr_tf.models.simclr import representation_dim
 
 
 @dataclasses.dataclass(frozen=True)

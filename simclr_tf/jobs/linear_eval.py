@@ -10,11 +10,17 @@ import gin
 from simclr_tf.evaluation.features import REPRESENTATION
 from simclr_tf.evaluation.linear import PROTOCOL, fit_linear
 from simclr_tf.jobs import Context
-from simclr_tf.jobs.classifier import CROP_AND_FLIP, Task, train_classifier
+from simclr_tf.jobs.classifier import (
+    CROP_AND_FLIP,
+    ClassifierRun,
+    ClassifierTask,
+    classifier_training,
+    train_and_test,
+)
 from simclr_tf.jobs.finding import Finding, publish
 from simclr_tf.jobs.frozen import Frozen, frozen_encoder
 from simclr_tf.jobs.pretrained import Weights, pretrained
-from simclr_tf.models.simclr import SimCLR
+from simclr_tf.models.networks import Networks
 
 
 @gin.configurable(denylist=["context", "then"])
@@ -65,7 +71,7 @@ def sgd(
     context: Context,
     *,
     pretrained: Callable[..., Weights] = pretrained,
-    training: Callable[..., dict] = train_classifier,
+    training: Callable[..., ClassifierRun] = classifier_training,
 ) -> dict:
     """The paper's protocol (appendix B.6): a linear layer trained on crops and flips.
 
@@ -77,13 +83,13 @@ def sgd(
       training: how the layer is trained; its defaults are the paper's, but for the batch.
     """
 
-    def freeze(simclr: SimCLR) -> None:
-        simclr.encoder.trainable = False
+    def freeze(networks: Networks) -> None:
+        networks["encoder"].trainable = False
 
-    def task() -> Task:
+    def task() -> ClassifierTask:
         weights = pretrained(model_dir=context.model_dir)
         weights.refuse_to_lie_in(context.model_dir)
-        return Task(
+        return ClassifierTask(
             job="linear_eval",
             protocol="a linear layer trained by SGD on random crops and flips, the encoder frozen "
             "and in inference mode; tested on the centre crop",
@@ -97,7 +103,7 @@ def sgd(
             },
         )
 
-    return training(context, task)
+    return train_and_test(training(context, task))
 
 
 @gin.configurable

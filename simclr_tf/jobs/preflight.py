@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import gin
-import tensorflow as tf
 
 import simclr_tf
 from simclr_tf.data.dataset import Dataset, data
@@ -31,12 +30,12 @@ from simclr_tf.distribute.xla import host_compiles
 from simclr_tf.errors import RequestError
 from simclr_tf.jobs import Context
 from simclr_tf.jobs.building import write_result
-from simclr_tf.jobs.pretrain import pretrain
-from simclr_tf.jobs.pretraining import Pretraining
+from simclr_tf.jobs.pretrain import pretraining
 from simclr_tf.preflight.analysis import Analysis, analyse
 from simclr_tf.preflight.chips import Topology, parse_topology
 from simclr_tf.preflight.flop import training_flop
 from simclr_tf.preflight.table import HEADER, details, row
+from simclr_tf.training.run import Run
 
 _COMPILER = pathlib.Path(simclr_tf.__file__).parent / "preflight" / "compiler.py"
 # The images of a data set that is not here; their number decides the schedule alone.
@@ -47,7 +46,7 @@ _IMAGES_ON_PAPER = 10**6
 def preflight(
     context: Context,
     *,
-    pretrain: Callable[..., Any] = pretrain,
+    pretrain: Callable[..., Run] = pretraining,
     topologies: Sequence[str] = ("v3:8x8",),
     num_classes: int | None = None,
     compiler_python: str = "",
@@ -76,12 +75,12 @@ def preflight(
     compiler = _Compiler(compiler_python or sys.executable)
 
     def lower_for(num_devices: int) -> _Step:
-        return pretrain(
+        run = pretrain(
             context,
             data=_OnPaper(num_classes),
             strategy=lambda tpu: LoweringStrategy(num_devices),
-            then=_lower_step,
         )
+        return _lower_step(run)
 
     lowered = functools.cache(lower_for)  # the program does not depend on the chip
     results = []
@@ -116,16 +115,14 @@ class _Step:
     model_flop: int
 
 
-def _lower_step(run: Pretraining) -> _Step:
+def _lower_step(run: Run) -> _Step:
     replicas = run.plan.num_replicas
     per_replica = run.plan.global_batch_size // replicas
-    side = run.plan.image_size
-    views = tf.TensorSpec([run.plan.num_views * per_replica, side, side, 3])
     spec = run.pipeline.element_spec(per_replica)
     return _Step(
         stablehlo=lower(run.strategy, run.train_step(), spec).stablehlo,
         per_replica=per_replica,
-        model_flop=training_flop(run.simclr, views),
+        model_flop=training_flop(run.method, run.probe, per_replica),
     )
 
 

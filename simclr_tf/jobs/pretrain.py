@@ -1,57 +1,62 @@
-"""`pretrain`: from images to a trained encoder, exported as a SavedModel."""
+"""`pretrain`: the main job, which trains an encoder without labels."""
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import gin
 import keras
 import tensorflow as tf
 
-from simclr_tf.augment.policy import Augmentation, augmentation
-from simclr_tf.data.bad_images import BadImages
 from simclr_tf.data.dataset import Dataset, data
-from simclr_tf.data.pipeline import ViewsPipeline
-from simclr_tf.data.source import ArraySource, Source
-from simclr_tf.distribute.lowering import traced_once
-from simclr_tf.distribute.strategy import (
-    check_global_batch,
-    check_microbatch,
-    create_strategy,
-    fast_precision,
-)
-from simclr_tf.distribute.xla import host_compiles
-from simclr_tf.errors import RequestError
+from simclr_tf.distribute.strategy import check_global_batch, check_microbatch, create_strategy
 from simclr_tf.jobs import Context
-from simclr_tf.jobs.building import build_simclr, check_minutes, requests_checked
-from simclr_tf.jobs.pretraining import Pretraining, train_and_export
-from simclr_tf.models.heads import projection_head
+from simclr_tf.jobs.assembly import AugmentOn, Ingredients, assemble, export_run
+from simclr_tf.jobs.building import requests_checked
+from simclr_tf.methods.base import Method
+from simclr_tf.methods.simclr import simclr
 from simclr_tf.models.resnet import resnet
-from simclr_tf.objectives.nt_xent import nt_xent
 from simclr_tf.optim.factory import lars
 from simclr_tf.optim.schedules import WarmupCosine, learning_rate
-from simclr_tf.training.checkpoints import started_settings
-from simclr_tf.training.loss_scale import with_loss_scale
-from simclr_tf.training.plan import Plan
-from simclr_tf.training.profile import check_profile_steps
+from simclr_tf.training.run import Cadence, Run, check_positive
+from simclr_tf.training.trainer import train
 
 
-@gin.configurable(denylist=["context", "then"])
-def pretrain(
+def pretrain(context: Context) -> str:
+    """Pretrains an encoder to the end of its plan, or resumes that, and exports it.
+
+    Returns:
+      The folder of the SavedModel; empty where another host exports.
+    """
+    return train_and_export(pretraining(context))
+
+
+def train_and_export(run: Run) -> str:
+    """Does what `pretrain` does with a run that has been put together."""
+    folder = train(run, lambda: export_run(run))
+    if folder is None:
+        return ""
+    figures = os.path.join(run.model_dir, "figures")
+    print(f"encoder: {folder}\nfigures: {figures}", flush=True)
+    return folder
+
+
+@gin.configurable("pretrain", denylist=["context"])
+def pretraining(
     context: Context,
     *,
     data: Callable[..., Dataset] = data,
-    augmentation: Callable[[], Augmentation] = augmentation,
+    method: Callable[..., Method] = simclr,
     encoder: Callable[..., keras.Model] = resnet,
-    projection_head: Callable[..., keras.Model] = projection_head,
-    loss: Callable[..., tuple] = nt_xent,
     optimizer: Callable[..., keras.optimizers.Optimizer] = lars,
     learning_rate: Callable[..., WarmupCosine] = learning_rate,
     strategy: Callable[..., tf.distribute.Strategy] = create_strategy,
     global_batch_size: int = 4096,
     microbatch_size: int | None = None,
-    augment_on: Literal["auto", "host", "device"] = "auto",
+    augment_on: AugmentOn = "auto",
     epochs: float | Callable[..., float] = 100.0,
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto",
     online_probe: bool = True,
@@ -61,18 +66,15 @@ def pretrain(
     checkpoint_every_minutes: float | None = 30.0,
     keep_checkpoints: int = 3,
     profile_steps: tuple[int, int] | None = None,
-    then: Callable[[Pretraining], Any] = train_and_export,
-) -> Any:
-    """Pretrains an encoder by SimCLR (https://arxiv.org/abs/2002.05709), or goes on with it.
+) -> Run:
+    """Puts a pretraining run together; nothing is written yet.
 
     Args:
       context: what the command line says.
       data: where images come from, and their size.
-      augmentation: how views are made of them.
       encoder: builds the network that is kept.
-      projection_head: builds the one that is thrown away.
-      loss: projections -> (this replica's share of the loss, of metrics).
-      optimizer: builds it from the schedule and the models.
+      method: builds what is trained, from `encoder` and `image_size`.
+      optimizer: builds it from the schedule and the networks.
       learning_rate: builds the schedule.
       strategy: picks the tf.distribute strategy.
       global_batch_size: G, images per step over all replicas.
@@ -100,123 +102,43 @@ def pretrain(
       keep_checkpoints: how many of the newest checkpoints are kept.
       profile_steps: (start, stop): the steps from `start` to before `stop`, counted from 0, are
         profiled for TensorBoard's profile plug-in, each as a call of its own. None for no profile.
-      then: what is done with the run that has been put together; preflight lowers it.
-
-    Returns:
-      What `then` returns: the folder of the SavedModel.
     """
     with requests_checked():
-        _check_positive(
-            global_batch_size=global_batch_size,
-            steps_per_loop=steps_per_loop,
-            checkpoint_every_steps=checkpoint_every_steps,
-            keep_checkpoints=keep_checkpoints,
-        )
-        check_minutes("pretrain", checkpoint_every_minutes)
-        replicas = strategy(tpu=context.tpu)
-        recipe = data(data_dir=context.data_dir)
-        source = recipe.train()
-        policy = fast_precision(replicas) if precision == "auto" else precision
-        check_global_batch(global_batch_size, replicas.num_replicas_in_sync, source.num_examples)
-        if microbatch_size is not None:
-            check_microbatch(microbatch_size, global_batch_size, replicas.num_replicas_in_sync)
-        length = epochs(num_examples=source.num_examples) if callable(epochs) else epochs
-        schedule = learning_rate(
-            epochs=length, num_examples=source.num_examples, global_batch=global_batch_size
-        )
-        check_profile_steps(profile_steps, schedule.total_steps)
-        source = recipe.held(source, context.tpu)
-        views = augmentation()
-        if augment_on == "auto":
-            augment_on = _place_of_policy(replicas, views, source, context.model_dir)
-        pipeline = ViewsPipeline(
-            source=source,
-            augmentation=views,
-            image_size=recipe.image_size,
-            seed=seed,
-            bad_images=BadImages(source),
-            shuffle_buffer=recipe.shuffle_buffer,
-            augment_on=augment_on,
-        )
-        _check_place(pipeline)
-        with replicas.scope():
-            simclr = build_simclr(
-                encoder,
-                projection_head,
-                image_size=recipe.image_size,
-                num_classes=source.num_classes if online_probe else None,
-                precision=policy,
-                seed=seed,
-            )
-            rule = optimizer(learning_rate=schedule, simclr=simclr)
-            rule.build(simclr.trainable_variables)
-            scaled = with_loss_scale(rule, simclr.trainable_variables, policy)
-        # Its arguments are checked here, and known to the record of the run.
-        dim = simclr.projection_head.outputs[-1].shape[-1]
-        loss(tf.zeros([4, dim]))
-    plan = Plan.of(
-        strategy=replicas,
-        schedule=schedule,
-        optimizer=rule,
-        source=source,
-        image_size=recipe.image_size,
-        global_batch_size=global_batch_size,
-        microbatch_size=microbatch_size,
-        augment_on=augment_on,
-        epochs=length,
-        precision=policy,
-    )
-    settings = {
-        **plan.settings(policy, seed),
-        "microbatch_size": microbatch_size,
-        # For data in memory both places give the same views, so that a run may change it.
-        "augment_on": augment_on if pipeline.rounds_crops else None,
-    }
-    return then(
-        Pretraining(
-            context=context,
-            strategy=replicas,
-            plan=plan,
-            pipeline=pipeline,
-            simclr=simclr,
-            optimizer=scaled,
-            schedule=schedule,
-            loss=loss,
-            encoder=encoder,
-            projection_head=projection_head,
-            settings=settings,
+        check_positive("pretrain.global_batch_size", global_batch_size)
+        cadence = Cadence(
             steps_per_loop=steps_per_loop,
             checkpoint_every_steps=checkpoint_every_steps,
             checkpoint_every_minutes=checkpoint_every_minutes,
             keep_checkpoints=keep_checkpoints,
             profile_steps=profile_steps,
         )
-    )
-
-
-def _check_positive(**values: int) -> None:
-    for name, value in values.items():
-        if value < 1:
-            raise ValueError(f"pretrain.{name} must be at least 1. Received: {value}.")
-
-
-def _place_of_policy(
-    strategy: tf.distribute.Strategy, augmentation: Augmentation, source: Source, model_dir: str
-) -> Literal["host", "device"]:
-    """What `pretrain.augment_on = 'auto'` comes to."""
-    if not augmentation.compiles:
-        return "host"
-    started = None if isinstance(source, ArraySource) else started_settings(model_dir)
-    if started is not None:
-        return started.get("augment_on") or "host"
-    return "device" if traced_once(strategy) or not host_compiles() else "host"
-
-
-def _check_place(pipeline: ViewsPipeline) -> None:
-    if pipeline.augment_on == "device" and not pipeline.augmentation.compiles:
-        names = ", ".join(entry.name for entry in pipeline.augmentation.policy)
-        raise RequestError(
-            "A policy on the device must consist of this package's own ops. Received: "
-            f"pretrain.augment_on = 'device' with {names}; tensorflow-addons has ops without an "
-            "XLA kernel. Bind pretrain.augment_on = 'host', or leave its ops out."
+        cadence.check("pretrain")
+        replicas = strategy(tpu=context.tpu)
+        dataset = data(data_dir=context.data_dir)
+        source = dataset.train()
+        check_global_batch(global_batch_size, replicas.num_replicas_in_sync, source.num_examples)
+        if microbatch_size is not None:
+            check_microbatch(microbatch_size, global_batch_size, replicas.num_replicas_in_sync)
+        passes = epochs(num_examples=source.num_examples) if callable(epochs) else epochs
+        schedule = learning_rate(
+            epochs=passes, num_examples=source.num_examples, global_batch=global_batch_size
         )
+        ingredients = Ingredients(
+            job="pretrain",
+            context=context,
+            strategy=replicas,
+            dataset=dataset,
+            source=dataset.held(source, context.tpu),
+            schedule=schedule,
+            epochs=passes,
+            precision=precision,
+            seed=seed,
+            global_batch_size=global_batch_size,
+            microbatch_size=microbatch_size,
+            augment_on=augment_on,
+            num_classes=source.num_classes if online_probe else None,
+            cadence=cadence,
+            when_out_of_memory="Set pretrain.microbatch_size or a smaller batch, or resnet.remat.",
+        )
+        build = functools.partial(method, encoder=encoder, image_size=dataset.image_size)
+        return assemble(ingredients, method=build, optimizer=optimizer)

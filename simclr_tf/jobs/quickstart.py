@@ -13,15 +13,16 @@ from simclr_tf.evaluation.linear import PROTOCOL, fit_linear
 from simclr_tf.jobs import Context
 from simclr_tf.jobs.building import refuse_workers, requests_checked, write_result
 from simclr_tf.jobs.frozen import Frozen, frozen_encoder
-from simclr_tf.jobs.pretrain import pretrain
+from simclr_tf.jobs.pretrain import pretraining, train_and_export
 from simclr_tf.jobs.pretrained import UNTRAINED, pretrained
+from simclr_tf.training.run import Run
 
 
 @gin.configurable
 def quickstart(
     context: Context,
     *,
-    pretrain: Callable[..., str] = pretrain,
+    pretrain: Callable[..., Run] = pretraining,
     encoder: Callable[..., Frozen] = frozen_encoder,
 ) -> dict:
     """Pretrains, then compares linear classifiers on three kinds of features.
@@ -36,7 +37,9 @@ def quickstart(
       The numbers, which are also in `results/quickstart.json`.
     """
     refuse_workers()
-    folder = pretrain(context)  # before anything else, since it chooses the devices
+    folder = train_and_export(
+        pretrain(context)
+    )  # before anything else, since it chooses the devices
     simclr = encoder(context=context)
     untrained = encoder(
         context=context,

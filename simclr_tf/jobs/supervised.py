@@ -9,7 +9,12 @@ import gin
 
 from simclr_tf.augment.policy import Augmentation, augmentation
 from simclr_tf.jobs import Context
-from simclr_tf.jobs.classifier import Task, train_classifier
+from simclr_tf.jobs.classifier import (
+    ClassifierRun,
+    ClassifierTask,
+    classifier_training,
+    train_and_test,
+)
 from simclr_tf.jobs.pretrained import UNTRAINED, Weights
 
 
@@ -17,7 +22,7 @@ from simclr_tf.jobs.pretrained import UNTRAINED, Weights
 def supervised(
     context: Context,
     *,
-    training: Callable[..., dict] = train_classifier,
+    training: Callable[..., ClassifierRun] = classifier_training,
     augmentation: Callable[[], Augmentation] = augmentation,
     label_share: float = 1.0,
 ) -> dict:
@@ -35,10 +40,10 @@ def supervised(
       The numbers, which are also in `results/supervised.json`.
     """
 
-    def task() -> Task:
+    def task() -> ClassifierTask:
         whole = augmentation()
         kept = tuple(op for op in whole.policy if op.name != "blur")
-        return Task(
+        return ClassifierTask(
             job="supervised",
             protocol="cross-entropy from scratch with the pretraining's augmentation minus blur; "
             "tested on the centre crop",
@@ -51,4 +56,4 @@ def supervised(
             zero_init=False,
         )
 
-    return training(context, task)
+    return train_and_test(training(context, task))

@@ -1,4 +1,4 @@
-"""A classifier on an encoder: the probe of a SimCLR, on h or on a layer of the projection head."""
+"""A classifier on an encoder: on h, or on a layer of the projection head."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import keras
 
 from simclr_tf.models.heads import first_layers, linear_probe
-from simclr_tf.models.simclr import SimCLR, representation_dim
+from simclr_tf.models.networks import Networks, representation_dim
 
 
 def build_classifier(
@@ -20,8 +20,8 @@ def build_classifier(
     zero_init: bool,
     seed: int,
     restore: Callable[[Mapping[str, keras.Model]], None] = lambda networks: None,
-) -> SimCLR:
-    """Builds networks whose probe is the classifier, initialized by `seed` and then restored.
+) -> Networks:
+    """Builds the networks of a classifier, initialized by `seed` and then restored.
 
     Args:
         encoder: `image_size` -> the encoder.
@@ -33,20 +33,23 @@ def build_classifier(
         zero_init: Whether the classifier starts from zeros.
         seed: Of the initial weights.
         restore: Fills "encoder" and, if layers of it are kept, the whole "projection_head".
+
+    Returns:
+        "encoder", "projection_head" if layers of it are kept, and "probe", the classifier.
     """
     keras.utils.set_random_seed(seed)
     parts = {"encoder": encoder(image_size=image_size)}
-    dim = representation_dim(parts["encoder"])
+    width = representation_dim(parts["encoder"])
     if head_layers:
-        parts["projection_head"] = projection_head(input_dim=dim)
-        head = first_layers(parts["projection_head"], head_layers)
-    else:
-        head = projection_head(kind="none", input_dim=dim)
+        parts["projection_head"] = projection_head(input_dim=width)
     restore(parts)
-    width = head.output[f"projection_{head_layers}"].shape[-1]
+    if head_layers:
+        head = first_layers(parts["projection_head"], head_layers)
+        width = head.output[f"projection_{head_layers}"].shape[-1]
+        parts["projection_head"] = head
     initializer = "zeros" if zero_init else None
-    probe = linear_probe(num_classes, input_dim=width, kernel_initializer=initializer)
-    return SimCLR(parts["encoder"], head, probe)
+    parts["probe"] = linear_probe(num_classes, input_dim=width, kernel_initializer=initializer)
+    return Networks(parts, classifiers=("probe",))
 
 
 def freeze_groups(encoder: keras.Model, groups: int) -> None:
@@ -62,18 +65,3 @@ def freeze_groups(encoder: keras.Model, groups: int) -> None:
     for layer in encoder.layers:
         if layer.name.startswith(frozen):
             layer.trainable = False
-
-
-def copy_values(source: SimCLR, target: SimCLR) -> None:
-    """Gives the variables of `target` the values that those of the same path have in `source`."""
-    values = {v.path: v for v in source.variables}
-    for variable in target.variables:
-        variable.assign(values[variable.path].numpy())
-
-
-def served_networks(simclr: SimCLR) -> dict[str, keras.Model]:
-    """What a SavedModel holds: the encoder, and all that stands on it as one classifier."""
-    head = simclr.projection_head
-    logits = simclr.probe(head.output[f"projection_{len(head.output) - 1}"])
-    classifier = keras.Model(head.input, logits, name="classifier")
-    return {"encoder": simclr.encoder, "classifier": classifier}

@@ -5,6 +5,7 @@ Legend: B examples per replica, R replicas, G = B*R, P projection.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Literal
 
@@ -12,18 +13,29 @@ import gin
 import tensorflow as tf
 
 from simclr_tf.distribute import collectives
+from simclr_tf.metrics import Metric
 from simclr_tf.objectives.blockwise import Sums, contrast
 
 REDUCTIONS = ("paper", "reference")
 
+# "contrastive_top1", "contrastive_top5": how often the positive is the most similar, or among the
+# five most similar, of the 2G - 1; ties count against it. "positive_cosine", "negative_cosine":
+# mean similarity of the 2G positive pairs and of all negative pairs. "embedding_std": standard
+# deviation per dimension of the normalized projections over the global batch, times sqrt(P); 1 when
+# spread over the sphere, 0 when collapsed to a point. "effective_rank": how many of the P
+# directions the normalized projections use, see `_participation_ratio`.
+METRICS = (
+    Metric("contrastive_top1", "contrastive top-1"),
+    Metric("contrastive_top5"),
+    Metric("positive_cosine"),
+    Metric("negative_cosine"),
+    Metric("embedding_std", "embedding spread (1: whole sphere)"),
+    Metric("effective_rank", "effective rank of projections"),
+)
 
-@gin.configurable
-def nt_xent(
-    z: tf.Tensor,
-    temperature: float = 0.1,
-    reduction: Literal["paper", "reference"] = "paper",
-    block_size: int | None = None,
-) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+
+@dataclasses.dataclass(frozen=True)
+class NTXent:
     """Normalized temperature-scaled cross entropy of this replica's anchors against everyone.
 
     Each of the 2B local anchors picks its other view among the 2G - 1 embeddings of all replicas
@@ -32,9 +44,13 @@ def nt_xent(
     shares, which Keras' optimizers sum over replicas, to the gradient of that mean: multiply by
     nothing and divide by nothing.
 
-    Args:
-        z: [2B, P] projections of any float dtype, view 1 of all local examples, then view 2. The
-            shape must be static and the same on all replicas. Lengths are divided out here.
+    >>> loss = NTXent(temperature=0.5)
+    >>> z = tf.constant([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])  # two pairs of views
+    >>> share, metrics = loss(z)
+    >>> print(f"{share:.4f}, at best {loss.floor(2):.4f}, by chance {loss.chance(2):.4f}")
+    0.2395, at best 0.2395, by chance 1.0986
+
+    Attributes:
         temperature: tau; 0.1 for ImageNet and 0.5 for CIFAR-10 in the paper.
         reduction: "paper" for the mean over anchors of eq. 1, "reference" for what
             google-research/simclr minimizes, which is exactly twice that.
@@ -42,59 +58,93 @@ def nt_xent(
             block's similarities within 16 MiB (all of them, up to 2B * 2G = 2^22). It changes
             memory and time, and no number beyond rounding. Memory is linear in G.
 
-    Returns:
-        The share of the loss, float32 scalar, and float32 scalars to watch. These are shares too:
-        the sum over replicas is the global value.
-        "contrastive_top1", "contrastive_top5": how often the positive is the most similar, or
-        among the five most similar, of the 2G - 1; ties count against it.
-        "positive_cosine", "negative_cosine": mean similarity of the 2G positive pairs and of all
-        negative pairs.
-        "embedding_std": standard deviation per dimension of the normalized projections over the
-        global batch, times sqrt(P); 1 when spread over the sphere, 0 when collapsed to a point.
-        "effective_rank": how many of the P directions the normalized projections use, see
-        `_participation_ratio`.
-        "temperature": the argument.
-
     Raises:
-        ValueError: For a temperature that is not positive, an unknown reduction, a block_size
-            below 1, a shape that is not [2B, P] or a global batch of one.
+        ValueError: For a temperature that is not positive, an unknown reduction or a block_size
+            below 1.
     """
-    z = tf.cast(z, tf.float32)
-    _validate(z, temperature, reduction, block_size)
-    batch = z.shape[0] // 2
-    replicas = collectives.num_replicas()
-    global_batch = batch * replicas
 
-    z = tf.math.l2_normalize(z, axis=-1, epsilon=1e-12)
-    everyone = collectives.all_gather(tf.reshape(z, [2, batch, -1]), axis=1)
-    everyone = tf.reshape(everyone, [2 * global_batch, z.shape[1]])
+    temperature: float = 0.1
+    reduction: Literal["paper", "reference"] = "paper"
+    block_size: int | None = None
 
-    # Columns of `everyone` that hold the local view 1 and view 2.
-    view_1 = tf.range(batch) + collectives.replica_id() * batch
-    view_2 = view_1 + global_batch
-    self_column = tf.concat([view_1, view_2], axis=0)
-    positive_column = tf.concat([view_2, view_1], axis=0)
+    def __post_init__(self):
+        if not self.temperature > 0:
+            raise ValueError(
+                f"temperature must be positive. Received: temperature={self.temperature}."
+            )
+        if self.reduction not in REDUCTIONS:
+            raise ValueError(
+                f"reduction must be a known one. Received: reduction={self.reduction!r}. "
+                f"Valid: {', '.join(REDUCTIONS)}."
+            )
+        if self.block_size is not None and self.block_size < 1:
+            raise ValueError(
+                f"block_size must be None or at least 1. Received: block_size={self.block_size}."
+            )
 
-    sums = contrast(z, everyone, self_column, positive_column, temperature, block_size)
-    loss = sums.loss / (2 * global_batch)
-    if reduction == "reference":
-        loss *= 2.0
-    metrics = _metrics(tf.stop_gradient(z), tf.stop_gradient(everyone), sums)
-    return loss, metrics | {"temperature": tf.constant(temperature / replicas)}
+    def __call__(self, z: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """Returns this replica's share of the loss and of the numbers to watch.
+
+        Args:
+            z: [2B, P] projections of any float dtype, view 1 of all local examples, then view 2.
+                The shape must be static and the same on all replicas. Lengths are divided out here.
+
+        Returns:
+            The share of the loss, float32 scalar, and float32 scalars to watch, named by `METRICS`.
+            These are shares too: the sum over replicas is the global value.
+
+        Raises:
+            ValueError: For a shape that is not [2B, P] or a global batch of one.
+        """
+        z = tf.cast(z, tf.float32)
+        _check_shape(z)
+        batch = z.shape[0] // 2
+        global_batch = batch * collectives.num_replicas()
+
+        z = tf.math.l2_normalize(z, axis=-1, epsilon=1e-12)
+        everyone = collectives.all_gather(tf.reshape(z, [2, batch, -1]), axis=1)
+        everyone = tf.reshape(everyone, [2 * global_batch, z.shape[1]])
+
+        # Columns of `everyone` that hold the local view 1 and view 2.
+        view_1 = tf.range(batch) + collectives.replica_id() * batch
+        view_2 = view_1 + global_batch
+        self_column = tf.concat([view_1, view_2], axis=0)
+        positive_column = tf.concat([view_2, view_1], axis=0)
+
+        sums = contrast(
+            z, everyone, self_column, positive_column, self.temperature, self.block_size
+        )
+        loss = sums.loss / (2 * global_batch)
+        if self.reduction == "reference":
+            loss *= self._factor
+        return loss, _metrics(tf.stop_gradient(z), tf.stop_gradient(everyone), sums)
+
+    def chance(self, global_batch: int) -> float:
+        """The loss of embeddings that are all alike: log(2G - 1), twice that for "reference"."""
+        return self._factor * math.log(2 * global_batch - 1)
+
+    def floor(self, global_batch: int) -> float:
+        """The loss where positives are alike and negatives at right angles.
+
+        log(1 + (2G - 2) e^(-1 / temperature)), twice that for "reference". Only negatives at obtuse
+        angles bring it lower, which 2G - 2 vectors can be to each other by next to nothing.
+        """
+        negatives = 2 * global_batch - 2
+        return self._factor * math.log1p(negatives * math.exp(-1.0 / self.temperature))
+
+    @property
+    def _factor(self) -> float:
+        return 2.0 if self.reduction == "reference" else 1.0
 
 
-def loss_chance(global_batch: int) -> float:
-    """The loss of embeddings that are all alike: log(2G - 1), for reduction "paper"."""
-    return math.log(2 * global_batch - 1)
-
-
-def loss_floor(global_batch: int, temperature: float) -> float:
-    """The loss of positives that are alike and negatives at right angles: log(1 + (2G-2) e^(-1/T)).
-
-    For reduction "paper". Only negatives at obtuse angles bring it lower, which 2G - 2 vectors can
-    be to each other by next to nothing.
-    """
-    return math.log1p((2 * global_batch - 2) * math.exp(-1.0 / temperature))
+@gin.configurable
+def nt_xent(
+    temperature: float = 0.1,
+    reduction: Literal["paper", "reference"] = "paper",
+    block_size: int | None = None,
+) -> NTXent:
+    """Returns the loss of SimCLR; see `NTXent` for the arguments."""
+    return NTXent(temperature, reduction, block_size)
 
 
 def _metrics(z: tf.Tensor, everyone: tf.Tensor, sums: Sums) -> dict[str, tf.Tensor]:
@@ -130,18 +180,7 @@ def _participation_ratio(rows: tf.Tensor) -> tf.Tensor:
     )
 
 
-def _validate(z: tf.Tensor, temperature: float, reduction: str, block_size: int | None) -> None:
-    if not temperature > 0:
-        raise ValueError(f"temperature must be positive. Received: temperature={temperature}.")
-    if reduction not in REDUCTIONS:
-        raise ValueError(
-            f"reduction must be a known one. Received: reduction={reduction!r}. "
-            f"Valid: {', '.join(REDUCTIONS)}."
-        )
-    if block_size is not None and block_size < 1:
-        raise ValueError(
-            f"block_size must be None or at least 1. Received: block_size={block_size}."
-        )
+def _check_shape(z: tf.Tensor) -> None:
     if z.shape.rank != 2 or None in z.shape or z.shape[0] % 2:
         raise ValueError(
             "z must be [2B, P] with a static shape: view 1 of all examples, then view 2. "

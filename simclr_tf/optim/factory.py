@@ -1,7 +1,7 @@
-"""Optimizers for a SimCLR, with what is not decayed decided by the variables' roles.
+"""Optimizers for networks, with what is not decayed decided by the variables' roles.
 
 Each factory returns an optimizer that is not built; build it inside the strategy's scope with
-`optimizer.build(simclr.trainable_variables)`.
+`optimizer.build(networks.trainable_variables)`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import gin
 import keras
 
-from simclr_tf.models.simclr import ROLES, SimCLR, variable_roles
+from simclr_tf.models.networks import ROLES, Networks, variable_roles
 from simclr_tf.optim.lars import LARS
 
 Schedule = keras.optimizers.schedules.LearningRateSchedule
@@ -27,11 +27,11 @@ def lars(
     eta: float = 0.001,
     *,
     learning_rate: Schedule,
-    simclr: SimCLR,
+    networks: Networks,
 ) -> LARS:
     """LARS, SimCLR's own (section 2.2): kernels decayed and adapted, everything else neither."""
     optimizer = LARS(learning_rate, momentum=momentum, weight_decay=weight_decay, eta=eta)
-    optimizer.exclude(excluded_variables(simclr))
+    optimizer.exclude(excluded_variables(networks))
     return optimizer
 
 
@@ -42,13 +42,13 @@ def momentum(
     nesterov: bool = True,
     *,
     learning_rate: Schedule,
-    simclr: SimCLR,
+    networks: Networks,
 ) -> keras.optimizers.Optimizer:
     """SGD with (Nesterov) momentum; decoupled decay of kernels only."""
     optimizer = keras.optimizers.SGD(
         learning_rate, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay or None
     )
-    return _decay_kernels_only(optimizer, simclr)
+    return _decay_kernels_only(optimizer, networks)
 
 
 @gin.configurable
@@ -59,13 +59,13 @@ def adam(
     weight_decay: float = 0.0,
     *,
     learning_rate: Schedule,
-    simclr: SimCLR,
+    networks: Networks,
 ) -> keras.optimizers.Optimizer:
     """Adam; with `weight_decay`, AdamW with decoupled decay of kernels only."""
     optimizer = keras.optimizers.Adam(
         learning_rate, beta_1, beta_2, epsilon, weight_decay=weight_decay or None
     )
-    return _decay_kernels_only(optimizer, simclr)
+    return _decay_kernels_only(optimizer, networks)
 
 
 @gin.configurable
@@ -76,13 +76,13 @@ def lamb(
     weight_decay: float = 0.0,
     *,
     learning_rate: Schedule,
-    simclr: SimCLR,
+    networks: Networks,
 ) -> keras.optimizers.Optimizer:
     """LAMB as in Keras: every variable adapted, decoupled decay of kernels only."""
     optimizer = keras.optimizers.Lamb(
         learning_rate, beta_1, beta_2, epsilon, weight_decay=weight_decay or None
     )
-    return _decay_kernels_only(optimizer, simclr)
+    return _decay_kernels_only(optimizer, networks)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,25 +99,25 @@ class RoleCount:
         return f"{self.role}: {self.variables} variables, {self.parameters:,} parameters, {state}"
 
 
-def exclusion_summary(simclr: SimCLR) -> list[RoleCount]:
+def exclusion_summary(networks: Networks) -> list[RoleCount]:
     """Counts what is adapted and what is excluded, a line for each role that occurs."""
-    roles = variable_roles(simclr)
+    roles = variable_roles(networks)
     summary = []
     for role in ROLES:
-        sizes = [math.prod(v.shape) for v in simclr.trainable_variables if roles[v.path] == role]
+        sizes = [math.prod(v.shape) for v in networks.trainable_variables if roles[v.path] == role]
         if sizes:
             summary.append(RoleCount(role, role not in EXCLUDED_ROLES, len(sizes), sum(sizes)))
     return summary
 
 
-def excluded_variables(simclr: SimCLR) -> list[keras.Variable]:
+def excluded_variables(networks: Networks) -> list[keras.Variable]:
     """The trainable variables that are neither decayed nor, by LARS, adapted."""
-    roles = variable_roles(simclr)
-    return [v for v in simclr.trainable_variables if roles[v.path] in EXCLUDED_ROLES]
+    roles = variable_roles(networks)
+    return [v for v in networks.trainable_variables if roles[v.path] in EXCLUDED_ROLES]
 
 
 def _decay_kernels_only(
-    optimizer: keras.optimizers.Optimizer, simclr: SimCLR
+    optimizer: keras.optimizers.Optimizer, networks: Networks
 ) -> keras.optimizers.Optimizer:
-    optimizer.exclude_from_weight_decay(var_list=excluded_variables(simclr))
+    optimizer.exclude_from_weight_decay(var_list=excluded_variables(networks))
     return optimizer

@@ -1,4 +1,4 @@
-"""How many floating-point operations a model asks for, whatever a compiler makes of it."""
+"""How many floating-point operations a method asks for, whatever a compiler makes of it."""
 
 from __future__ import annotations
 
@@ -6,21 +6,33 @@ import math
 
 import tensorflow as tf
 
-from simclr_tf.models.simclr import SimCLR, forward
+from simclr_tf.methods.base import Method, Tensors
+from simclr_tf.models.networks import Networks
 
 
-def training_flop(simclr: SimCLR, images: tf.TensorSpec) -> int:
+def training_flop(method: Method, probe: Networks, images: int) -> int:
     """Operations of forward and backward pass, three times those of the forward pass.
 
     Only convolutions and matrix products count, a multiplication and an addition as two.
 
     Args:
-      simclr: the networks.
-      images: [N, H, W, 3], static.
+      method: whose `embed` is counted.
+      probe: the online probe, or none.
+      images: B, of each of which the method's views are embedded.
     """
-    run = tf.function(lambda x: forward(simclr, x, training=False), autograph=False)
+
+    def forward(batch: Tensors) -> object:
+        embedded = method.embed(batch, training=False)
+        return embedded, [model(embedded["representation"]) for model in probe.values()]
+
+    views = {
+        group.name: tf.TensorSpec([group.count * images, group.size, group.size, 3])
+        for group in method.views
+    }
+    numbers = {name: tf.TensorSpec([images], tf.int32) for name in ("labels", "index")}
+    run = tf.function(forward, autograph=False)
     total = 0
-    for op in run.get_concrete_function(images).graph.get_operations():
+    for op in run.get_concrete_function(views | numbers).graph.get_operations():
         if op.type == "Conv2D":
             height, width, channels, _ = op.inputs[1].shape
             total += 2 * math.prod(op.outputs[0].shape) * height * width * channels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -10,19 +11,13 @@ from simclr_tf import plotting
 from simclr_tf.data.pipeline import ViewsPipeline
 from simclr_tf.distribute.strategy import HostSlice
 from simclr_tf.errors import RequestError
+from simclr_tf.metrics import Metric
 from simclr_tf.training.reporting import read_metrics
 
-_CURVES = (
-    ("contrastive_loss", "contrastive loss"),
-    ("contrastive_top1", "contrastive top-1"),
-    ("probe_accuracy", "online probe, train top-1"),
-    ("cross_entropy", "cross-entropy"),
-    ("top1", "train top-1"),
-    ("embedding_std", "embedding spread (1: whole sphere)"),
-    ("effective_rank", "effective rank of projections"),
-    ("gradient_norm", "gradient norm"),
-    ("learning_rate", "learning rate"),
-    ("examples_per_second", "images a second"),
+# Numbers of every run beside those of its step.
+_OF_THE_LOOP = (
+    Metric("learning_rate", "learning rate"),
+    Metric("examples_per_second", "images a second"),
 )
 
 
@@ -54,10 +49,17 @@ def views(model_dir: str, found: np.ndarray) -> str:
     return plotting.save(figure, os.path.join(model_dir, "figures", "views.png"))
 
 
-def curves(model_dir: str) -> str:
-    """Writes `figures/curves.png` from the run's `metrics.jsonl`."""
+def curves(model_dir: str, metrics: Sequence[Metric], loss: str) -> str:
+    """Writes `figures/curves.png` from the run's `metrics.jsonl`.
+
+    Args:
+      model_dir: the run's folder.
+      metrics: of its step; those with a title are drawn.
+      loss: the name of the one whose chance is drawn too.
+    """
     reports = read_metrics(model_dir)
-    shown = [(name, title) for name, title in _CURVES if any(name in r for r in reports)]
+    titled = {m.name: m.title for m in (*metrics, *_OF_THE_LOOP) if m.title}
+    shown = [(name, title) for name, title in titled.items() if any(name in r for r in reports)]
     columns = max(3, (len(shown) + 1) // 2)
     figure, axes = plotting.subplots(rows=2, columns=columns, cell=3.5)
     for axis in axes.flat[len(shown) :]:
@@ -67,8 +69,8 @@ def curves(model_dir: str) -> str:
         axis.plot(*zip(*points, strict=True), color="tab:blue")
         axis.set_title(title, fontsize=10)
         axis.grid(alpha=0.3)
-        if name in ("contrastive_loss", "cross_entropy"):
-            chance = reports[-1]["loss_chance"]
+        chance = reports[-1].get("loss_chance") if name == loss else None
+        if chance is not None:
             axis.axhline(chance, color="tab:gray", linestyle="--")
             axis.text(points[0][0], chance, "chance", va="bottom", fontsize=8, color="tab:gray")
     for axis in axes[-1]:

@@ -8,17 +8,24 @@ import keras
 import tensorflow as tf
 
 from simclr_tf.distribute import collectives
-from simclr_tf.models.simclr import SimCLR
+from simclr_tf.methods.base import Method
+from simclr_tf.metrics import Metric
+from simclr_tf.models.networks import Networks
 from simclr_tf.optim.lars import LARS
 from simclr_tf.training.loss_scale import apply_scaled, loss_scale, rule_of, scale_metrics
 
-TRUST_METRICS = ("trust_ratio_min", "trust_ratio_median", "trust_ratio_max")
+GRADIENT_NORM = Metric("gradient_norm", "gradient norm", whole=True)
+TRUST_METRICS = (
+    Metric("trust_ratio_min", whole=True),
+    Metric("trust_ratio_median", whole=True),
+    Metric("trust_ratio_max", whole=True),
+)
 
 
-def gradient_metrics(optimizer: keras.optimizers.Optimizer) -> tuple[str, ...]:
-    """The names of what `apply_shares` tells of this optimizer's gradients."""
+def gradient_metrics(optimizer: keras.optimizers.Optimizer) -> Sequence[Metric]:
+    """Declares what `apply_shares` tells of this optimizer's gradients."""
     trust = TRUST_METRICS if isinstance(rule_of(optimizer), LARS) else ()
-    return ("gradient_norm", *trust, *scale_metrics(optimizer))
+    return (GRADIENT_NORM, *trust, *scale_metrics(optimizer))
 
 
 def take_summed(optimizer: keras.optimizers.Optimizer) -> None:
@@ -39,32 +46,41 @@ def take_summed(optimizer: keras.optimizers.Optimizer) -> None:
 
 
 def apply_shares(
-    simclr: SimCLR, optimizer: keras.optimizers.Optimizer, shares: Sequence[tf.Tensor]
+    method: Method,
+    probe: Networks,
+    optimizer: keras.optimizers.Optimizer,
+    shares: Sequence[tf.Tensor],
 ) -> dict[str, tf.Tensor]:
     """Sums this replica's shares of the gradients over replicas, and applies the sums.
 
     Args:
-      simclr: the models.
+      method: what is trained.
+      probe: the online probe, or none.
       optimizer: built for all their trainable variables, and prepared by `take_summed`.
       shares: of the gradient of each of these variables, times `loss_scale(optimizer)`.
 
     Returns:
       `gradient_metrics(optimizer)`, float32 scalars, equal on all replicas. "gradient_norm": of the
-      encoder's and projection head's gradients as one vector, without the probe's, which teach them
+      gradients of the method's networks as one vector, without the probe's, which teach them
       nothing. "trust_ratio_min", "_median", "_max": over the variables that LARS adapts. All of
       these are 0 where float16 overflowed and the update was skipped, see `apply_scaled`.
     """
     scaled = collectives.all_reduce_sum(list(shares))
     scale = loss_scale(optimizer)
     gradients = [gradient / scale for gradient in scaled]
-    taught = len(simclr.encoder.trainable_variables + simclr.projection_head.trainable_variables)
-    numbers = {"gradient_norm": tf.linalg.global_norm(gradients[:taught])}
+    taught = gradients[: len(method.networks.trainable_variables)]
+    numbers = {"gradient_norm": tf.linalg.global_norm(taught)}
     rule = rule_of(optimizer)
+    transformed = method.transform_gradients(rule.iterations, taught)
+    if transformed is not taught:
+        gradients = [*transformed, *gradients[len(taught) :]]
+        scaled = [gradient * scale for gradient in gradients]
     if isinstance(rule, LARS):
         ratios = rule.trust_ratios(gradients)
         values = (tf.reduce_min(ratios), _median(ratios), tf.reduce_max(ratios))
-        numbers |= dict(zip(TRUST_METRICS, values, strict=True))
-    applied = apply_scaled(optimizer, scaled, simclr.trainable_variables)
+        numbers |= dict(zip([m.name for m in TRUST_METRICS], values, strict=True))
+    variables = method.networks.trainable_variables + probe.trainable_variables
+    applied = apply_scaled(optimizer, scaled, variables)
     if applied:
         done = applied["skipped_updates"] == 0
         numbers = {name: tf.where(done, value, 0.0) for name, value in numbers.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -31,7 +31,7 @@ class LoopResult:
 def make_loop(
     strategy: tf.distribute.Strategy,
     train_step: Callable[[dict[str, tf.Tensor]], tf.Tensor],
-    names: tuple[str, ...],
+    names: Sequence[str],
 ) -> Callable[[Iterator, int], LoopResult]:
     """Builds `run_steps(iterator, num_steps)`; `names` are those of the step's numbers.
 

@@ -13,7 +13,9 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-SCALE_METRICS = ("loss_scale", "skipped_updates")
+from simclr_tf.metrics import Metric
+
+SCALE_METRICS = (Metric("loss_scale", whole=True), Metric("skipped_updates", whole=True))
 # Whoever overflows without being scaled diverges.
 _FLOOR = 1.0
 
@@ -52,8 +54,8 @@ def loss_scale_group(optimizer: keras.optimizers.Optimizer) -> dict[str, keras.V
     return {"scale": optimizer.dynamic_scale, "updates_since": optimizer.step_counter}
 
 
-def scale_metrics(optimizer: keras.optimizers.Optimizer) -> tuple[str, ...]:
-    """The names of what `apply_scaled` tells."""
+def scale_metrics(optimizer: keras.optimizers.Optimizer) -> Sequence[Metric]:
+    """Declares what `apply_scaled` tells."""
     return SCALE_METRICS if _scales(optimizer) else ()
 
 
@@ -74,7 +76,7 @@ def apply_scaled(
         scale = loss_scale(optimizer)
         skipped = tf.where(scale > _FLOOR, 1.0, float("nan"))
         skipped = tf.where(optimizer.check_finite(gradients), 0.0, skipped)
-        numbers = dict(zip(SCALE_METRICS, (scale, skipped), strict=True))
+        numbers = {"loss_scale": scale, "skipped_updates": skipped}
     optimizer.apply_gradients(zip(gradients, variables, strict=True))
     return numbers
 

@@ -11,112 +11,158 @@ in the networks is random, so the second repeats the first. Batch normalization 
 of a part (over all replicas), in both passes, and updates the moving ones in the second, once for
 each part.
 
-Legend: B examples per replica, H W C image, P projection, n parts of B / n examples.
+Legend: B examples per replica, V views, n parts of B / n examples.
 """
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
 
 from simclr_tf.distribute import collectives
 from simclr_tf.distribute.batch_norm import statistics_kept
-from simclr_tf.models.simclr import SimCLR, forward, representation_dim
-from simclr_tf.training.probe import PROBE_METRICS, probe_numbers
+from simclr_tf.methods.base import Method, Tensors
+from simclr_tf.models.networks import Networks, representation_dim
+from simclr_tf.training.probe import PROBE_METRICS, probe_logits, probe_numbers
 from simclr_tf.training.representation import direction_sums, representation_numbers
 
 
 def gradients_in_microbatches(
-    simclr: SimCLR,
-    contrastive_loss: Callable[[tf.Tensor], tuple[tf.Tensor, dict[str, tf.Tensor]]],
-    batch: dict[str, tf.Tensor],
+    method: Method,
+    probe: Networks,
+    batch: Tensors,
     count: int,
-    views: Callable[[dict[str, tf.Tensor]], tf.Tensor] = operator.itemgetter("images"),
+    views: Callable[[Tensors], Tensors],
     scale: tf.Tensor | float = 1.0,
-) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
-    """What `gradients_at_once` returns, from two passes over the parts of a batch.
+) -> tuple[Tensors, list[tf.Tensor], Tensors]:
+    """Returns what `gradients_at_once` does, from two passes over the parts of a batch.
 
     Args:
-      simclr: the models.
-      contrastive_loss: projections of this replica -> (its share of the loss, shares of metrics).
-      batch: 'labels' [B] and what `views` takes; every tensor has B rows, or 2B of which the first
-        B are for view 1.
+      method: what is trained; must have `embedded_specs`.
+      probe: the online probe, or none.
+      batch: 'labels' [B] and what `views` takes; every tensor has B rows, or V*B, view after view.
       count: n, which divides B.
-      views: some examples' rows of each of the batch's tensors -> their images, view 1 of all and
-        then view 2: [2B, H, W, C] of all examples.
+      views: some examples' rows of each of the batch's tensors -> the same with the method's views.
       scale: gradients are those of so many times the loss.
 
     Returns:
-      This replica's shares of the step's numbers, and of all trainable variables' gradients.
+      This replica's shares of the step's numbers, and of all trainable variables' gradients; the
+      targets of all examples.
     """
-    variables = [v.value for v in simclr.trainable_variables]
-    rows = 2 * batch["labels"].shape[0] // count
-    dim = simclr.projection_head.outputs[-1].shape[-1]
+    parts = _Parts(batch, count, views)
 
     def embed(i, state):
-        parts, directions = state
+        embedded, targets, directions = state
+        part = parts.views_of(i)
         with statistics_kept():
-            outputs = forward(simclr, views(_part(batch, i, count)), training=True)
-        parts = tf.tensor_scatter_nd_update(parts, [[i]], outputs.projection[tf.newaxis])
-        return parts, directions + direction_sums(outputs.representation)
+            found = method.embed(part, training=True)
+        directions += direction_sums(found.pop("representation"))
+        return _put(embedded, i, found), _put(targets, i, method.targets(part)), directions
 
-    nothing = tf.zeros([count, rows, dim]), tf.zeros([representation_dim(simclr.encoder) + 1])
-    parts, directions = _for_each_part(count, embed, nothing)
-    projections = _by_views(parts)
+    dim = representation_dim(method.networks["encoder"])
+    start = parts.room(method.embedded_specs), parts.room(method.target_specs), tf.zeros([dim + 1])
+    embedded, targets, directions = _for_each_part(count, embed, start)
+    embedded, targets = parts.joined(embedded), parts.joined(targets)
     with tf.GradientTape() as tape:
-        tape.watch(projections)
-        loss, numbers = contrastive_loss(projections)
+        tape.watch(embedded)
+        loss, numbers = method.loss(embedded, targets)
         scaled = loss * scale
-    numbers |= representation_numbers(directions, rows * count)
-    slopes = _by_parts(tape.gradient(scaled, projections), count)
+    rows = sum(group.count for group in method.views) * parts.size * count
+    numbers |= representation_numbers(directions, rows)
+    slopes = parts.split(tape.gradient(scaled, embedded))
+    gradients, observed = _second_pass(method, probe, parts, slopes, scale)
+    return {method.metrics[0].name: loss} | numbers | observed, gradients, targets
+
+
+def _second_pass(
+    method: Method, probe: Networks, parts: _Parts, slopes: Tensors, scale: tf.Tensor | float
+) -> tuple[list[tf.Tensor], Tensors]:
+    """Gradients with respect to the variables, from those with respect to what was embedded."""
+    trained = method.networks.trainable_variables + probe.trainable_variables
+    variables = [v.value for v in trained]
 
     def learn(i, state):
-        gradients, probe = state
-        part = _part(batch, i, count)
-        images = views(part)
+        gradients, observed = state
+        part = parts.views_of(i)
         with tf.GradientTape() as tape:
-            outputs = forward(simclr, images, training=True)
-            means = probe_numbers(outputs.probe_logits, part["labels"])
-            shares = {name: mean / count for name, mean in means.items()}
-            # Its gradient with respect to the projections, which is all that counts, is `slopes`.
-            taught = tf.reduce_sum(outputs.projection * tf.gather(slopes, i))
-            taught += shares.get("probe_loss", 0.0) * scale
-        gradients = [
-            a + b for a, b in zip(gradients, tape.gradient(taught, variables), strict=True)
-        ]
-        return gradients, {name: probe[name] + share for name, share in shares.items()}
+            embedded = method.embed(part, training=True)
+            logits = probe_logits(probe, embedded.pop("representation"))
+            means = probe_numbers(logits, part["labels"])
+            shares = {name: mean / parts.count for name, mean in means.items()}
+            # Its gradient with respect to what was embedded, which is all that counts, is `slopes`.
+            taught = shares.get("probe_loss", 0.0) * scale
+            for name, slope in slopes.items():
+                taught += tf.reduce_sum(embedded[name] * tf.gather(slope, i))
+        found = tape.gradient(taught, variables)
+        gradients = [a + b for a, b in zip(gradients, found, strict=True)]
+        return gradients, {name: observed[name] + share for name, share in shares.items()}
 
-    start = {name: tf.zeros([]) for name in (PROBE_METRICS if simclr.probe else ())}
-    gradients, probe = _for_each_part(count, learn, ([tf.zeros_like(v) for v in variables], start))
-    return {"contrastive_loss": loss} | numbers | probe, gradients
-
-
-def _part(batch: dict[str, tf.Tensor], i: tf.Tensor, count: int) -> dict[str, tf.Tensor]:
-    """What part `i` of the examples has of every tensor: its rows, or those of both views."""
-    size = batch["labels"].shape[0] // count
-
-    def rows_of_part(tensor: tf.Tensor) -> tf.Tensor:
-        parts = tf.reshape(tensor, [-1, count, size, *tensor.shape[1:]])
-        return tf.reshape(tf.gather(parts, i, axis=1), [-1, *tensor.shape[1:]])
-
-    return {name: rows_of_part(tensor) for name, tensor in batch.items()}
+    start = {metric.name: tf.zeros([]) for metric in (PROBE_METRICS if probe else ())}
+    nothing = [tf.zeros_like(v) for v in variables]
+    return _for_each_part(parts.count, learn, (nothing, start))
 
 
-def _by_views(parts: tf.Tensor) -> tf.Tensor:
-    """[n, 2B/n, P], each part with its two views, to [2B, P], view 1 of all and then view 2."""
-    count, rows, dim = parts.shape
-    views = tf.transpose(tf.reshape(parts, [count, 2, rows // 2, dim]), [1, 0, 2, 3])
-    return tf.reshape(views, [count * rows, dim])
+@dataclasses.dataclass(frozen=True)
+class _Parts:
+    """A batch in `count` parts; tensors have v rows for each example, view after view."""
+
+    batch: Tensors
+    count: int
+    views: Callable[[Tensors], Tensors]
+
+    @property
+    def size(self) -> int:
+        """Examples of a part."""
+        return self.batch["labels"].shape[0] // self.count
+
+    def views_of(self, i: tf.Tensor) -> Tensors:
+        """The examples of part `i`, with their views."""
+
+        def rows_of_part(tensor: tf.Tensor) -> tf.Tensor:
+            parts = tf.reshape(tensor, [-1, self.count, self.size, *tensor.shape[1:]])
+            return tf.reshape(tf.gather(parts, i, axis=1), [-1, *tensor.shape[1:]])
+
+        return self.views({name: rows_of_part(tensor) for name, tensor in self.batch.items()})
+
+    def room(self, specs: Mapping[str, tf.TensorSpec]) -> Tensors:
+        """Zeros for the rows of all parts: name -> [n, v*B/n, ...]."""
+        return {
+            name: tf.zeros([self.count, spec.shape[0] * self.size, *spec.shape[1:]], spec.dtype)
+            for name, spec in specs.items()
+        }
+
+    def joined(self, rooms: Tensors) -> Tensors:
+        """[n, v*B/n, ...], each part with its v views, to [v*B, ...], view after view."""
+        joined = {}
+        for name, room in rooms.items():
+            row = room.shape[2:]
+            views_first = _swapped(tf.reshape(room, [self.count, -1, self.size, *row]))
+            joined[name] = tf.reshape(views_first, [self.count * room.shape[1], *row])
+        return joined
+
+    def split(self, tensors: Tensors) -> Tensors:
+        """The inverse of `joined`."""
+        split = {}
+        for name, tensor in tensors.items():
+            row = tensor.shape[1:]
+            parts_first = _swapped(tf.reshape(tensor, [-1, self.count, self.size, *row]))
+            split[name] = tf.reshape(parts_first, [self.count, -1, *row])
+        return split
 
 
-def _by_parts(views: tf.Tensor, count: int) -> tf.Tensor:
-    """The inverse of `_by_views`."""
-    rows, dim = views.shape
-    parts = tf.transpose(tf.reshape(views, [2, count, -1, dim]), [1, 0, 2, 3])
-    return tf.reshape(parts, [count, rows // count, dim])
+def _swapped(tensor: tf.Tensor) -> tf.Tensor:
+    """The first two axes exchanged."""
+    return tf.transpose(tensor, [1, 0, *range(2, tensor.shape.rank)])
+
+
+def _put(room: Tensors, i: tf.Tensor, found: Tensors) -> Tensors:
+    return {
+        name: tf.tensor_scatter_nd_update(tensor, [[i]], found[name][tf.newaxis])
+        for name, tensor in room.items()
+    }
 
 
 def _for_each_part(count: int, body: Callable[[tf.Tensor, Any], Any], state: Any) -> Any:

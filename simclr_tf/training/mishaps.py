@@ -87,8 +87,13 @@ def _tells_of_loss(error: tf.errors.OpError, peer: Peer) -> bool:
 
 
 @contextlib.contextmanager
-def steps_checked(model_dir: str, *, peer: Peer | None) -> Iterator[None]:
+def steps_checked(model_dir: str, *, peer: Peer | None, when_out_of_memory: str) -> Iterator[None]:
     """Says what has happened where steps end for want of data, of memory or of a peer.
+
+    Args:
+      model_dir: the run's folder.
+      peer: what may be gone, see `peers_checked`.
+      when_out_of_memory: what a person should do where a step does not fit into memory.
 
     Raises:
       RequestError: the data cannot be read any longer, or a step does not fit into memory.
@@ -99,8 +104,8 @@ def steps_checked(model_dir: str, *, peer: Peer | None) -> Iterator[None]:
             yield
     except tf.errors.ResourceExhaustedError as error:
         raise RequestError(
-            f"A step must fit into the device's memory. Received: {cause(error)}. Set "
-            "pretrain.microbatch_size or a smaller batch, or resnet.remat."
+            f"A step must fit into the device's memory. Received: {cause(error)}. "
+            f"{when_out_of_memory}"
         ) from error
     except tf.errors.OpError as error:
         if not is_read_error(error):

@@ -13,14 +13,14 @@ import tensorflow as tf
 from simclr_tf.data.source import ArraySource, Source
 from simclr_tf.distribute.strategy import describe, describe_computation
 from simclr_tf.distribute.xla import host_compiles
-from simclr_tf.models.simclr import SimCLR, count_parameters
+from simclr_tf.models.networks import Networks, count_parameters
 from simclr_tf.optim.factory import exclusion_summary
 from simclr_tf.optim.schedules import WarmupCosine
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The numbers of a training run: of two views an image for SimCLR, of one for a classifier."""
+    """The numbers of a training run."""
 
     source: Source
     image_size: int
@@ -79,8 +79,13 @@ class Plan:
             "seed": seed,
         }
 
-    def lines(self, simclr: SimCLR) -> dict[str, str]:
-        """The plan in words, by subject."""
+    def lines(self, networks: Networks, method: Mapping[str, str]) -> dict[str, str]:
+        """The plan in words, by subject.
+
+        Args:
+          networks: all that are trained.
+          method: what the method says of itself.
+        """
         classes = self.source.num_classes
         batch = self.global_batch_size
         lines = {
@@ -91,13 +96,13 @@ class Plan:
             f"augmented on the {self.augment_on}",
             **({} if isinstance(self.source, ArraySource) else {"host": _host_words()}),
             "model": ", ".join(
-                f"{name} {_size(model)}" for name, model in simclr.groups().items() if model.weights
+                f"{name} {_size(model)}" for name, model in networks.items() if model.weights
             ),
             "replicas": self.strategy,
             "compute": f"{self.precision}, {self.computation}",
             "batch": f"{batch} images globally, {batch // self.num_replicas} a replica"
-            + (f", {2 * (batch - 1)} negatives per anchor" if self.num_views == 2 else "")
             + (f", in micro-batches of {self.microbatch_size}" if self.microbatch_size else ""),
+            **method,
             "steps": f"{self.total_steps:,} ({self.epochs:g} epochs), "
             f"{self.warmup_steps:,} of them warm-up",
             "optimizer": f"{self.optimizer}, peak learning rate {self.peak_learning_rate:.4g}, "
@@ -107,7 +112,7 @@ class Plan:
             f"  {count.role}": f"{count.variables} variables, {count.parameters:,} parameters, "
             + ("decayed" if count.adapted else "not decayed")
             + (_lars_words(count.adapted) if self.optimizer == "LARS" else "")
-            for count in exclusion_summary(simclr)
+            for count in exclusion_summary(networks)
         }
         return lines
 

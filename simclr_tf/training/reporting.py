@@ -78,23 +78,15 @@ class Reporter:
         logging.warning("WARNING, %s: %s", kind, text)
 
     def _progress(self, step: int, epoch: float, numbers: dict[str, float]) -> str:
+        accuracy = numbers.get("probe_accuracy")
         left = (self._total_steps - step) * (self._seconds_per_step or 0.0)
         return (
             f"step {step}/{self._total_steps}  epoch {epoch:.1f}  {self._words(numbers)}  "
-            f"lr {numbers['learning_rate']:.3g}  "
+            + (f"probe {accuracy:.1%}  " if accuracy is not None else "")
+            + f"lr {numbers['learning_rate']:.3g}  "
             f"{numbers['examples_per_second']:.0f} images/s  "
             f"host wait {numbers['host_wait']:.0%}  left {duration(left)}"
         )
-
-
-def contrastive_words(numbers: dict[str, float]) -> str:
-    """What a progress line says of pretraining."""
-    accuracy = numbers.get("probe_accuracy")
-    return (
-        f"contrastive loss {numbers['contrastive_loss']:.3f} (chance "
-        f"{numbers['loss_chance']:.2f}), top-1 {numbers['contrastive_top1']:.1%}"
-        + ("" if accuracy is None else f"  probe {accuracy:.1%}")
-    )
 
 
 def read_metrics(model_dir: str) -> list[dict[str, float]]:

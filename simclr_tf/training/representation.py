@@ -5,8 +5,9 @@ from __future__ import annotations
 import tensorflow as tf
 
 from simclr_tf.distribute import collectives
+from simclr_tf.metrics import Metric
 
-REPRESENTATION_METRICS = ("representation_spread",)
+REPRESENTATION_METRICS = (Metric("representation_spread"),)
 
 
 def direction_sums(representation: tf.Tensor) -> tf.Tensor:

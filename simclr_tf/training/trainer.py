@@ -14,10 +14,10 @@ from simclr_tf import config, system_memory
 from simclr_tf.distribute.strategy import host_slice
 from simclr_tf.errors import DivergedError, PreemptedError
 from simclr_tf.files import write_text
-from simclr_tf.jobs.training import Numbers, Training
 from simclr_tf.training import figures
 from simclr_tf.training.calls import Calls, Tally
-from simclr_tf.training.checkpoints import Checkpoints, named_groups
+from simclr_tf.training.checkpoints import Checkpoints
+from simclr_tf.training.diagnosis import Diagnosis, structural_findings
 from simclr_tf.training.host_copy import Values, are_finite
 from simclr_tf.training.interrupt import StopRequest, is_chief, make_agreement, peer
 from simclr_tf.training.loop import make_loop
@@ -27,10 +27,11 @@ from simclr_tf.training.plan import plan_text
 from simclr_tf.training.profile import Profile
 from simclr_tf.training.record import record_start
 from simclr_tf.training.reporting import Reporter
+from simclr_tf.training.run import Run
 from simclr_tf.training.stall import StallWarning
 
 
-def train(run: Training, export: Callable[[], str]) -> str | None:
+def train(run: Run, export: Callable[[], str]) -> str | None:
     """Trains from where the model_dir is to the end, and exports while the folder is still its own.
 
     Returns:
@@ -53,7 +54,7 @@ def train(run: Training, export: Callable[[], str]) -> str | None:
                 return export()
 
 
-def _peers_checked(run: Training) -> AbstractContextManager:
+def _peers_checked(run: Run) -> AbstractContextManager:
     return peers_checked(run.model_dir, peer(run.strategy))
 
 
@@ -62,18 +63,24 @@ def _nothing() -> None:
 
 
 class _Trainer:
-    def __init__(self, run: Training, still_ours: Callable[[], None] = _nothing):
+    def __init__(self, run: Run, still_ours: Callable[[], None] = _nothing):
         self.run = run
         self.is_chief = is_chief(run.strategy)
         self.still_ours = still_ours
         self.checkpoints = Checkpoints(
             run.model_dir,
-            named_groups(run.networks, run.optimizer),
+            run.groups(),
             run.settings,
             recipe=config.in_force(),
-            keep=run.keep_checkpoints,
+            keep=run.cadence.keep_checkpoints,
             is_chief=self.is_chief,
             still_ours=still_ours,
+        )
+        self.diagnosis = Diagnosis(
+            run.method,
+            global_batch_size=run.plan.global_batch_size,
+            warmup_steps=run.plan.warmup_steps,
+            num_classes=run.plan.source.num_classes,
         )
 
     def train(self) -> None:
@@ -91,7 +98,9 @@ class _Trainer:
     def _train_from(self, step: int, agree: Callable) -> None:
         run, total = self.run, self.run.total_steps
         batches = self._checked(self._batches)(step)
-        run_steps = self._checked(make_loop(run.strategy, run.train_step, tuple(run.metric_names)))
+        run_steps = self._checked(
+            make_loop(run.strategy, run.train_step(), [m.name for m in run.metrics])
+        )
         reporter = self._reporter(step)
         self.saved = time.monotonic()
         with StopRequest() as stop, StallWarning() as stall, self._profile() as profile:
@@ -110,7 +119,7 @@ class _Trainer:
                     self._stop_diverged(step + tally.first_bad + 1)
                 step += tally.steps
                 self._report(reporter, step, tally)
-                at_multiple = step % run.checkpoint_every_steps == 0
+                at_multiple = step % run.cadence.checkpoint_every_steps == 0
                 if tally.stop or tally.save or at_multiple or step == total:
                     self._save(step)
                 run.pipeline.bad_images.check()
@@ -123,17 +132,17 @@ class _Trainer:
 
     def _goal(self, step: int) -> int:
         """Where the report after `step` ends: on multiples of its length whatever the start."""
-        run = self.run
-        report = _next_multiple(step, run.steps_per_loop)
-        checkpoint = _next_multiple(step, run.checkpoint_every_steps)
-        return min(report, checkpoint, run.total_steps)
+        cadence = self.run.cadence
+        report = _next_multiple(step, cadence.steps_per_loop)
+        checkpoint = _next_multiple(step, cadence.checkpoint_every_steps)
+        return min(report, checkpoint, self.run.total_steps)
 
     def _batches(self, step: int) -> Iterator:
         """The global batches from `step` on."""
         run = self.run
         return iter(
             run.strategy.distribute_datasets_from_function(
-                lambda c: run.pipeline.dataset(host_slice(c, run.global_batch_size), step)
+                lambda c: run.pipeline.dataset(host_slice(c, run.plan.global_batch_size), step)
             )
         )
 
@@ -144,26 +153,27 @@ class _Trainer:
                 run.model_dir,
                 start_step=step,
                 total_steps=run.total_steps,
-                words=run.words,
+                words=run.method.words,
                 is_chief=self.is_chief,
             )
-            for finding in run.known_faults:
+            unsynchronized = structural_findings(run.trained, run.plan.num_replicas)
+            for finding in (*unsynchronized, *run.method.faults()):
                 reporter.warn(step, run.epoch(step), *finding)
         return reporter
 
     def _profile(self) -> Profile:
-        return Profile(self.run.model_dir, self.run.profile_steps, is_chief=self.is_chief)
+        return Profile(self.run.model_dir, self.run.cadence.profile_steps, is_chief=self.is_chief)
 
     def _report(self, reporter: Reporter, step: int, tally: Tally) -> None:
         numbers, epoch = self._numbers(step, tally), self.run.epoch(step)
         with writes_checked(self.run.model_dir):
             reporter.report(step, epoch, numbers, steps=tally.steps, seconds=tally.seconds)
-            for finding in self.run.diagnosis(step, epoch, numbers):
+            for finding in self.diagnosis.look(step, epoch, numbers):
                 reporter.warn(step, epoch, *finding)
 
     def _is_due(self) -> bool:
         """Whether the last save was long ago."""
-        minutes = self.run.checkpoint_every_minutes
+        minutes = self.run.cadence.checkpoint_every_minutes
         return minutes is not None and time.monotonic() - self.saved >= 60 * minutes
 
     def _save(self, step: int) -> None:
@@ -199,7 +209,7 @@ class _Trainer:
 
     def _start(self, restored: int | None) -> int:
         """Says what will be done, and writes what a new run starts with; returns the step."""
-        print(plan_text(self.run.plan), flush=True)
+        print(plan_text(self.run.plan_lines()), flush=True)
         views = None if restored else self._checked(figures.first_views)(self.run.pipeline)
         with writes_checked(self.run.model_dir):
             if restored is None:
@@ -210,7 +220,7 @@ class _Trainer:
             record_start(
                 self.run.model_dir,
                 job=self.run.job,
-                plan=self.run.plan,
+                plan=self.run.plan_lines(),
                 total_steps=self.run.total_steps,
                 step=restored or 0,
             )
@@ -225,19 +235,23 @@ class _Trainer:
 
         def checked(*args):
             with (
-                steps_checked(self.run.model_dir, peer=peer(self.run.strategy)),
+                steps_checked(
+                    self.run.model_dir,
+                    peer=peer(self.run.strategy),
+                    when_out_of_memory=self.run.when_out_of_memory,
+                ),
                 self.run.pipeline.bad_images.explained(),
             ):
                 return function(*args)
 
         return checked
 
-    def _numbers(self, step: int, tally: Tally) -> Numbers:
+    def _numbers(self, step: int, tally: Tally) -> dict[str, float]:
         resident = system_memory.resident_mib()
         return tally.metrics | {
-            "loss_chance": self.run.chance,
+            **({} if self.run.chance is None else {"loss_chance": self.run.chance}),
             "learning_rate": float(self.run.schedule(step - 1)),
-            "examples_per_second": tally.steps * self.run.global_batch_size / tally.seconds,
+            "examples_per_second": tally.steps * self.run.plan.global_batch_size / tally.seconds,
             "host_wait": tally.host_wait / tally.seconds,
             "skipped_images": len(self.run.pipeline.bad_images),
             **({} if resident is None else {"host_memory_mib": resident}),
@@ -245,7 +259,7 @@ class _Trainer:
 
     def _check_weights(self, step: int, values: Values) -> None:
         """A checkpoint whose weights are not finite would be the newest one for ever."""
-        if not all(are_finite(values[name]) for name in self.run.networks):
+        if not all(are_finite(values[name]) for name in self.run.trained):
             self._stop_diverged(step)
 
     def _stop_diverged(self, step: int) -> None:

@@ -1,0 +1,221 @@
+"""How the jobs that train put a run together from what their recipes say."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal
+
+import keras
+import tensorflow as tf
+
+from simclr_tf import config
+from simclr_tf.augment.policy import Augmentation
+from simclr_tf.data.bad_images import BadImages
+from simclr_tf.data.dataset import Dataset
+from simclr_tf.data.pipeline import ViewsPipeline
+from simclr_tf.data.source import ArraySource, Source
+from simclr_tf.distribute.lowering import traced_once
+from simclr_tf.distribute.strategy import fast_precision
+from simclr_tf.distribute.xla import host_compiles
+from simclr_tf.errors import RequestError
+from simclr_tf.export.saved_model import export_networks
+from simclr_tf.jobs import Context
+from simclr_tf.methods.base import Method
+from simclr_tf.models.networks import fingerprint
+from simclr_tf.optim.schedules import WarmupCosine
+from simclr_tf.training import figures
+from simclr_tf.training.checkpoints import started_settings
+from simclr_tf.training.loss_scale import with_loss_scale
+from simclr_tf.training.plan import Plan
+from simclr_tf.training.probe import online_probe
+from simclr_tf.training.run import Cadence, Run
+
+AugmentOn = Literal["auto", "host", "device"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ingredients:
+    """What a run is made of before there are networks.
+
+    Attributes:
+      job: what is run.
+      context: what the command line says.
+      strategy: whose replicas run it.
+      dataset: what the recipe says about data.
+      source: the images to train on.
+      schedule: of the learning rate, as long as the run.
+      epochs: passes over the data.
+      precision: what the networks compute in, or 'auto'.
+      seed: of weights, order and augmentation.
+      global_batch_size: G.
+      microbatch_size: images whose activations are in memory at a time, or None for all.
+      augment_on: where the policy runs.
+      num_classes: of the online probe, or None for no probe.
+      cadence: how often the run reports and saves.
+      settings: what else must not change when it is resumed.
+      when_out_of_memory: what a person should set where a step does not fit.
+    """
+
+    job: str
+    context: Context
+    strategy: tf.distribute.Strategy
+    dataset: Dataset
+    source: Source
+    schedule: WarmupCosine
+    epochs: float
+    precision: str
+    seed: int
+    global_batch_size: int
+    microbatch_size: int | None = None
+    augment_on: AugmentOn = "host"
+    num_classes: int | None = None
+    cadence: Cadence
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    when_out_of_memory: str
+
+
+def assemble(
+    ingredients: Ingredients,
+    *,
+    method: Callable[[], Method],
+    optimizer: Callable[..., keras.optimizers.Optimizer],
+    rebuild: Callable[[], Method] | None = None,
+) -> Run:
+    """Builds networks, optimizer and input pipeline; nothing is written.
+
+    Args:
+      ingredients: what is known of the run.
+      method: builds it, in the strategy's scope.
+      optimizer: builds it from `learning_rate` and `networks`.
+      rebuild: builds the method again for the export; by default `method` does.
+    """
+    run = ingredients
+    if run.precision == "auto":
+        run = dataclasses.replace(run, precision=fast_precision(run.strategy))
+    with run.strategy.scope():
+        keras.utils.set_random_seed(run.seed)
+        with dtype_policy(run.precision):
+            built = method()
+        probe = online_probe(run.num_classes, built.networks["encoder"])
+        networks = built.networks | probe
+        rule = optimizer(learning_rate=run.schedule, networks=networks)
+        rule.build(networks.trainable_variables)
+        scaled = with_loss_scale(rule, networks.trainable_variables, run.precision)
+    pipeline = _pipeline(run, built)
+    plan = _plan(run, rule, pipeline)
+    return Run(
+        job=run.job,
+        model_dir=run.context.model_dir,
+        strategy=run.strategy,
+        plan=plan,
+        pipeline=pipeline,
+        method=built,
+        probe=probe,
+        optimizer=scaled,
+        schedule=run.schedule,
+        settings={**_settings(run, plan, pipeline, built), **run.settings},
+        cadence=run.cadence,
+        rebuild=rebuild or method,
+        when_out_of_memory=run.when_out_of_memory,
+    )
+
+
+def export_run(run: Run) -> str:
+    """Writes the SavedModel and the curves of a run that has come to its end.
+
+    Returns:
+      The folder of the SavedModel.
+    """
+    folder = export_networks(
+        run.model_dir,
+        run.total_steps,
+        run.method.exported(),
+        lambda: run.rebuild().exported(),
+        image_size=run.plan.image_size,
+        recipe=config.record(),
+        class_names=run.plan.source.class_names if "classifier" in run.method.exported() else None,
+    )
+    figures.curves(run.model_dir, run.metrics, run.method.metrics[0].name)
+    return folder
+
+
+@contextlib.contextmanager
+def dtype_policy(name: str) -> Iterator[None]:
+    """While open, Keras builds layers of this dtype policy."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _pipeline(run: Ingredients, method: Method) -> ViewsPipeline:
+    (group,) = method.views
+    augmentation = group.augmentations[0]
+    augment_on = run.augment_on
+    if augment_on == "auto":
+        augment_on = _place_of_policy(run, augmentation)
+    _check_place(augment_on, augmentation)
+    return ViewsPipeline(
+        source=run.source,
+        augmentation=augmentation,
+        image_size=group.size,
+        seed=run.seed,
+        bad_images=BadImages(run.source),
+        shuffle_buffer=run.dataset.shuffle_buffer,
+        num_views=group.count,
+        augment_on=augment_on,
+    )
+
+
+def _place_of_policy(run: Ingredients, augmentation: Augmentation) -> Literal["host", "device"]:
+    """What `augment_on = 'auto'` comes to."""
+    if not augmentation.compiles:
+        return "host"
+    in_memory = isinstance(run.source, ArraySource)
+    started = None if in_memory else started_settings(run.context.model_dir)
+    if started is not None:
+        return started.get("augment_on") or "host"
+    return "device" if traced_once(run.strategy) or not host_compiles() else "host"
+
+
+def _check_place(augment_on: str, augmentation: Augmentation) -> None:
+    if augment_on == "device" and not augmentation.compiles:
+        names = ", ".join(entry.name for entry in augmentation.policy)
+        raise RequestError(
+            "A policy on the device must consist of this package's own ops. Received: "
+            f"pretrain.augment_on = 'device' with {names}; tensorflow-addons has ops without an "
+            "XLA kernel. Bind pretrain.augment_on = 'host', or leave its ops out."
+        )
+
+
+def _plan(run: Ingredients, optimizer: keras.optimizers.Optimizer, pipeline: ViewsPipeline) -> Plan:
+    return Plan.of(
+        strategy=run.strategy,
+        schedule=run.schedule,
+        optimizer=optimizer,
+        source=run.source,
+        image_size=run.dataset.image_size,
+        global_batch_size=run.global_batch_size,
+        microbatch_size=run.microbatch_size,
+        augment_on=pipeline.augment_on,
+        epochs=run.epochs,
+        precision=run.precision,
+        num_views=pipeline.num_views,
+    )
+
+
+def _settings(
+    run: Ingredients, plan: Plan, pipeline: ViewsPipeline, method: Method
+) -> dict[str, Any]:
+    """What must not change when the run is resumed."""
+    return {
+        **plan.settings(run.precision, run.seed),
+        "microbatch_size": run.microbatch_size,
+        # For data in memory both places give the same views, so that a run may change it.
+        "augment_on": pipeline.augment_on if pipeline.rounds_crops else None,
+        **({"fixed": fingerprint(method.fixed.values())} if method.fixed else {}),
+    }

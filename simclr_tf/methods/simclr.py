@@ -1,0 +1,118 @@
+"""SimCLR: agreement of two views of an image against all others (https://arxiv.org/abs/2002.05709).
+
+One encoder f and one nonlinear projection head g see both views in one pass, so that batch
+normalization cannot tell them apart; NT-Xent (eq. 1) compares z = g(f(x)) over the global batch.
+After training the head is thrown away, and h = f(x) is kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import gin
+import keras
+import tensorflow as tf
+
+from simclr_tf.augment.policy import Augmentation, augmentation
+from simclr_tf.augment.views import ViewGroup
+from simclr_tf.methods.base import Method, Tensors
+from simclr_tf.methods.contrastive_rules import CONTRASTIVE_RULES, temperature_fault
+from simclr_tf.methods.rules import (
+    DEAD_ENCODER,
+    LABELS_LEAKING,
+    Chain,
+    Finding,
+    learning_rules,
+)
+from simclr_tf.metrics import Metric
+from simclr_tf.models.heads import projection_head
+from simclr_tf.models.networks import Networks, representation_dim
+from simclr_tf.objectives.nt_xent import METRICS, NTXent, nt_xent
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SimCLR(Method):
+    """Encoder, projection head and NT-Xent.
+
+    Attributes:
+        networks: "encoder", images [N, S, S, 3] to a dict with "final_avg_pool" [N, D], and
+            "projection_head", [N, D] to a dict "projection_0" ... "projection_n", the last z.
+        views: One group, "images", of two views.
+        objective: The loss of z.
+    """
+
+    networks: Networks
+    views: Sequence[ViewGroup]
+    objective: NTXent
+
+    name = "SimCLR"
+    metrics = (Metric("contrastive_loss", "contrastive loss"), *METRICS)
+
+    @property
+    def embedded_specs(self) -> Mapping[str, tf.TensorSpec]:
+        dim = self.networks["projection_head"].outputs[-1].shape[-1]
+        return {"projection": tf.TensorSpec([2, dim])}
+
+    def embed(self, batch: Tensors, training: bool) -> Tensors:
+        encoder, head = self.networks["encoder"], self.networks["projection_head"]
+        representation = encoder(batch["images"], training=training)["final_avg_pool"]
+        projections = head(representation, training=training)
+        z = projections[f"projection_{len(projections) - 1}"]
+        return {"representation": representation, "projection": z}
+
+    def loss(self, embedded: Tensors, targets: Tensors) -> tuple[tf.Tensor, Tensors]:
+        return self.objective(embedded["projection"])
+
+    def expected(self, global_batch: int) -> tuple[float, float]:
+        return self.objective.chance(global_batch), self.objective.floor(global_batch)
+
+    def faults(self) -> Sequence[Finding]:
+        fault = temperature_fault(self.objective.temperature)
+        return [fault] if fault else []
+
+    def rules(self) -> Sequence[Chain]:
+        # A temperature that nothing is learned by explains why nothing is learned.
+        learning = () if self.faults() else learning_rules(self.metrics[0])
+        return (LABELS_LEAKING,), (DEAD_ENCODER, *CONTRASTIVE_RULES, *learning)
+
+    def exported(self) -> Mapping[str, keras.Model]:
+        return self.networks
+
+    def plan_lines(self, global_batch: int) -> Mapping[str, str]:
+        return {
+            "loss": f"NT-Xent, temperature {self.objective.temperature:g}, "
+            f"{2 * (global_batch - 1)} negatives per anchor"
+        }
+
+    def words(self, numbers: Mapping[str, float]) -> str:
+        return (
+            f"contrastive loss {numbers['contrastive_loss']:.3f} (chance "
+            f"{numbers['loss_chance']:.2f}), top-1 {numbers['contrastive_top1']:.1%}"
+        )
+
+
+@gin.configurable(denylist=["encoder", "image_size"])
+def simclr(
+    *,
+    augmentation: Callable[[], Augmentation] = augmentation,
+    projection_head: Callable[..., keras.Model] = projection_head,
+    loss: Callable[[], NTXent] = nt_xent,
+    encoder: Callable[..., keras.Model],
+    image_size: int,
+) -> SimCLR:
+    """Builds the networks of SimCLR, in the scope and precision of the caller.
+
+    Args:
+        augmentation: How both views of an image are made.
+        projection_head: Builds the network that is thrown away, from `input_dim`.
+        loss: Gives the loss of the projections.
+        encoder: Builds the network that is kept, from `image_size`.
+        image_size: Side of the views in pixels.
+    """
+    views = ViewGroup("images", [augmentation()] * 2, image_size)
+    objective = loss()
+    model = encoder(image_size=image_size)
+    head = projection_head(input_dim=representation_dim(model))
+    networks = Networks({"encoder": model, "projection_head": head})
+    return SimCLR(networks, [views], objective)

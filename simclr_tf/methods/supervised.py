@@ -1,0 +1,93 @@
+"""Cross-entropy with labels: the supervised baseline, fine-tuning and the linear layer."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+import keras
+import tensorflow as tf
+
+from simclr_tf.augment.views import ViewGroup
+from simclr_tf.distribute import collectives
+from simclr_tf.methods.base import Method, Tensors
+from simclr_tf.metrics import Metric
+from simclr_tf.models.networks import Networks
+from simclr_tf.objectives.cross_entropy import cross_entropies, label_ranks
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Supervised(Method):
+    """A classifier on an encoder, trained by softmax cross-entropy of one view an image.
+
+    Layers that are not trainable run in inference mode, batch normalization included. An image
+    whose label is unknown (-1) counts as a loss of zero and as not recognized.
+
+    Attributes:
+        networks: "encoder"; "projection_head" with the layers of it that are kept, if any are; and
+            "probe", the classifier, from the last of these layers, else from the representation, to
+            logits [N, classes].
+        views: One group, "images", of one view.
+    """
+
+    networks: Networks
+    views: Sequence[ViewGroup]
+
+    name = "supervised"
+    metrics = (
+        Metric("cross_entropy", "cross-entropy"),
+        Metric("top1", "train top-1"),
+        Metric("top5"),
+    )
+
+    @property
+    def embedded_specs(self) -> Mapping[str, tf.TensorSpec]:
+        return {"logits": tf.TensorSpec([1, self.num_classes])}
+
+    @property
+    def target_specs(self) -> Mapping[str, tf.TensorSpec]:
+        return {"labels": tf.TensorSpec([1], tf.int32)}
+
+    def targets(self, batch: Tensors) -> Tensors:
+        return {"labels": batch["labels"]}
+
+    def embed(self, batch: Tensors, training: bool) -> Tensors:
+        encoder, *head, classifier = self.networks.values()
+        representation = last = encoder(batch["images"], training=training)["final_avg_pool"]
+        if head:
+            projections = head[0](representation, training=training)
+            last = projections[f"projection_{len(projections) - 1}"]
+        return {"representation": representation, "logits": classifier(last, training=training)}
+
+    def loss(self, embedded: Tensors, targets: Tensors) -> tuple[tf.Tensor, Tensors]:
+        logits, labels = embedded["logits"], targets["labels"]
+        rows = tf.cast(tf.shape(labels)[0] * collectives.num_replicas(), tf.float32)
+        share = tf.reduce_sum(cross_entropies(logits, labels)) / rows
+        ranks = label_ranks(logits, labels)
+        found = {f"top{k}": tf.reduce_sum(tf.cast(ranks < k, tf.float32)) / rows for k in (1, 5)}
+        return share, found
+
+    def expected(self, global_batch: int) -> tuple[float, float]:
+        return math.log(self.num_classes), 0.0
+
+    @property
+    def num_classes(self) -> int:
+        """Classes that are told apart."""
+        return self.networks["probe"].output.shape[-1]
+
+    def exported(self) -> Mapping[str, keras.Model]:
+        """The encoder, and all that stands on it as one classifier."""
+        encoder, *head, classifier = self.networks.values()
+        if not head:
+            return {"encoder": encoder, "classifier": classifier}
+        projections = head[0].output
+        logits = classifier(projections[f"projection_{len(projections) - 1}"])
+        joined = keras.Model(head[0].input, logits, name="classifier")
+        return {"encoder": encoder, "classifier": joined}
+
+    def words(self, numbers: Mapping[str, float]) -> str:
+        return (
+            f"cross-entropy {numbers['cross_entropy']:.3f} (chance {numbers['loss_chance']:.2f}), "
+            f"top-1 {numbers['top1']:.1%}"
+        )

@@ -1,0 +1,26 @@
+"""Cross-entropy and ranks of labels, some of which may be unknown."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+
+def cross_entropies(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Softmax cross-entropy of every row, float32 [B]; 0 where the label is unknown (-1)."""
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
+        labels=tf.maximum(labels, 0), logits=logits
+    )
+    return tf.where(labels >= 0, losses, 0.0)
+
+
+def label_ranks(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """How many classes stand before each row's label, int32 [B]: below k means top-k.
+
+    Of equal logits the first class stands first, so a classifier that says nothing finds nothing.
+    An unknown label (-1) stands behind all classes.
+    """
+    classes = tf.range(logits.shape[-1], dtype=labels.dtype)
+    own = tf.reduce_sum(tf.where(classes == labels[:, tf.newaxis], logits, 0.0), -1, keepdims=True)
+    before = (logits > own) | ((logits == own) & (classes < labels[:, tf.newaxis]))
+    ranks = tf.reduce_sum(tf.cast(before, tf.int32), axis=-1)
+    return tf.where(labels >= 0, ranks, logits.shape[-1])

@@ -1,0 +1,140 @@
+"""A training run that has been assembled, and has not touched its folder yet."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from simclr_tf.data.pipeline import ViewsPipeline
+from simclr_tf.errors import RequestError
+from simclr_tf.methods.base import Method
+from simclr_tf.metrics import Metric
+from simclr_tf.models.networks import Networks
+from simclr_tf.optim.schedules import WarmupCosine
+from simclr_tf.training.checkpoints import Groups, named_groups
+from simclr_tf.training.plan import Plan
+from simclr_tf.training.profile import check_profile_steps
+from simclr_tf.training.step import make_train_step, step_metrics
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cadence:
+    """How often a run reports and saves; none of it changes what is learned.
+
+    Attributes:
+      steps_per_loop: steps between two reports.
+      checkpoint_every_steps: steps between two checkpoints.
+      checkpoint_every_minutes: a report that comes so long after the last checkpoint is followed by
+        one too; None for none.
+      keep_checkpoints: how many of the newest are kept.
+      profile_steps: (start, stop) of the steps to profile, or None.
+    """
+
+    steps_per_loop: int
+    checkpoint_every_steps: int
+    checkpoint_every_minutes: float | None
+    keep_checkpoints: int
+    profile_steps: tuple[int, int] | None = None
+
+    def check(self, job: str) -> None:
+        """Raises RequestError, with the names of the job's parameters, for values that are none."""
+        for name in ("steps_per_loop", "checkpoint_every_steps", "keep_checkpoints"):
+            check_positive(f"{job}.{name}", getattr(self, name))
+        minutes = self.checkpoint_every_minutes
+        if minutes is not None and not minutes > 0:
+            raise RequestError(
+                f"{job}.checkpoint_every_minutes must be more than 0, or None. Received: {minutes}."
+            )
+
+
+def check_positive(name: str, value: int) -> None:
+    """Raises RequestError unless a parameter that recipes call `name` is at least 1."""
+    if value < 1:
+        raise RequestError(f"{name} must be at least 1. Received: {value}.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """What is trained, on what, and how long.
+
+    Attributes:
+      job: what is run, for the record.
+      model_dir: the run's folder.
+      strategy: whose replicas run it.
+      plan: its numbers.
+      pipeline: what feeds it.
+      method: what is trained.
+      probe: the online probe that watches it, or none.
+      optimizer: built for all of their variables.
+      schedule: of the learning rate, as long as the run.
+      settings: what must not change when the run is resumed.
+      cadence: how often it reports and saves.
+      rebuild: builds the method again, of any initial values, for the export.
+      when_out_of_memory: what a person should set where a step does not fit.
+    """
+
+    job: str
+    model_dir: str
+    strategy: tf.distribute.Strategy
+    plan: Plan
+    pipeline: ViewsPipeline
+    method: Method
+    probe: Networks
+    optimizer: keras.optimizers.Optimizer
+    schedule: WarmupCosine
+    settings: Mapping[str, Any]
+    cadence: Cadence
+    rebuild: Callable[[], Method]
+    when_out_of_memory: str
+
+    def __post_init__(self):
+        check_profile_steps(self.cadence.profile_steps, self.total_steps)
+
+    @property
+    def total_steps(self) -> int:
+        return self.schedule.total_steps
+
+    @property
+    def trained(self) -> Networks:
+        """All networks that the optimizer updates."""
+        return self.method.networks | self.probe
+
+    @property
+    def chance(self) -> float | None:
+        """The loss of guessing, if it is known."""
+        expected = self.method.expected(self.plan.global_batch_size)
+        return None if expected is None else expected[0]
+
+    @property
+    def metrics(self) -> Sequence[Metric]:
+        """The numbers of a step, in their order."""
+        return step_metrics(self.method, self.optimizer, self.probe)
+
+    def train_step(self) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
+        """The replica function."""
+        return make_train_step(
+            self.method,
+            self.optimizer,
+            probe=self.probe,
+            num_microbatches=self.plan.num_microbatches,
+            views=self.pipeline.with_views,
+        )
+
+    def groups(self) -> Groups:
+        """The variables of a checkpoint by group and path."""
+        networks = self.trained | self.method.followers
+        state = {"method": self.method.state} if self.method.state else {}
+        return {**named_groups(networks, self.optimizer), **state}
+
+    def plan_lines(self) -> dict[str, str]:
+        """The plan in words, by subject."""
+        lines = self.method.plan_lines(self.plan.global_batch_size)
+        return self.plan.lines(self.trained, lines)
+
+    def epoch(self, step: int) -> float:
+        """Passes over the data by the end of `step`."""
+        return step * self.plan.global_batch_size / self.plan.source.num_examples
