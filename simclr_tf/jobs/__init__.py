@@ -7,6 +7,7 @@ This module stays light: it knows the names for the command line, and imports th
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import pathlib
 from collections.abc import Callable, Sequence
@@ -37,8 +38,21 @@ class Context:
 
 
 def load() -> dict[str, Callable[[Context], object]]:
-    """Imports every job, which also registers what recipes may configure."""
-    return {n: getattr(importlib.import_module(f"simclr_tf.jobs.{n}"), n) for n in NAMES}
+    """Imports every job, which also registers what recipes may configure.
+
+    Returns:
+      The jobs by name; each publishes its result.
+    """
+    jobs = {n: getattr(importlib.import_module(f"simclr_tf.jobs.{n}"), n) for n in NAMES}
+    return {name: functools.partial(_run, job) for name, job in jobs.items()}
+
+
+def _run(job: Callable[[Context], object], context: Context) -> None:
+    from simclr_tf.evaluation.result import Result, publish
+
+    found = job(context)
+    if isinstance(found, Result):
+        publish(found, context.model_dir)
 
 
 def default_model_dir(gin_files: Sequence[str]) -> str:

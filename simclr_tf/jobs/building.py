@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import json
-import os
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import keras
 import tensorflow as tf
 
-import simclr_tf
 from simclr_tf.distribute.strategy import num_workers
 from simclr_tf.errors import RequestError
-from simclr_tf.files import write_text
 from simclr_tf.jobs import Context
 from simclr_tf.models.networks import representation_dim
-from simclr_tf.training.mishaps import writes_checked
 
 
 @contextlib.contextmanager
@@ -58,28 +51,3 @@ def refuse_workers() -> None:
             "Evaluations run in one process, on all of its devices. Received: TF_CONFIG with "
             f"{workers} workers. Unset it, and run this job on one host."
         )
-
-
-def write_result(
-    model_dir: str, job: str, versions: dict[str, str] | None = None, **record: Any
-) -> dict[str, Any]:
-    """Writes `results/<job>.json`, with the versions that gave the numbers, and returns it.
-
-    Args:
-      model_dir: of the run.
-      job: whose result it is.
-      versions: of what took part beside the usual.
-      **record: what is written; dataclasses as their fields.
-    """
-    record["versions"] = {
-        "simclr_tf": simclr_tf.__version__,
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        **(versions or {}),
-    }
-    text = json.dumps(record, default=dataclasses.asdict, indent=2)
-    folder = os.path.join(model_dir, "results")
-    with writes_checked(model_dir):
-        tf.io.gfile.makedirs(folder)
-        write_text(os.path.join(folder, f"{job}.json"), text + "\n")
-    return json.loads(text)

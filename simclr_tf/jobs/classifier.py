@@ -20,9 +20,10 @@ from simclr_tf.distribute.strategy import check_divides, create_strategy, of_thi
 from simclr_tf.errors import RequestError
 from simclr_tf.evaluation.accuracy import top_k
 from simclr_tf.evaluation.features import Features, FrozenEncoder
+from simclr_tf.evaluation.result import Result
 from simclr_tf.jobs import Context
 from simclr_tf.jobs.assembly import Ingredients, assemble, export_run
-from simclr_tf.jobs.building import requests_checked, write_result
+from simclr_tf.jobs.building import requests_checked
 from simclr_tf.jobs.frozen import check_labels, labelled
 from simclr_tf.methods.supervised import Supervised
 from simclr_tf.models.classifier import build_classifier
@@ -213,35 +214,33 @@ class _Builder:
         return Supervised(networks, [self.views])
 
 
-def train_and_test(classifier: ClassifierRun) -> dict:
-    """Trains with cross-entropy, tests on every image once, and writes the result.
+def train_and_test(classifier: ClassifierRun) -> Result | None:
+    """Trains with cross-entropy, and tests on every image once.
 
     Returns:
-      The numbers, which are also in `results/<job>.json`; nothing where another host exports.
+      The accuracies; None where another host exports.
     """
     run, task, source = classifier.run, classifier.task, classifier.run.plan.source
     folder = train(run, lambda: export_run(run))
     if folder is None:
-        return {}
+        return None
     logits = _logits(classifier)
     numbers = {f"top{k}": top_k(logits.values, logits.labels, k) for k in (1, 5)}
-    print(
+    text = (
         f"{task.job}: top-1 {numbers['top1']:.2%}, top-5 {numbers['top5']:.2%} of "
         f"{len(logits.labels)} test images (trained on {source.num_examples})\n"
-        f"classifier: {folder}",
-        flush=True,
+        f"classifier: {folder}"
     )
     settings = {name: value for name, value in run.settings.items() if name not in _UNSAID}
-    return write_result(
-        run.model_dir,
-        task.job,
-        protocol=task.protocol,
-        numbers=numbers,
-        n={"train": source.num_examples, "test": len(logits.labels)},
-        data=classifier.dataset.name,
-        epochs=run.plan.epochs,
+    record = {
+        "protocol": task.protocol,
+        "numbers": numbers,
+        "n": {"train": source.num_examples, "test": len(logits.labels)},
+        "data": classifier.dataset.name,
+        "epochs": run.plan.epochs,
         **settings,
-    )
+    }
+    return Result(job=task.job, text=text, record=record)
 
 
 def _logits(classifier: ClassifierRun) -> Features:

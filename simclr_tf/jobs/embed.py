@@ -12,8 +12,9 @@ import numpy as np
 from simclr_tf.errors import RequestError
 from simclr_tf.evaluation import embedding_figures, projector
 from simclr_tf.evaluation.embedding import MAPS, Embedding, planar_map, require, write_vectors
+from simclr_tf.evaluation.result import Result
 from simclr_tf.jobs import Context
-from simclr_tf.jobs.building import requests_checked, write_result
+from simclr_tf.jobs.building import requests_checked
 from simclr_tf.jobs.frozen import Frozen, frozen_encoder
 
 _SHEET_PIXELS = 128
@@ -30,7 +31,7 @@ def embed(
     queries: int = 8,
     neighbours: int = 8,
     max_points: int = 2000,
-) -> dict:
+) -> Result:
     """Writes `embeddings/<split>/`: vectors with names, neighbours, a map, and a projector.
 
     Args:
@@ -44,7 +45,7 @@ def embed(
       max_points: images on the map and in the projector, drawn by the encoder's seed.
 
     Returns:
-      What was written, which is also in `results/embed.json`.
+      What was written, which the command line also writes into `results/embed.json`.
     """
     _check(splits, {"queries": queries, "neighbours": neighbours, "max_points": max_points})
     require([*(["pyarrow"] if parquet else []), *([MAPS[map]] if map != "none" else [])])
@@ -52,7 +53,7 @@ def embed(
     with requests_checked():
         opened = {"train": frozen.data.train, "evaluation": frozen.data.evaluation}
         sources = {split: opened[split]() for split in splits}
-    written = {}
+    written, lines = {}, []
     for split, source in sources.items():
         embedding = Embedding(source, frozen.features(source))
         folder = os.path.join(context.model_dir, "embeddings", split)
@@ -69,9 +70,10 @@ def embed(
             places = planar_map(part.features.values, map, frozen.seed)
             title = f"{frozen.layer} of {len(places)} images, {source.name} ({map})"
             embedding_figures.plane(part, places, title, folder)
-        print(f"{count} images, {dim} numbers each: {folder}", flush=True)
+        lines.append(f"{count} images, {dim} numbers each: {folder}")
         written[split] = {"folder": folder, "images": count, "dimensions": dim}
-    return write_result(context.model_dir, "embed", written=written, map=map, **frozen.record())
+    record = {"written": written, "map": map, **frozen.record()}
+    return Result(job="embed", text="\n".join(lines), record=record)
 
 
 def _check(splits: Sequence[str], counts: dict[str, int]) -> None:

@@ -9,6 +9,7 @@ import gin
 
 from simclr_tf.errors import RequestError
 from simclr_tf.evaluation.features import REPRESENTATION
+from simclr_tf.evaluation.result import Result
 from simclr_tf.jobs import Context
 from simclr_tf.jobs.classifier import (
     CROP_AND_FLIP,
@@ -30,7 +31,7 @@ def finetune(
     label_share: float = 1.0,
     from_layer: str = REPRESENTATION,
     frozen_groups: int = -1,
-) -> dict:
+) -> Result | None:
     """Fine-tunes with cross-entropy from a classifier of zeros (SimCLR B.5; SimCLRv2 section 2).
 
     The run has a model_dir of its own, with checkpoints and a SavedModel that classifies.
@@ -46,7 +47,8 @@ def finetune(
         their batch normalization; 4 freezes the encoder.
 
     Returns:
-      The numbers, which are also in `results/finetune.json`.
+      The accuracies, which the command line writes into `results/finetune.json`; None where another
+      host exports.
     """
 
     def task() -> ClassifierTask:

@@ -137,7 +137,8 @@ class Follower:
         words = [f"step {step}" + (f"/{total}" if total is not None else "")]
         for job in self._jobs:
             numbers: dict[str, Any] = self._history.numbers(step, job)
-            words.append(f"{job} top-1 {numbers['top1']:.2%}, top-5 {numbers['top5']:.2%}")
+            top = [f"top-{k} {numbers[f'top{k}']:.2%}" for k in (1, 5) if f"top{k}" in numbers]
+            words.append(f"{job} {', '.join(top) or 'done'}")
         return "  ".join(words)
 
     def _give_up(self, steps: Sequence[int], patience_seconds: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -37,7 +38,7 @@ class Frozen:
       weights: what the networks were filled with.
       seed: of the initial weights, for what is not filled.
       strategy: over whose devices the images are dealt out.
-      at_hand: the features that `splits` gives, if they are in memory.
+      at_hand: gives the features of `splits`, if they are computed for several who ask.
     """
 
     encoder: FrozenEncoder
@@ -47,7 +48,7 @@ class Frozen:
     weights: Weights
     seed: int
     strategy: tf.distribute.Strategy
-    at_hand: tuple[Features, Features] | None = None
+    at_hand: Callable[[], tuple[Features, Features]] | None = None
 
     def train(self) -> Features:
         """Features of the labelled split to train on."""
@@ -67,17 +68,31 @@ class Frozen:
         Raises:
           RequestError: an image has no label, or one of the test images a class of its own.
         """
-        return self.at_hand or self._features_of(self.sources())
+        return self.at_hand() if self.at_hand else self._features_of(self.sources())
 
     def refilled(self, weights: Weights, sources: tuple[Source, Source]) -> Frozen:
         """The same networks, once other weights were restored into them.
 
         Args:
           weights: what `networks` hold now.
-          sources: the splits to train and to test on; their features are computed, once for all
+          sources: the splits to train and to test on; their features are computed once for all
             who ask for `splits`.
         """
-        return dataclasses.replace(self, weights=weights, at_hand=self._features_of(sources))
+        at_hand = functools.cache(lambda: self._features_of(sources))
+        return dataclasses.replace(self, weights=weights, at_hand=at_hand)
+
+    def of_layer(self, layer: str) -> Frozen:
+        """The same networks, of which another layer is evaluated.
+
+        Raises:
+          RequestError: the layer is not among them.
+        """
+        if layer != REPRESENTATION and "projection_head" not in self.networks:
+            raise RequestError(
+                f"The projection head must be built to evaluate the layer {layer!r}. Received: "
+                "the encoder alone. Bind frozen_encoder.layer = 'projection'."
+            )
+        return dataclasses.replace(self, layer=layer)
 
     def _features_of(self, sources: tuple[Source, Source]) -> tuple[Features, Features]:
         train, test = map(self.features, sources)

@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from simclr_tf.errors import RequestError
+from simclr_tf.evaluation.result import Result
 from simclr_tf.files import write_text
 
 
@@ -40,27 +41,27 @@ class History:
         """What a job found of the checkpoint of `step`; None if it has not looked at it."""
         return self._known.get((step, job))
 
-    def add(self, step: int, job: str, numbers: Any) -> None:
-        """Notes what a job found.
+    def add(self, step: int, name: str, result: Result) -> None:
+        """Notes what an evaluation found.
 
         Args:
           step: of the checkpoint.
-          job: whose numbers they are.
-          numbers: a dataclass with `top1` and `top5`.
+          name: of the evaluation.
+          result: what it found.
         """
         if self._writer is None:
             folder = os.path.join(self._model_dir, "tensorboard", "watch")
             self._writer = tf.summary.create_file_writer(folder)
             tf.io.gfile.makedirs(os.path.dirname(self._path))
         with self._writer.as_default(step=step):
-            for name in ("top1", "top5"):
-                tf.summary.scalar(f"{job}/{name}", getattr(numbers, name))
+            for curve, value in result.curves.items():
+                tf.summary.scalar(f"{name}/{curve}", value)
         self._writer.flush()
-        found = dataclasses.asdict(numbers)
-        line = {"step": step, "job": job, "run": self._run, "numbers": found}
+        numbers = json.dumps(result.record.get("numbers", {}), default=dataclasses.asdict)
+        line = {"step": step, "job": name, "run": self._run, "numbers": json.loads(numbers)}
         with tf.io.gfile.GFile(self._path, "a") as file:
             file.write(json.dumps(line) + "\n")
-        self._known[step, job] = found
+        self._known[step, name] = line["numbers"]
 
     def _read(self) -> None:
         if not tf.io.gfile.exists(self._path):

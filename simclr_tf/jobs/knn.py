@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import gin
 
 from simclr_tf.errors import RequestError
 from simclr_tf.evaluation.knn import PROTOCOL, KnnAccuracy, knn_accuracies
+from simclr_tf.evaluation.result import Result
 from simclr_tf.jobs import Context
 from simclr_tf.jobs.building import requests_checked
-from simclr_tf.jobs.finding import Finding, publish
 from simclr_tf.jobs.frozen import Frozen, frozen_encoder
 
 
-@gin.configurable(denylist=["context", "then"])
+@gin.configurable(denylist=["context"])
 def knn(
     context: Context,
     *,
@@ -25,8 +24,7 @@ def knn(
     table_ks: Sequence[int] = (1, 10, 20, 50, 200),
     table_temperatures: Sequence[float] = (0.02, 0.07, 0.1, 0.5),
     block_megabytes: int = 256,
-    then: Callable[[Finding], Any] = publish,
-) -> Any:
+) -> Result:
     """Weighted k-nearest neighbours on features of the frozen encoder; nothing is trained.
 
     Args:
@@ -37,10 +35,9 @@ def knn(
       table_ks: values of k in the table; those above the number of training images are left out.
       table_temperatures: temperatures in the table.
       block_megabytes: memory for similarities, beside the features.
-      then: what is done with what was found; `watch` notes the numbers.
 
     Returns:
-      What `then` returns: the numbers, which are also in `results/knn.json`.
+      The accuracies, which the command line writes into `results/knn.json`.
     """
     frozen = encoder(context=context)
     train, test = frozen.splits()
@@ -59,17 +56,17 @@ def knn(
         f"{frozen.layer} of {frozen.weights.path}: top-1 {chosen.top1:.2%}, top-5 "
         f"{chosen.top5:.2%} of {len(test.labels)} test images"
     )
-    return then(
-        Finding(
-            context=context,
-            job="knn",
-            frozen=frozen,
-            protocol=PROTOCOL,
-            numbers=chosen,
-            n={"train": count, "test": len(test.labels)},
-            text=text,
-            details={"table": table},
-        )
+    return Result(
+        job="knn",
+        text=text,
+        record={
+            "protocol": PROTOCOL,
+            "numbers": chosen,
+            "n": {"train": count, "test": len(test.labels)},
+            "table": table,
+            **frozen.record(),
+        },
+        curves={"top1": chosen.top1, "top5": chosen.top5},
     )
 
 

@@ -10,6 +10,7 @@ import gin
 from simclr_tf.data.source import Source
 from simclr_tf.errors import RequestError
 from simclr_tf.evaluation.features import Features
+from simclr_tf.evaluation.result import Result
 from simclr_tf.evaluation.transfer import (
     PENALTIES,
     PROTOCOL,
@@ -18,7 +19,7 @@ from simclr_tf.evaluation.transfer import (
     split_by_class,
 )
 from simclr_tf.jobs import Context
-from simclr_tf.jobs.building import requests_checked, write_result
+from simclr_tf.jobs.building import requests_checked
 from simclr_tf.jobs.frozen import Frozen, check_classes, frozen_encoder, labelled
 
 # For these the paper reports the mean of the accuracies by class (B.8), as their authors ask.
@@ -35,7 +36,7 @@ def lbfgs(
     validation_share: float = 0.1,
     metric: Literal["auto", "top1", "mean_per_class"] = "auto",
     max_iterations: int = 1000,
-) -> dict:
+) -> Result:
     """Logistic regression whose penalty is one of 45, chosen on a validation part.
 
     Args:
@@ -50,7 +51,7 @@ def lbfgs(
       max_iterations: of L-BFGS, for each penalty.
 
     Returns:
-      The numbers, which are also in `results/lbfgs.json`.
+      The accuracies, which the command line writes into `results/lbfgs.json`.
     """
     if not 0 < validation_share < 1:
         raise RequestError(
@@ -76,20 +77,19 @@ def lbfgs(
             metric=metric,
             max_iterations=max_iterations,
         )
-    _report(frozen, numbers)
-    return write_result(
-        context.model_dir,
-        "lbfgs",
-        protocol=PROTOCOL,
-        validation=validation_split or f"{validation_share:g} of each class of train",
-        numbers=numbers,
-        n={
+    record = {
+        "protocol": PROTOCOL,
+        "validation": validation_split or f"{validation_share:g} of each class of train",
+        "numbers": numbers,
+        "n": {
             "train": numbers.num_train,
             "validation": numbers.num_validation,
             "test": numbers.num_test,
         },
         **frozen.record(),
-    )
+    }
+    curves = {name: getattr(numbers, name) for name in ("top1", "top5", "mean_per_class")}
+    return Result(job="lbfgs", text=_text(frozen, numbers), record=record, curves=curves)
 
 
 def _validation_source(frozen: Frozen, split: str) -> Source:
@@ -116,23 +116,23 @@ def _asks_for_mean_per_class(spec: str) -> bool:
     return spec.startswith("tfds:") and any(name in spec for name in _MEAN_PER_CLASS)
 
 
-def _report(frozen: Frozen, numbers: TransferResult) -> None:
-    print("   penalty   validation")
+def _text(frozen: Frozen, numbers: TransferResult) -> str:
+    lines = ["   penalty   validation"]
     for point in numbers.validation:
         mark = "  <" if point.penalty == numbers.penalty else ""
-        print(f"{point.penalty:>10.1e}{point.accuracy:>13.2%}{mark}")
+        lines.append(f"{point.penalty:>10.1e}{point.accuracy:>13.2%}{mark}")
     if numbers.at_end:
-        print(
+        lines.append(
             f"warning: the {numbers.at_end} penalty did best on the validation part. A better one "
             "may lie beyond: widen lbfgs.penalties."
         )
     if not numbers.converged:
-        print("warning: L-BFGS was stopped by lbfgs.max_iterations. Raise it.")
+        lines.append("warning: L-BFGS was stopped by lbfgs.max_iterations. Raise it.")
     accuracy = getattr(numbers, numbers.metric)
-    print(
+    lines.append(
         f"logistic regression on {frozen.layer} of {frozen.weights.path}: {numbers.metric} "
         f"{accuracy:.2%} (top-1 {numbers.top1:.2%}, top-5 {numbers.top5:.2%}) of "
         f"{numbers.num_test} test images (trained on {numbers.num_train} + "
-        f"{numbers.num_validation}, penalty {numbers.penalty:.1e})",
-        flush=True,
+        f"{numbers.num_validation}, penalty {numbers.penalty:.1e})"
     )
+    return "\n".join(lines)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import gin
 
 from simclr_tf.evaluation.features import REPRESENTATION
 from simclr_tf.evaluation.linear import PROTOCOL, fit_linear
+from simclr_tf.evaluation.result import Result
 from simclr_tf.jobs import Context
 from simclr_tf.jobs.classifier import (
     CROP_AND_FLIP,
@@ -17,21 +17,19 @@ from simclr_tf.jobs.classifier import (
     classifier_training,
     train_and_test,
 )
-from simclr_tf.jobs.finding import Finding, publish
 from simclr_tf.jobs.frozen import Frozen, frozen_encoder
 from simclr_tf.jobs.pretrained import Weights, pretrained
 from simclr_tf.models.networks import Networks
 
 
-@gin.configurable(denylist=["context", "then"])
+@gin.configurable(denylist=["context"])
 def cached(
     context: Context,
     *,
     encoder: Callable[..., Frozen] = frozen_encoder,
     penalties: tuple[float, ...] = (0.001, 0.01, 0.1),
     max_iterations: int = 200,
-    then: Callable[[Finding], Any] = publish,
-) -> Any:
+) -> Result:
     """Logistic regression on features that are computed once: seconds on a CPU.
 
     Args:
@@ -39,10 +37,9 @@ def cached(
       encoder: gives the frozen encoder and the data.
       penalties: inverse regularization strengths to choose from on a held-out part of train.
       max_iterations: of L-BFGS.
-      then: what is done with what was found; `watch` notes the numbers.
 
     Returns:
-      What `then` returns: the numbers, which are also in `results/linear_eval.json`.
+      The accuracies, which the command line writes into `results/linear_eval.json`.
     """
     frozen = encoder(context=context)
     train, test = frozen.splits()
@@ -52,17 +49,17 @@ def cached(
         f"top-5 {numbers.top5:.2%} of {numbers.num_test} test images (trained on "
         f"{numbers.num_train}, C={numbers.penalty:g})"
     )
-    return then(
-        Finding(
-            context=context,
-            job="linear_eval",
-            frozen=frozen,
-            protocol=PROTOCOL,
-            numbers=numbers,
-            n={"train": numbers.num_train, "test": numbers.num_test},
-            text=text,
-            details={"preset": "cached"},
-        )
+    return Result(
+        job="linear_eval",
+        text=text,
+        record={
+            "protocol": PROTOCOL,
+            "numbers": numbers,
+            "n": {"train": numbers.num_train, "test": numbers.num_test},
+            "preset": "cached",
+            **frozen.record(),
+        },
+        curves={"top1": numbers.top1, "top5": numbers.top5},
     )
 
 
@@ -72,7 +69,7 @@ def sgd(
     *,
     pretrained: Callable[..., Weights] = pretrained,
     training: Callable[..., ClassifierRun] = classifier_training,
-) -> dict:
+) -> Result | None:
     """The paper's protocol (appendix B.6): a linear layer trained on crops and flips.
 
     The encoder is frozen, its batch normalization included. The run has a model_dir of its own.
@@ -107,7 +104,9 @@ def sgd(
 
 
 @gin.configurable
-def linear_eval(context: Context, *, preset: Callable[..., dict] = cached) -> dict:
+def linear_eval(
+    context: Context, *, preset: Callable[..., Result | None] = cached
+) -> Result | None:
     """Linear evaluation, the field's measure of a representation (SimCLR section 2.2).
 
     Args:
@@ -115,6 +114,7 @@ def linear_eval(context: Context, *, preset: Callable[..., dict] = cached) -> di
       preset: @cached for features that are computed once, @sgd for the paper's protocol.
 
     Returns:
-      The numbers, which are also in `results/linear_eval.json`.
+      The accuracies, which the command line writes into `results/linear_eval.json`; None where
+      another host exports.
     """
     return preset(context)

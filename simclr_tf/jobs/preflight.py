@@ -28,8 +28,8 @@ from simclr_tf.distribute import environment
 from simclr_tf.distribute.lowering import LoweringStrategy, lower
 from simclr_tf.distribute.xla import host_compiles
 from simclr_tf.errors import RequestError
+from simclr_tf.evaluation.result import Result
 from simclr_tf.jobs import Context
-from simclr_tf.jobs.building import write_result
 from simclr_tf.jobs.pretrain import pretraining
 from simclr_tf.preflight.analysis import Analysis, analyse
 from simclr_tf.preflight.chips import Topology, parse_topology
@@ -51,7 +51,7 @@ def preflight(
     num_classes: int | None = None,
     compiler_python: str = "",
     suggest: bool = False,
-) -> dict:
+) -> Result:
     """Lowers the trainer's replica function, and compiles it by the TPU compiler, without a TPU.
 
     Args:
@@ -64,7 +64,7 @@ def preflight(
       suggest: whether to try, where the step does not fit, what would make it fit.
 
     Returns:
-      The numbers, which are also in `results/preflight.json`.
+      The numbers, which the command line writes into `results/preflight.json`.
 
     Raises:
       RequestError: a topology is not known, the recipe cannot be put together for it, the replica
@@ -91,10 +91,12 @@ def preflight(
             batch = result["images_per_device"] * topology.num_devices
             result["what_would_fit"] = _suggestion(lower_for, topology, batch, compiler)
         results.append(result)
-    for result in results:
-        print(details(result), flush=True)
-    versions = results[0]["versions"] if results else {}
-    return write_result(context.model_dir, "preflight", versions, numbers=results)
+    return Result(
+        job="preflight",
+        text="\n".join(map(details, results)),
+        record={"numbers": results},
+        versions=results[0]["versions"] if results else {},
+    )
 
 
 def _check_host_compiles() -> None:

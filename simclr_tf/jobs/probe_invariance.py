@@ -12,8 +12,9 @@ from simclr_tf.data.subset import sample
 from simclr_tf.errors import RequestError
 from simclr_tf.evaluation import invariance
 from simclr_tf.evaluation.features import REPRESENTATION
+from simclr_tf.evaluation.result import Result
 from simclr_tf.jobs import Context
-from simclr_tf.jobs.building import requests_checked, write_result
+from simclr_tf.jobs.building import requests_checked
 from simclr_tf.jobs.frozen import Frozen, frozen_encoder
 
 _PROJECTION = "projection"
@@ -35,7 +36,7 @@ def probe_invariance(
     encoder: Callable[..., Frozen] = frozen_encoder,
     max_train: int = 10000,
     max_test: int = 5000,
-) -> dict:
+) -> Result:
     """Predicts from h and from z which transformation an image went through.
 
     The paper pretrained with rotation, noise and Sobel filtering among the augmentations for its
@@ -48,7 +49,7 @@ def probe_invariance(
       max_test: images to test on.
 
     Returns:
-      The numbers, which are also in `results/probe_invariance.json`.
+      The accuracies, which the command line writes into `results/probe_invariance.json`.
     """
     if min(max_train, max_test) < 1:
         raise RequestError(
@@ -61,15 +62,19 @@ def probe_invariance(
         test = sample(frozen.data.evaluation(), max_test, frozen.seed)
     with requests_checked():
         rows = {task.name: _row(frozen, task, train, test) for task in invariance.TASKS}
-    print(_table(rows), flush=True)
-    return write_result(
-        context.model_dir,
-        "probe_invariance",
-        protocol=invariance.PROTOCOL,
-        numbers=rows,
-        n={"train": train.num_examples, "test": test.num_examples},
-        **frozen.record() | {"layer": [REPRESENTATION, _PROJECTION]},
-    )
+    record = {
+        "protocol": invariance.PROTOCOL,
+        "numbers": rows,
+        "n": {"train": train.num_examples, "test": test.num_examples},
+        **frozen.record(),
+        "layer": [REPRESENTATION, _PROJECTION],
+    }
+    curves = {
+        f"{task}/{layer}": getattr(row, layer)
+        for task, row in rows.items()
+        for layer in (REPRESENTATION, _PROJECTION)
+    }
+    return Result(job="probe_invariance", text=_table(rows), record=record, curves=curves)
 
 
 def _row(frozen: Frozen, task: invariance.Task, train: Source, test: Source) -> Row:

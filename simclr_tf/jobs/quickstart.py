@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import gin
 
 from simclr_tf.evaluation.baselines import colour_histograms
 from simclr_tf.evaluation.linear import PROTOCOL, fit_linear
+from simclr_tf.evaluation.result import Result
 from simclr_tf.jobs import Context
-from simclr_tf.jobs.building import refuse_workers, requests_checked, write_result
+from simclr_tf.jobs.building import refuse_workers, requests_checked
 from simclr_tf.jobs.frozen import Frozen, frozen_encoder
 from simclr_tf.jobs.pretrain import pretraining, train_and_export
 from simclr_tf.jobs.pretrained import UNTRAINED, pretrained
@@ -24,7 +26,7 @@ def quickstart(
     *,
     pretrain: Callable[..., Run] = pretraining,
     encoder: Callable[..., Frozen] = frozen_encoder,
-) -> dict:
+) -> Result:
     """Pretrains, then compares linear classifiers on three kinds of features.
 
     Args:
@@ -34,7 +36,7 @@ def quickstart(
         pretraining to compare with the run's very start.
 
     Returns:
-      The numbers, which are also in `results/quickstart.json`.
+      The accuracies, which the command line writes into `results/quickstart.json`.
     """
     refuse_workers()
     folder = train_and_export(
@@ -56,26 +58,26 @@ def quickstart(
     numbers["colour_histogram"] = fit_linear(
         colour_histograms(train, size), colour_histograms(test, size)
     )
-    result = write_result(
-        context.model_dir,
-        "quickstart",
-        protocol=PROTOCOL,
-        numbers=numbers,
-        chance=1 / train.num_classes,
-        n={"train": train.num_examples, "test": test.num_examples},
+    record = {
+        "protocol": PROTOCOL,
+        "numbers": numbers,
+        "chance": 1 / train.num_classes,
+        "n": {"train": train.num_examples, "test": test.num_examples},
         **simclr.record(),
-    )
-    rows = {
-        "SimCLR encoder": numbers["simclr"].top1,
-        "the same encoder, untrained": numbers["untrained"].top1,
-        "colour histogram": numbers["colour_histogram"].top1,
-        "chance": result["chance"],
     }
-    print(f"\nlinear classifier on ...        test accuracy ({test.num_examples} images)")
-    for name, accuracy in rows.items():
-        print(f"  {name:<30}{accuracy:>7.1%}")
-    print(
-        f"\nencoder (SavedModel): {folder}\nfigures: {os.path.join(context.model_dir, 'figures')}",
-        flush=True,
+    text = (
+        f"{_table(record)}\n\nencoder (SavedModel): {folder}\n"
+        f"figures: {os.path.join(context.model_dir, 'figures')}"
     )
-    return result
+    return Result(job="quickstart", text=text, record=record)
+
+
+def _table(record: Mapping[str, Any]) -> str:
+    rows = {
+        "SimCLR encoder": record["numbers"]["simclr"].top1,
+        "the same encoder, untrained": record["numbers"]["untrained"].top1,
+        "colour histogram": record["numbers"]["colour_histogram"].top1,
+        "chance": record["chance"],
+    }
+    head = f"\nlinear classifier on ...        test accuracy ({record['n']['test']} images)"
+    return "\n".join([head, *(f"  {name:<30}{share:>7.1%}" for name, share in rows.items())])

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import gin
 
 from simclr_tf.augment.policy import Augmentation, augmentation
+from simclr_tf.evaluation.result import Result
 from simclr_tf.jobs import Context
 from simclr_tf.jobs.classifier import (
     ClassifierRun,
@@ -25,7 +26,7 @@ def supervised(
     training: Callable[..., ClassifierRun] = classifier_training,
     augmentation: Callable[[], Augmentation] = augmentation,
     label_share: float = 1.0,
-) -> dict:
+) -> Result | None:
     """Trains encoder and classifier with cross-entropy (SimCLR appendix B.3).
 
     The run's folder serves every evaluation as that of a pretraining run does.
@@ -37,7 +38,8 @@ def supervised(
       label_share: of each class's labels.
 
     Returns:
-      The numbers, which are also in `results/supervised.json`.
+      The accuracies, which the command line writes into `results/supervised.json`; None where
+      another host exports.
     """
 
     def task() -> ClassifierTask:

@@ -6,19 +6,22 @@ import contextlib
 import functools
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import gin
 
 from simclr_tf.errors import PreemptedError, RequestError
+from simclr_tf.evaluation.result import Result
 from simclr_tf.jobs import Context
 from simclr_tf.jobs.building import requests_checked
+from simclr_tf.jobs.embed import embed
 from simclr_tf.jobs.following import Follower
 from simclr_tf.jobs.frozen import Frozen, frozen_encoder
 from simclr_tf.jobs.history import History
 from simclr_tf.jobs.knn import knn
+from simclr_tf.jobs.lbfgs import lbfgs
 from simclr_tf.jobs.linear_eval import cached
 from simclr_tf.jobs.pretrained import UNTRAINED, Weights, pretrained
+from simclr_tf.jobs.probe_invariance import probe_invariance
 
 
 @gin.configurable(denylist=["context"])
@@ -27,8 +30,11 @@ def watch(
     *,
     pretrained: Callable[..., Weights] = pretrained,
     encoder: Callable[..., Frozen] = frozen_encoder,
-    knn: Callable[..., Any] = knn,
-    linear_eval: Callable[..., Any] = cached,
+    knn: Callable[..., Result] = knn,
+    linear_eval: Callable[..., Result] = cached,
+    lbfgs: Callable[..., Result] = lbfgs,
+    probe_invariance: Callable[..., Result] = probe_invariance,
+    embed: Callable[..., Result] = embed,
     evaluations: Sequence[str] = ("knn", "linear_eval"),
     poll_seconds: float = 30.0,
     patience_minutes: float = 180.0,
@@ -42,9 +48,12 @@ def watch(
       context: what the command line says.
       pretrained: which run, by its folder, which need not exist yet.
       encoder: builds the networks, and gives the data.
-      knn: the evaluation of that name.
-      linear_eval: the one of that name.
-      evaluations: which of the two are made of each checkpoint.
+      knn: the evaluation of that name, as are the next four.
+      linear_eval: of features that are computed once.
+      lbfgs: the transfer protocol.
+      probe_invariance: needs `frozen_encoder.layer = 'projection'`.
+      embed: writes over what it wrote of the checkpoint before.
+      evaluations: which of these are made of each checkpoint.
       poll_seconds: between two looks at the run's folder.
       patience_minutes: how long a run whose last step is still to come may show neither a new
         checkpoint nor a new report.
@@ -53,7 +62,13 @@ def watch(
       RequestError: recipe or data are not those of the run, or patience has come to its end.
       PreemptedError: stopped by SIGTERM or SIGINT.
     """
-    known = {"knn": knn, "linear_eval": linear_eval}
+    known = {
+        "knn": knn,
+        "linear_eval": linear_eval,
+        "lbfgs": lbfgs,
+        "probe_invariance": probe_invariance,
+        "embed": embed,
+    }
     _check(evaluations, known, poll_seconds=poll_seconds, patience_minutes=patience_minutes)
     with _stopped_on_request():
         with requests_checked():
@@ -69,11 +84,12 @@ def watch(
 
         def evaluate(weights: Weights, names: Sequence[str]) -> None:
             looked_at = frozen.refilled(weights, sources)
+
+            def encoder_of(context: Context, layer: str = frozen.layer) -> Frozen:
+                return looked_at.of_layer(layer)
+
             for name in names:
-                finding = jobs[name](
-                    context, encoder=lambda context: looked_at, then=lambda finding: finding
-                )
-                history.add(weights.step, name, finding.numbers)
+                history.add(weights.step, name, jobs[name](context, encoder=encoder_of))
 
         follower = Follower(run, frozen.networks, history, tuple(jobs), evaluate)
         follower.follow(poll_seconds, 60 * patience_minutes)
@@ -96,7 +112,7 @@ def _stopped_on_request() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _check(evaluations: Sequence[str], known: Mapping[str, Any], **positive: float) -> None:
+def _check(evaluations: Sequence[str], known: Mapping[str, Callable], **positive: float) -> None:
     if not evaluations or set(evaluations) - known.keys():
         raise RequestError(
             f"watch.evaluations must hold some of {', '.join(known)}. Received: "
