@@ -70,6 +70,7 @@ class _Trainer:
             named_groups(run.networks, run.optimizer),
             run.settings,
             recipe=config.in_force(),
+            defaults=config.defaults(),
             keep=run.keep_checkpoints,
             is_chief=self.is_chief,
             still_ours=still_ours,
