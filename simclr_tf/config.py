@@ -171,6 +171,26 @@ def in_force() -> dict[str, str]:
     return found
 
 
+def defaults() -> dict[str, str | None]:
+    """The default of every parameter of a recipe: 'function.parameter' -> the text of `in_force`.
+
+    A function that gin knows is the reference to it, such as '@lars'; None says that there is no
+    default.
+    """
+    return {
+        f"{selector.rpartition('.')[2]}.{name}": _default_text(parameter.default)
+        for selector, configurable in gin_internals._REGISTRY.items()
+        for name, parameter in inspect.signature(configurable.wrapped).parameters.items()
+    }
+
+
+def _default_text(value: Any) -> str | None:
+    if value is inspect.Parameter.empty or _is_required(value):
+        return None
+    configurable = _configurable_of(value)
+    return f"@{configurable.selector.rpartition('.')[2]}" if configurable else repr(value)
+
+
 def _is_cut_off(key: tuple[str, str], used_in_recipe: set[tuple[str, str]]) -> bool:
     """Whether the recipe alone uses all that is bound here, and the command line adds nothing."""
     in_recipe = _RECIPE.get(key, {})

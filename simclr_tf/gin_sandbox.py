@@ -1,4 +1,4 @@
-"""gin that reads recipes of other people: it imports nothing, and ends.
+"""gin that reads recipes of other people, and old ones: it imports nothing, and ends.
 
 gin itself imports what a recipe says, and the packages that an included path might lie in.
 """
@@ -6,11 +6,15 @@ gin itself imports what a recipe says, and the packages that an included path mi
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
+from absl import logging
 from gin import config as gin_internals
+
+from simclr_tf.renamed import name_of_today
 
 # Of a recipe with all that it includes, each time that it does.
 _MAX_FILES = 100
@@ -18,8 +22,12 @@ _MAX_FILES = 100
 
 @contextlib.contextmanager
 def sandboxed_gin() -> Iterator[None]:
-    """While open, a recipe that imports is an ImportError, and one of too many files an OSError."""
+    """While open, a recipe that imports is an ImportError, and one of too many files an OSError.
+
+    Parameters may have their names of older versions.
+    """
     process_import, readers = gin_internals.ParseContext.process_import, gin_internals._FILE_READERS
+    bind_parameter = gin_internals.bind_parameter
     count = 0
 
     def refuse(context: gin_internals.ParseContext, statement: Any) -> None:
@@ -40,8 +48,20 @@ def sandboxed_gin() -> Iterator[None]:
 
     gin_internals.ParseContext.process_import = refuse
     gin_internals._FILE_READERS = [(read, os.path.isfile)]
+    gin_internals.bind_parameter = functools.partial(_bind_by_name_of_today, bind_parameter)
     try:
         yield
     finally:
+        gin_internals.bind_parameter = bind_parameter
         gin_internals.ParseContext.process_import = process_import
         gin_internals._FILE_READERS = readers
+
+
+def _bind_by_name_of_today(bind: Callable, key: tuple[str, str, str], value: Any) -> None:
+    scope, selector, parameter = key
+    name = f"{selector.rpartition('.')[2]}.{parameter}"
+    today = name_of_today(name)
+    if today != name:
+        logging.warning("%s is called %s by now: rename it in the recipe", name, today)
+        selector, _, parameter = today.partition(".")
+    bind((scope, selector, parameter), value)

@@ -124,3 +124,14 @@ def test_what_is_in_force_has_bindings_defaults_and_macros():
     assert found["nt_xent.temperature"] == "0.3" and "TAU" not in found
     assert found["nt_xent.reduction"] == "'paper'"
     assert "lars.eta" not in found  # it was not called
+
+
+def test_defaults_are_written_as_what_is_in_force_is():
+    found = config.defaults()
+    assert found["nt_xent.temperature"] == "0.1"
+    assert found["pretrain.optimizer"] == "@lars"
+    assert found["pretrain.microbatch_size"] == "None"
+    assert found["pretrain.context"] is None  # there is none
+    load_and_check("pretrain.optimizer = @lars")
+    nt_xent(tf.zeros([4, 2]))
+    assert found.items() >= {k: v for k, v in config.in_force().items() if "nt_xent" in k}.items()

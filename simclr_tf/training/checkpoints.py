@@ -43,6 +43,7 @@ class Checkpoints:
       settings: what must be equal in the run that goes on, such as the number of steps.
       recipe: parameter -> value, as `config.in_force` has them. Of these only harmless ones may
         change, which are then printed.
+      defaults: of all parameters, as `config.defaults` has them; see `recipe_changes`.
       keep: how many of the newest are kept.
       is_chief: whether this process writes; the others take part in reading only.
       still_ours: called before a save touches the folder, and before it counts; raises where the
@@ -56,6 +57,7 @@ class Checkpoints:
         settings: Mapping[str, Any],
         *,
         recipe: Mapping[str, str] | None = None,
+        defaults: Mapping[str, str | None] | None = None,
         keep: int = 3,
         is_chief: bool = True,
         still_ours: Callable[[], None] = lambda: None,
@@ -65,6 +67,7 @@ class Checkpoints:
         self._groups = groups
         self._settings = dict(settings)
         self._recipe = dict(recipe or {})
+        self._defaults = dict(defaults or {})
         self._keep = keep
         self._is_chief = is_chief
         self._still_ours = still_ours
@@ -152,7 +155,8 @@ class Checkpoints:
             if saved.get(name) != value
         ]
         harmless = []
-        for name, words in recipe_changes(manifest.get("recipe", self._recipe), self._recipe):
+        recipe = manifest.get("recipe", self._recipe)
+        for name, words in recipe_changes(recipe, self._recipe, self._defaults):
             (harmless if is_harmless(name) else changed).append(f"  {name}: {words}")
         if changed:
             raise RequestError(

@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from simclr_tf.renamed import name_of_today
+
 # Parameters of recipes that a run may change when it goes on: they decide how often it is looked
 # at, where data lie, and how sums are grouped, but not what is learnt.
 _HARMLESS = re.compile(
@@ -22,13 +24,46 @@ def is_harmless(parameter: str) -> bool:
     return _HARMLESS.search(parameter) is not None
 
 
-def recipe_changes(saved: Mapping[str, str], now: Mapping[str, str]) -> Sequence[tuple[str, str]]:
-    """The parameters that differ, and both values in words, of two recipes as gin writes them."""
-    return [
-        (name, f"{saved.get(name, 'not set')} in the checkpoint, {now.get(name, 'not set')} now")
-        for name in sorted({*saved, *now})
-        if _value(saved.get(name)) != _value(now.get(name))
-    ]
+def recipe_changes(
+    saved: Mapping[str, str], now: Mapping[str, str], defaults: Mapping[str, str | None]
+) -> Sequence[tuple[str, str]]:
+    """The parameters that differ between two recipes, and both values in words.
+
+    A parameter that one of them lacks has its default of this version there. So a parameter that is
+    newer than the checkpoint is unchanged until somebody sets it. One that this version no longer
+    has is a change, since nothing here says what is done in its place; whoever removes a parameter
+    that had no effect on what is learnt adds it to the harmless ones.
+
+    Args:
+      saved: the recipe of the checkpoint as gin writes it: 'scope/function.parameter' -> text.
+      now: the recipe that goes on.
+      defaults: of every parameter of this version: 'function.parameter' -> text, or None where
+        there is no default.
+    """
+    saved, now = _with_names_of_today(saved, defaults), _with_names_of_today(now, defaults)
+    changes = []
+    for name in sorted({*saved, *now}):
+        default = defaults.get(_unscoped(name))
+        if _value(saved.get(name, default)) != _value(now.get(name, default)):
+            gone = name not in now and _unscoped(name) not in defaults
+            today = "not a parameter of this version" if gone else f"{now.get(name, 'not set')} now"
+            changes.append((name, f"{saved.get(name, 'not set')} in the checkpoint, {today}"))
+    return changes
+
+
+def _with_names_of_today(
+    recipe: Mapping[str, str], defaults: Mapping[str, str | None]
+) -> Mapping[str, str]:
+    """The recipe with old names replaced; one that still exists, at its default, says nothing."""
+    return {
+        name_of_today(name): text
+        for name, text in recipe.items()
+        if name_of_today(name) == name or text != defaults.get(_unscoped(name))
+    }
+
+
+def _unscoped(name: str) -> str:
+    return name.rpartition("/")[2]
 
 
 def _value(text: str | None) -> Any:

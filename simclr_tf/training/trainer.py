@@ -72,6 +72,7 @@ class _Trainer:
             run.groups(),
             run.settings,
             recipe=config.in_force(),
+            defaults=config.defaults(),
             keep=run.cadence.keep_checkpoints,
             is_chief=self.is_chief,
             still_ours=still_ours,

@@ -134,6 +134,17 @@ def test_a_recipe_may_change_where_nothing_is_learnt_otherwise(tmp_path, capsys)
         assert "steps_per_loop" not in str(error.value)
 
 
+def test_a_parameter_that_is_newer_than_the_checkpoint_is_unchanged_at_its_default(tmp_path):
+    with_recipe(tmp_path, model(value=1), **{"lars.eta": "0.001"}).save(1)
+    now = {"lars.eta": "0.001", "lars.clip": "1.0", "pretrain.method": "@simclr"}
+    groups = named_groups({"encoder": model()})
+    known = {"lars.clip": "1.0", "pretrain.method": "@simclr"}
+    assert Checkpoints(str(tmp_path), groups, {}, recipe=now, defaults=known).restore() == 1
+    known["lars.clip"] = "2.0"
+    with pytest.raises(RequestError, match=r"lars\.clip: not set in the checkpoint, 1\.0 now"):
+        Checkpoints(str(tmp_path), groups, {}, recipe=now, defaults=known).restore()
+
+
 def test_a_checkpoint_from_before_recipes_were_kept_goes_on(tmp_path):
     saved(tmp_path, 1)
     manifest = tmp_path / "checkpoints" / "step_00000001" / "manifest.json"
