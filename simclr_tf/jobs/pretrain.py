@@ -13,7 +13,7 @@ from simclr_tf.augment.policy import Augmentation, augmentation
 from simclr_tf.data.bad_images import BadImages
 from simclr_tf.data.dataset import Dataset, data
 from simclr_tf.data.pipeline import ViewsPipeline
-from simclr_tf.data.source import ArraySource, Source
+from simclr_tf.data.source import Source
 from simclr_tf.distribute.lowering import traced_once
 from simclr_tf.distribute.strategy import (
     check_global_batch,
@@ -206,7 +206,7 @@ def _place_of_policy(
     """What `pretrain.augment_on = 'auto'` comes to."""
     if not augmentation.compiles:
         return "host"
-    started = None if isinstance(source, ArraySource) else started_settings(model_dir)
+    started = None if source.in_memory else started_settings(model_dir)
     if started is not None:
         return started.get("augment_on") or "host"
     return "device" if traced_once(strategy) or not host_compiles() else "host"
