@@ -23,7 +23,7 @@ from typing import Any
 import tensorflow as tf
 
 from simclr_tf.distribute import collectives
-from simclr_tf.distribute.batch_norm import statistics_kept
+from simclr_tf.distribute.batch_norm import moving_statistics_frozen
 from simclr_tf.models.simclr import SimCLR, forward, representation_dim
 from simclr_tf.training.probe import PROBE_METRICS, probe_numbers
 from simclr_tf.training.representation import direction_sums, representation_numbers
@@ -58,7 +58,7 @@ def gradients_in_microbatches(
 
     def embed(i, state):
         parts, directions = state
-        with statistics_kept():
+        with moving_statistics_frozen():
             outputs = forward(simclr, views(_part(batch, i, count)), training=True)
         parts = tf.tensor_scatter_nd_update(parts, [[i]], outputs.projection[tf.newaxis])
         return parts, directions + direction_sums(outputs.representation)
