@@ -99,8 +99,8 @@ def steps_checked(model_dir: str, *, peer: Peer | None) -> Iterator[None]:
             yield
     except tf.errors.ResourceExhaustedError as error:
         raise RequestError(
-            f"A step must fit into the device's memory. Received: {cause(error)}. Set "
-            "pretrain.microbatch_size or a smaller batch, or resnet.remat."
+            f"A step must fit into the device's memory. Received: {cause(error)}. Set the job's "
+            "microbatch_size, if it has one, or a smaller global_batch_size, or resnet.remat."
         ) from error
     except tf.errors.OpError as error:
         if not is_read_error(error):
