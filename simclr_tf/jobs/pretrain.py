@@ -117,14 +117,26 @@ def pretrain(
         recipe = data(data_dir=context.data_dir)
         source = recipe.train()
         policy = fast_precision(replicas) if precision == "auto" else precision
-        check_global_batch(global_batch_size, replicas.num_replicas_in_sync, source.num_examples)
+        check_global_batch(
+            global_batch_size,
+            replicas.num_replicas_in_sync,
+            source.num_examples,
+            name="pretrain.global_batch_size",
+        )
         if microbatch_size is not None:
-            check_microbatch(microbatch_size, global_batch_size, replicas.num_replicas_in_sync)
+            check_microbatch(
+                microbatch_size,
+                global_batch_size,
+                replicas.num_replicas_in_sync,
+                name="pretrain.microbatch_size",
+            )
         length = epochs(num_examples=source.num_examples) if callable(epochs) else epochs
         schedule = learning_rate(
             epochs=length, num_examples=source.num_examples, global_batch=global_batch_size
         )
-        check_profile_steps(profile_steps, schedule.total_steps)
+        check_profile_steps(
+            profile_steps, schedule.total_steps, name="pretrain.profile_steps"
+        )
         source = recipe.held(source, context.tpu)
         views = augmentation()
         if augment_on == "auto":
