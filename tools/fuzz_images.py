@@ -62,15 +62,14 @@ def _decoding_path() -> Callable:
     import tensorflow as tf
 
     from simclr_tf.augment.policy import augmentation
+    from simclr_tf.augment.views import ViewGroup
     from simclr_tf.data import decode, header
     from simclr_tf.data.image_views import ImageViews
 
     tf.get_logger().setLevel("ERROR")
     views = ImageViews(
-        augmentation=augmentation(),
-        image_size=_SIZE,
+        groups=[ViewGroup("images", [augmentation()] * 2, _SIZE)],
         seed=0,
-        num_views=2,
         on_host=True,
         rounded=False,
         decoded=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -33,21 +34,28 @@ def block_batches(
         block = opened(*element)
         return *_load(block, source, views, bad_images), block.asked, block.epoch
 
-    def joined(images: tf.data.Dataset, *numbers: tf.data.Dataset) -> tf.data.Dataset:
-        """One batch of a window of blocks, by one copy."""
-        in_order = functools.reduce(tf.data.Dataset.concatenate, images)
-        return tf.data.Dataset.zip(
-            in_order.batch(views.num_views * blocks, drop_remainder=True),
-            *(n.batch(blocks, drop_remainder=True) for n in numbers),
-        )
+    def joined(images: tuple[tf.data.Dataset, ...], *numbers: tf.data.Dataset) -> tf.data.Dataset:
+        """One batch of a window of blocks, each group's views by one copy."""
+        of_views = iter(images)
+        by_group = {
+            group.name: functools.reduce(
+                tf.data.Dataset.concatenate, itertools.islice(of_views, group.count)
+            ).batch(group.count * blocks, drop_remainder=True)
+            for group in views.groups
+        }
+        batched = (n.batch(blocks, drop_remainder=True) for n in numbers)
+        return tf.data.Dataset.zip(by_group, *batched)
 
-    def batch(images: tf.Tensor, *numbers: tf.Tensor) -> dict[str, tf.Tensor]:
+    def batch(images: dict[str, tf.Tensor], *numbers: tf.Tensor) -> dict[str, tf.Tensor]:
         label, index, asked, epoch = (tf.reshape(n, [-1]) for n in numbers)
-        return {
-            "images": tf.reshape(images, [-1, *images.shape[2:]]),
-            "labels": tf.cast(label, tf.int32),
-            "index": tf.cast(index, tf.int32),
-        } | ({} if views.on_host else {"keys": views.keys(epoch, asked)})
+        return (
+            {n: tf.reshape(group, [-1, *group.shape[2:]]) for n, group in images.items()}
+            | {
+                "labels": tf.cast(label, tf.int32),
+                "index": tf.cast(index, tf.int32),
+            }
+            | ({} if views.on_host else {"keys": views.keys(epoch, asked)})
+        )
 
     windows = elements.map(loaded, tf.data.AUTOTUNE).window(blocks, drop_remainder=True)
     return windows.flat_map(joined).map(batch)

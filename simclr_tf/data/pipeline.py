@@ -6,18 +6,18 @@ that are reached by number this holds exactly; record files are read in order, s
 counts positions of its own shard.
 
 The policy runs here, or on the device by the same functions and keys: then a batch has uint8 images
-and the keys, and `ViewsPipeline.views`, which the replica function calls, makes the views of them.
+and the keys, and `ViewsPipeline.with_views`, which the replica function calls, makes the views.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import tensorflow as tf
 
-from simclr_tf.augment.policy import Augmentation
+from simclr_tf.augment.views import ViewGroup, num_views
 from simclr_tf.data.bad_images import BadImages
 from simclr_tf.data.block_batches import block_batches
 from simclr_tf.data.image_views import ImageViews
@@ -25,31 +25,29 @@ from simclr_tf.data.order import Order
 from simclr_tf.data.source import Source
 from simclr_tf.distribute.strategy import HostSlice
 
+_VIEWS_FIRST = (1, 0, 2, 3, 4, 5)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ViewsPipeline:
-    """Batches of augmented views for one host: two an image for SimCLR, one for a classifier.
+    """Batches of augmented views for one host.
 
     Attributes:
       source: where the images come from.
-      augmentation: crop and policy.
-      image_size: side of a view in pixels.
+      groups: the views that a method asks for of each image; V of them in all.
       seed: the run's seed.
       bad_images: notes what does not decode.
       shuffle_buffer: encoded images held to shuffle record files; other sources need none.
-      num_views: V, views of each image.
       augment_on: where the policy runs. `device` ships images as uint8, a quarter of the bytes: of
         a source in memory as they are, to be cropped on the device too, once for all views; of
         other sources each view's crop, rounded.
     """
 
     source: Source
-    augmentation: Augmentation
-    image_size: int
+    groups: Sequence[ViewGroup]
     seed: int
     bad_images: BadImages
     shuffle_buffer: int = 8192
-    num_views: int = 2
     augment_on: Literal["host", "device"] = "host"
 
     @property
@@ -61,10 +59,8 @@ class ViewsPipeline:
     def image_views(self) -> ImageViews:
         """How the host makes the views."""
         return ImageViews(
-            augmentation=self.augmentation,
-            image_size=self.image_size,
+            groups=self.groups,
             seed=self.seed,
-            num_views=self.num_views,
             on_host=self.augment_on == "host",
             rounded=self.rounds_crops,
             decoded=self.source.cache == "decoded",
@@ -76,9 +72,10 @@ class ViewsPipeline:
         """Endless batches, one per replica in turn, from global step `start_step` on.
 
         Returns:
-          A dataset of {'images': float32 [V*B, S, S, 3] in [0, 1], view 1 of all B images and then
-          view 2 of them; 'labels': int32 [B], -1 where unknown; 'index': int32 [B]}. For the device
-          'images' is uint8, [B, H, W, 3] of a source in memory, and 'keys' is uint32 [V*B, 2].
+          A dataset of the views by the name of their group, float32 [v*B, S, S, 3] in [0, 1], view
+          1 of all B images and then view 2 of them; 'labels': int32 [B], -1 where unknown; 'index':
+          int32 [B]. For the device the views are uint8 crops or, with a source in memory, 'images'
+          holds the plain images, uint8 [B, H, W, 3]; and 'keys' is uint32 [V*B, 2].
         """
         with tf.device("/CPU:0"):
             order = Order(
@@ -106,39 +103,41 @@ class ViewsPipeline:
 
     def element_spec(self, per_replica: int) -> dict[str, tf.TensorSpec]:
         """What `dataset` gives a replica of B = `per_replica` images."""
-        rows = self.num_views * per_replica
-        images = tf.TensorSpec([rows, self.image_size, self.image_size, 3], tf.float32)
-        keys = {}
-        if self.augment_on == "device":
-            plain = self.source.in_memory
-            shape = [per_replica, *self.source.images.shape[1:]] if plain else images.shape
-            images = tf.TensorSpec(shape, tf.uint8)
-            keys = {"keys": tf.TensorSpec([rows, 2], tf.uint32)}
+        on_host = self.augment_on == "host"
+        images = {
+            group.name: tf.TensorSpec(
+                [group.count * per_replica, group.size, group.size, 3],
+                tf.float32 if on_host else tf.uint8,
+            )
+            for group in self.groups
+        }
+        if not on_host and self.source.in_memory:
+            shape = [per_replica, *self.source.images.shape[1:]]
+            images = {"images": tf.TensorSpec(shape, tf.uint8)}
+        keys = tf.TensorSpec([num_views(self.groups) * per_replica, 2], tf.uint32)
         return {
-            "images": images,
+            **images,
             "labels": tf.TensorSpec([per_replica], tf.int32),
             "index": tf.TensorSpec([per_replica], tf.int32),
-        } | keys
+        } | ({} if on_host else {"keys": keys})
 
-    def views(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
-        """The views of a batch of `dataset`: what of the augmentation is left to the device.
+    def with_views(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """A batch of `dataset`, or some of its rows, with its views: what is left to the device.
 
         Part of the replica function: static shapes, and no op that XLA does not compile. Matrix
         products, of which crop and blur are made, have the precision that the device gives float32.
 
         Returns:
-          float32 [V*B, S, S, 3] in [0, 1].
+          The batch, in which the views of each group are float32 [v*B, S, S, 3] in [0, 1].
         """
-        images = batch["images"]
         if self.augment_on == "host":
-            return images
+            return batch
         if self.source.in_memory:
-            images = self.image_views.of_pixels(images, batch["keys"])
-        return self.augmentation(tf.image.convert_image_dtype(images, tf.float32), batch["keys"])
-
-    def with_views(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """A batch of `dataset`, or some of its rows, with its views as "images"."""
-        return {**batch, "images": self.views(batch)}
+            crops = self.image_views.of_pixels(batch["images"], batch["keys"])
+        else:
+            crops = {group.name: batch[group.name] for group in self.groups}
+        levels = {n: tf.image.convert_image_dtype(crop, tf.float32) for n, crop in crops.items()}
+        return {**batch, **self.image_views.augmented(levels, batch["keys"])}
 
     def _of_pixels(self, order: Order) -> tf.data.Dataset:
         """Batches of a source in memory."""
@@ -148,11 +147,11 @@ class ViewsPipeline:
         def chunk(positions: tf.Tensor) -> dict[str, tf.Tensor]:
             epoch, index = order.at(positions, source.num_examples)
             keys = views.keys(epoch, index)
-            batch = tf.gather(images, index)
+            batch = {"images": tf.gather(images, index)}
             if views.on_host:
-                batch = self.augmentation(views.of_pixels(batch, keys), keys)
+                batch = views.augmented(views.of_pixels(batch["images"], keys), keys)
             return {
-                "images": batch,
+                **batch,
                 "labels": tf.cast(tf.gather(labels, index), tf.int32),
                 "index": tf.cast(index, tf.int32),
             } | ({} if views.on_host else {"keys": keys})
@@ -172,11 +171,8 @@ class ViewsPipeline:
             return dataset
 
         def join(chunks: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            images = chunks.pop("images")  # [chunks, V*b, S, S, 3], each view 1 and then view 2
-            image = images.shape[2:]
-            images = tf.reshape(images, [-1, self.num_views, chunk, *image])
-            images = tf.reshape(tf.transpose(images, [1, 0, 2, 3, 4, 5]), [-1, *image])
-            return {"images": images} | {n: tf.reshape(x, [-1]) for n, x in chunks.items()}
+            views = {group.name: _joined(chunks.pop(group.name), chunk) for group in self.groups}
+            return views | {n: tf.reshape(x, [-1]) for n, x in chunks.items()}
 
         return dataset.batch(per_replica // chunk, drop_remainder=True).map(join, 1)
 
@@ -185,3 +181,10 @@ def _chunk_size(per_replica: int) -> int:
     """The largest divisor of a batch up to 256; the batch itself if its divisors are small."""
     divisors = [n for n in range(64, 257) if per_replica % n == 0]
     return divisors[-1] if divisors else per_replica
+
+
+def _joined(chunks: tf.Tensor, chunk: int) -> tf.Tensor:
+    """[chunks, v*b, S, S, 3], each chunk view after view, to [v*B, S, S, 3]."""
+    image = chunks.shape[2:]
+    by_view = tf.transpose(tf.reshape(chunks, [chunks.shape[0], -1, chunk, *image]), _VIEWS_FIRST)
+    return tf.reshape(by_view, [-1, *image])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import keras
@@ -153,27 +153,26 @@ def dtype_policy(name: str) -> Iterator[None]:
 
 
 def _pipeline(run: Ingredients, method: Method) -> ViewsPipeline:
-    (group,) = method.views
-    augmentation = group.augmentations[0]
+    augmentations = [a for group in method.views for a in group.augmentations]
     augment_on = run.augment_on
     if augment_on == "auto":
-        augment_on = _place_of_policy(run, augmentation)
-    _check_place(augment_on, augmentation)
+        augment_on = _place_of_policy(run, augmentations)
+    _check_place(augment_on, augmentations)
     return ViewsPipeline(
         source=run.source,
-        augmentation=augmentation,
-        image_size=group.size,
+        groups=method.views,
         seed=run.seed,
         bad_images=BadImages(run.source),
         shuffle_buffer=run.dataset.shuffle_buffer,
-        num_views=group.count,
         augment_on=augment_on,
     )
 
 
-def _place_of_policy(run: Ingredients, augmentation: Augmentation) -> Literal["host", "device"]:
-    """What `augment_on = 'auto'` comes to."""
-    if not augmentation.compiles:
+def _place_of_policy(
+    run: Ingredients, augmentations: Sequence[Augmentation]
+) -> Literal["host", "device"]:
+    """Where the policy runs if `augment_on` is 'auto'."""
+    if not all(augmentation.compiles for augmentation in augmentations):
         return "host"
     started = None if run.source.in_memory else started_settings(run.context.model_dir)
     if started is not None:
@@ -181,9 +180,10 @@ def _place_of_policy(run: Ingredients, augmentation: Augmentation) -> Literal["h
     return "device" if traced_once(run.strategy) or not host_compiles() else "host"
 
 
-def _check_place(augment_on: str, augmentation: Augmentation) -> None:
-    if augment_on == "device" and not augmentation.compiles:
-        names = ", ".join(entry.name for entry in augmentation.policy)
+def _check_place(augment_on: str, augmentations: Sequence[Augmentation]) -> None:
+    foreign = [augmentation for augmentation in augmentations if not augmentation.compiles]
+    if augment_on == "device" and foreign:
+        names = ", ".join(entry.name for entry in foreign[0].policy)
         raise RequestError(
             "A policy on the device must consist of this package's own ops. Received: "
             f"pretrain.augment_on = 'device' with {names}; tensorflow-addons has ops without an "
@@ -203,7 +203,7 @@ def _plan(run: Ingredients, optimizer: keras.optimizers.Optimizer, pipeline: Vie
         augment_on=pipeline.augment_on,
         epochs=run.epochs,
         precision=run.precision,
-        num_views=pipeline.num_views,
+        views=pipeline.groups,
     )
 
 

@@ -22,6 +22,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from simclr_tf.augment.views import num_views
 from simclr_tf.distribute import collectives
 from simclr_tf.distribute.batch_norm import moving_statistics_frozen
 from simclr_tf.methods.base import Method, Tensors
@@ -70,7 +71,7 @@ def gradients_in_microbatches(
         tape.watch(embedded)
         loss, numbers = method.loss(embedded, targets)
         scaled = loss * scale
-    rows = sum(group.count for group in method.views) * parts.size * count
+    rows = num_views(method.views) * parts.size * count
     numbers |= representation_numbers(directions, rows)
     slopes = parts.split(tape.gradient(scaled, embedded))
     gradients, observed = _second_pass(method, probe, parts, slopes, scale)

@@ -5,6 +5,7 @@ import importlib
 
 import pytest
 import tensorflow as tf
+from simclr_tf.jobs.pretraining import training_of
 
 from simclr_tf.augment import addons, policy
 from simclr_tf.data.dataset import Dataset
@@ -12,7 +13,6 @@ from simclr_tf.distribute.lowering import LoweringStrategy
 from simclr_tf.errors import RequestError
 from simclr_tf.jobs import Context
 from simclr_tf.jobs.pretrain import pretrain
-from simclr_tf.jobs.pretraining import training_of
 from simclr_tf.models.resnet import resnet
 from simclr_tf.training import plan as plan_module
 from simclr_tf.training.checkpoints import Checkpoints, named_groups

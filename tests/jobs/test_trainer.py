@@ -8,13 +8,13 @@ import signal
 import numpy as np
 import pytest
 import tensorflow as tf
+from simclr_tf.jobs.pretraining import training_of
+from simclr_tf.jobs.trainer import train
 
 from simclr_tf.data.dataset import Dataset
 from simclr_tf.errors import PreemptedError, RequestError
 from simclr_tf.jobs import Context
 from simclr_tf.jobs.pretrain import pretrain
-from simclr_tf.jobs.pretraining import training_of
-from simclr_tf.jobs.trainer import train
 from simclr_tf.models.heads import projection_head
 from simclr_tf.models.resnet import resnet
 from simclr_tf.training import calls

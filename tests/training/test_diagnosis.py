@@ -7,6 +7,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from simclr_tf.jobs.pretraining import training_of
+from simclr_tf.jobs.trainer import train
 
 from simclr_tf import run as command_line
 from simclr_tf.augment.policy import augmentation
@@ -16,8 +18,6 @@ from simclr_tf.distribute.batch_norm import SyncBatchNormalization
 from simclr_tf.distribute.strategy import create_strategy
 from simclr_tf.jobs import Context
 from simclr_tf.jobs.pretrain import pretrain
-from simclr_tf.jobs.pretraining import training_of
-from simclr_tf.jobs.trainer import train
 from simclr_tf.models.heads import projection_head
 from simclr_tf.objectives.nt_xent import nt_xent
 from simclr_tf.optim.factory import lars, momentum
