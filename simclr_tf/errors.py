@@ -17,6 +17,14 @@ class RequestError(RunError):
     exit_code = 2
 
 
+class InvalidArgument(ValueError):
+    """A value that recipes give is refused, in a sentence for the person who wrote the recipe.
+
+    To who calls a function it is a ValueError; the jobs make a RequestError of it. So whatever else
+    is raised, a plain ValueError too, is a bug and keeps its traceback.
+    """
+
+
 class DivergedError(RunError):
     """Training has left the region from which it could recover."""
 

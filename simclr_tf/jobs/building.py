@@ -13,22 +13,34 @@ import keras
 import tensorflow as tf
 
 import simclr_tf
+from simclr_tf.data.read_errors import is_read_error
 from simclr_tf.distribute.strategy import num_workers
-from simclr_tf.errors import RequestError
+from simclr_tf.errors import InvalidArgument, RequestError
 from simclr_tf.jobs import Context
 from simclr_tf.models.heads import linear_probe
 from simclr_tf.models.simclr import SimCLR, representation_dim
 from simclr_tf.training.checkpoints import write_text
-from simclr_tf.training.mishaps import writes_checked
+from simclr_tf.training.mishaps import UNREACHABLE, writes_checked
 
 
 @contextlib.contextmanager
-def requests_checked() -> Iterator[None]:
-    """While a run is being put together, what its parts refuse is the request's fault."""
+def as_request_error() -> Iterator[None]:
+    """While a run is put together, makes a RequestError of what its recipe or its files can cause.
+
+    That is an argument that was refused, a package that is not installed, and what is there, may be
+    read and fits into memory. Any other error is a bug of this program.
+    """
     try:
         yield
-    except (ValueError, TypeError, OSError, ImportError, tf.errors.OpError) as error:
+    except (InvalidArgument, OSError, ImportError, tf.errors.OpError) as error:
+        if isinstance(error, tf.errors.OpError) and not _is_of_files_or_memory(error):
+            raise
         raise RequestError(str(error).partition("\n  In call to configurable")[0]) from error
+
+
+def _is_of_files_or_memory(error: tf.errors.OpError) -> bool:
+    kinds = (tf.errors.ResourceExhaustedError, *UNREACHABLE)
+    return is_read_error(error) or isinstance(error, kinds) or "File system" in error.message
 
 
 def check_minutes(job: str, minutes: float | None) -> None:

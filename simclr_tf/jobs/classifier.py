@@ -31,9 +31,9 @@ from simclr_tf.evaluation.features import Features, FrozenEncoder
 from simclr_tf.export.saved_model import export_networks
 from simclr_tf.jobs import Context
 from simclr_tf.jobs.building import (
+    as_request_error,
     check_minutes,
     dtype_policy,
-    requests_checked,
     write_result,
 )
 from simclr_tf.jobs.frozen import check_labels, labelled
@@ -136,7 +136,7 @@ def train_classifier(
     Returns:
       The numbers, which are also in `results/<job>.json`.
     """
-    with requests_checked():
+    with as_request_error():
         check_minutes("train_classifier", checkpoint_every_minutes)
         replicas = strategy(tpu=context.tpu)
         check_divides(

@@ -13,7 +13,7 @@ from simclr_tf.errors import RequestError
 from simclr_tf.evaluation import projector, sheets
 from simclr_tf.evaluation.embedding import MAPS, Embedding, planar_map, require, write_vectors
 from simclr_tf.jobs import Context
-from simclr_tf.jobs.building import requests_checked, write_result
+from simclr_tf.jobs.building import as_request_error, write_result
 from simclr_tf.jobs.frozen import Frozen, frozen_encoder
 
 _SHEET_PIXELS = 128
@@ -49,7 +49,7 @@ def embed(
     _check(splits, {"queries": queries, "neighbours": neighbours, "max_points": max_points})
     require([*(["pyarrow"] if parquet else []), *([MAPS[map]] if map != "none" else [])])
     frozen = encoder(context=context)
-    with requests_checked():
+    with as_request_error():
         opened = {"train": frozen.data.train, "evaluation": frozen.data.evaluation}
         sources = {split: opened[split]() for split in splits}
     written = {}

@@ -12,7 +12,7 @@ import tensorflow as tf
 from simclr_tf.data.data import Data, data
 from simclr_tf.export.saved_model import export_networks
 from simclr_tf.jobs import Context
-from simclr_tf.jobs.building import build_for_export, refuse_tpu, requests_checked
+from simclr_tf.jobs.building import as_request_error, build_for_export, refuse_tpu
 from simclr_tf.jobs.pretrained import pretrained
 from simclr_tf.models.heads import projection_head
 from simclr_tf.models.resnet import resnet
@@ -38,7 +38,7 @@ def export(
       The folder of the SavedModel.
     """
     refuse_tpu(context)
-    with requests_checked():
+    with as_request_error():
         size = data(data_dir=context.data_dir).image_size
         weights = pretrained(context.model_dir, model_dir=context.model_dir)
         networks = build_for_export(encoder, projection_head, size)

@@ -10,7 +10,7 @@ import gin
 from simclr_tf.errors import RequestError
 from simclr_tf.evaluation.knn import PROTOCOL, KnnAccuracy, knn_accuracies
 from simclr_tf.jobs import Context
-from simclr_tf.jobs.building import requests_checked
+from simclr_tf.jobs.building import as_request_error
 from simclr_tf.jobs.finding import Finding, publish
 from simclr_tf.jobs.frozen import Frozen, frozen_encoder
 
@@ -52,7 +52,7 @@ def knn(
         )
     choices = [(k, temperature)]
     choices += [(n, t) for n in table_ks if n <= count for t in table_temperatures]
-    with requests_checked():
+    with as_request_error():
         chosen, *table = knn_accuracies(train, test, choices, block_bytes=block_megabytes * 2**20)
     text = (
         f"{_table(table)}\n{chosen.k} nearest neighbours (temperature {chosen.temperature:g}) on "

@@ -24,7 +24,7 @@ from simclr_tf.distribute.strategy import (
 from simclr_tf.distribute.xla import host_compiles
 from simclr_tf.errors import RequestError
 from simclr_tf.jobs import Context
-from simclr_tf.jobs.building import build_simclr, check_minutes, requests_checked
+from simclr_tf.jobs.building import as_request_error, build_simclr, check_minutes
 from simclr_tf.jobs.pretraining import Pretraining, train_and_export
 from simclr_tf.models.heads import projection_head
 from simclr_tf.models.resnet import resnet
@@ -105,7 +105,7 @@ def pretrain(
     Returns:
       What `then` returns: the folder of the SavedModel.
     """
-    with requests_checked():
+    with as_request_error():
         _check_positive(
             global_batch_size=global_batch_size,
             steps_per_loop=steps_per_loop,
@@ -197,7 +197,7 @@ def pretrain(
 def _check_positive(**values: int) -> None:
     for name, value in values.items():
         if value < 1:
-            raise ValueError(f"pretrain.{name} must be at least 1. Received: {value}.")
+            raise RequestError(f"pretrain.{name} must be at least 1. Received: {value}.")
 
 
 def _place_of_policy(

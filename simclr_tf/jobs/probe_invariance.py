@@ -13,7 +13,7 @@ from simclr_tf.errors import RequestError
 from simclr_tf.evaluation import invariance
 from simclr_tf.evaluation.features import REPRESENTATION
 from simclr_tf.jobs import Context
-from simclr_tf.jobs.building import requests_checked, write_result
+from simclr_tf.jobs.building import as_request_error, write_result
 from simclr_tf.jobs.frozen import Frozen, frozen_encoder
 
 _PROJECTION = "projection"
@@ -56,10 +56,10 @@ def probe_invariance(
             f"{max_train} and {max_test}."
         )
     frozen = encoder(context=context, layer=_PROJECTION)
-    with requests_checked():
+    with as_request_error():
         train = sample(frozen.data.train(), max_train, frozen.seed)
         test = sample(frozen.data.evaluation(), max_test, frozen.seed)
-    with requests_checked():
+    with as_request_error():
         rows = {task.name: _row(frozen, task, train, test) for task in invariance.TASKS}
     print(_table(rows), flush=True)
     return write_result(

@@ -12,7 +12,7 @@ import gin
 
 from simclr_tf.errors import PreemptedError, RequestError
 from simclr_tf.jobs import Context
-from simclr_tf.jobs.building import requests_checked
+from simclr_tf.jobs.building import as_request_error
 from simclr_tf.jobs.following import Follower
 from simclr_tf.jobs.frozen import Frozen, frozen_encoder
 from simclr_tf.jobs.history import History
@@ -56,7 +56,7 @@ def watch(
     known = {"knn": knn, "linear_eval": linear_eval}
     _check(evaluations, known, poll_seconds=poll_seconds, patience_minutes=patience_minutes)
     with _stopped_on_request():
-        with requests_checked():
+        with as_request_error():
             run = pretrained(model_dir=context.model_dir, followed=True)
             frozen = encoder(
                 context=context,

@@ -12,6 +12,7 @@ import gin
 import tensorflow as tf
 
 from simclr_tf.distribute import collectives
+from simclr_tf.errors import InvalidArgument
 from simclr_tf.objectives.blockwise import Sums, contrast
 
 REDUCTIONS = ("paper", "reference")
@@ -132,14 +133,14 @@ def _participation_ratio(rows: tf.Tensor) -> tf.Tensor:
 
 def _validate(z: tf.Tensor, temperature: float, reduction: str, block_size: int | None) -> None:
     if not temperature > 0:
-        raise ValueError(f"temperature must be positive. Received: temperature={temperature}.")
+        raise InvalidArgument(f"temperature must be positive. Received: temperature={temperature}.")
     if reduction not in REDUCTIONS:
-        raise ValueError(
+        raise InvalidArgument(
             f"reduction must be a known one. Received: reduction={reduction!r}. "
             f"Valid: {', '.join(REDUCTIONS)}."
         )
     if block_size is not None and block_size < 1:
-        raise ValueError(
+        raise InvalidArgument(
             f"block_size must be None or at least 1. Received: block_size={block_size}."
         )
     if z.shape.rank != 2 or None in z.shape or z.shape[0] % 2:
