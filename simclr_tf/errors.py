@@ -17,11 +17,10 @@ class RequestError(RunError):
     exit_code = 2
 
 
-class InvalidArgument(ValueError):
-    """A value that recipes give is refused, in a sentence for the person who wrote the recipe.
+class InvalidArgument(RequestError, ValueError):
+    """A function refuses a value that recipes give, in a sentence for who wrote the recipe.
 
-    To who calls a function it is a ValueError; the jobs make a RequestError of it. So whatever else
-    is raised, a plain ValueError too, is a bug and keeps its traceback.
+    Library code can catch it as a ValueError. A plain ValueError is a bug, and keeps its traceback.
     """
 
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 import simclr_tf
 from simclr_tf.data.read_errors import is_read_error
 from simclr_tf.distribute.strategy import num_workers
-from simclr_tf.errors import InvalidArgument, RequestError
+from simclr_tf.errors import RequestError
 from simclr_tf.jobs import Context
 from simclr_tf.models.heads import linear_probe
 from simclr_tf.models.simclr import SimCLR, representation_dim
@@ -25,14 +25,14 @@ from simclr_tf.training.mishaps import UNREACHABLE, writes_checked
 
 @contextlib.contextmanager
 def as_request_error() -> Iterator[None]:
-    """While a run is put together, makes a RequestError of what its recipe or its files can cause.
+    """While a run is put together, makes a RequestError of what lies outside this program.
 
-    That is an argument that was refused, a package that is not installed, and what is there, may be
-    read and fits into memory. Any other error is a bug of this program.
+    That is a file that is not there or cannot be read, a package that is not installed, and memory
+    that does not suffice. Any other error is a bug and keeps its traceback.
     """
     try:
         yield
-    except (InvalidArgument, OSError, ImportError, tf.errors.OpError) as error:
+    except (OSError, ImportError, tf.errors.OpError) as error:
         if isinstance(error, tf.errors.OpError) and not _is_of_files_or_memory(error):
             raise
         raise RequestError(str(error).partition("\n  In call to configurable")[0]) from error
@@ -49,6 +49,12 @@ def check_minutes(job: str, minutes: float | None) -> None:
         raise RequestError(
             f"{job}.checkpoint_every_minutes must be more than 0, or None. Received: {minutes}."
         )
+
+
+def check_seed(job: str, seed: int) -> None:
+    """Raises RequestError unless random numbers can be drawn by `seed`."""
+    if not 0 <= seed < 2**32:
+        raise RequestError(f"{job}.seed must be from 0 to 2**32 - 1. Received: {seed}.")
 
 
 def build_simclr(

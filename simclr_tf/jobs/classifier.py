@@ -33,6 +33,7 @@ from simclr_tf.jobs import Context
 from simclr_tf.jobs.building import (
     as_request_error,
     check_minutes,
+    check_seed,
     dtype_policy,
     write_result,
 )
@@ -138,6 +139,7 @@ def train_classifier(
     """
     with as_request_error():
         check_minutes("train_classifier", checkpoint_every_minutes)
+        check_seed("train_classifier", seed)
         replicas = strategy(tpu=context.tpu)
         check_divides(
             "train_classifier.global_batch_size", global_batch_size, replicas.num_replicas_in_sync

@@ -24,7 +24,7 @@ from simclr_tf.distribute.strategy import (
 from simclr_tf.distribute.xla import host_compiles
 from simclr_tf.errors import RequestError
 from simclr_tf.jobs import Context
-from simclr_tf.jobs.building import as_request_error, build_simclr, check_minutes
+from simclr_tf.jobs.building import as_request_error, build_simclr, check_minutes, check_seed
 from simclr_tf.jobs.pretraining import Pretraining, train_and_export
 from simclr_tf.models.heads import projection_head
 from simclr_tf.models.resnet import resnet
@@ -113,6 +113,7 @@ def pretrain(
             keep_checkpoints=keep_checkpoints,
         )
         check_minutes("pretrain", checkpoint_every_minutes)
+        check_seed("pretrain", seed)
         replicas = strategy(tpu=context.tpu)
         recipe = data(data_dir=context.data_dir)
         source = recipe.train()

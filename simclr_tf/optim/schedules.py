@@ -70,6 +70,8 @@ def scale_learning_rate(base: float, global_batch: int, scaling: str) -> float:
 
 def steps_for(epochs: float, num_examples: int, global_batch: int) -> int:
     """Steps of a run, the reference's N * epochs // G + 1. Epochs may be a fraction."""
+    if not math.isfinite(epochs):
+        raise InvalidArgument(f"epochs must be a number of passes. Received: epochs={epochs}.")
     return int(num_examples * epochs // global_batch) + 1
 
 

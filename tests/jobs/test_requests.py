@@ -85,6 +85,8 @@ def pretrain(evaluation, folder, *bindings, flags=()):
         ("nt_xent.temperature = 0.0", "temperature=0.0"),
         ("augmentation.policy = [('x', 0.5)]", "Received: 'x'"),
         ("pretrain.epochs = -1.0", "total_steps=-"),
+        ("pretrain.epochs = 1e999", "epochs=inf"),
+        ("pretrain.seed = -1", "pretrain.seed must be from 0"),
         ("pretrain.keep_checkpoints = 0", "pretrain.keep_checkpoints must be at least 1"),
         ("pretrain.encoder = @projection_head", "must be a @function of image_size, as @resnet is"),
     ],
@@ -97,13 +99,12 @@ def test_what_parts_refuse_is_the_fault_of_the_request(evaluation, tmp_path, cap
 
 
 def test_debug_shows_where_a_request_was_refused_and_why(evaluation, tmp_path, capfd):
-    assert pretrain(evaluation, tmp_path, "resnet.depth = 19", flags=["--debug"]) == 2
+    binding = "data.source = 'tfds:no_such_set'"
+    assert pretrain(evaluation, tmp_path, binding, flags=["--debug"]) == 2
     trace, _, message = capfd.readouterr().err.partition("\nerror: ")
-    assert "Traceback" in trace and "in resnet\n" in trace and "in main\n" in trace
-    assert "InvalidArgument: depth must be" in trace and "RequestError: depth must be" in trace
-    assert message.startswith("depth must be") and message.endswith(
-        "Valid: 18, 34, 50, 101, 152, 200.\n"
-    )
+    assert "Traceback" in trace and "in open_tfds\n" in trace and "in main\n" in trace
+    assert "DatasetNotFoundError: " in trace and "RequestError: The data set must" in trace
+    assert message.startswith("The data set must be prepared") and message.count("\n") == 1
 
 
 def test_a_bug_while_a_run_is_put_together_keeps_its_traceback(evaluation, tmp_path, monkeypatch):
