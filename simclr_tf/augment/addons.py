@@ -30,6 +30,7 @@ import tensorflow as tf
 
 from simclr_tf.augment import keys as keys_lib
 from simclr_tf.augment.ops import Op
+from simclr_tf.errors import InvalidArgument
 
 _DRAWN_FOR_BATCH = {"angles": 1, "translations": 2}
 _DRAWN_FOR_IMAGE = ("level", "delta_hue", "factor")
@@ -94,7 +95,7 @@ def _addons_image() -> types.ModuleType:
 
 def _check_usable(name: str, function: Callable[..., tf.Tensor] | None) -> None:
     if function is None:
-        raise ValueError(
+        raise InvalidArgument(
             "'addons:NAME' must name a function of tensorflow_addons.image. "
             f"Received: NAME={name!r}. Examples: rotate, shear_x, sharpness, equalize."
         )
@@ -107,7 +108,7 @@ def _check_usable(name: str, function: Callable[..., tf.Tensor] | None) -> None:
     ]
     if unknown or "seed" in parameters or not {"image", "images"} & parameters.keys():
         reason = "it draws its own random numbers" if "seed" in parameters else f"needs {unknown}"
-        raise ValueError(
+        raise InvalidArgument(
             "'addons:NAME' must name an op that takes images and needs nothing but "
             f"{', '.join(sorted(known - {'image', 'images'}))}. "
             f"Received: NAME={name!r} ({reason}). "

@@ -24,6 +24,7 @@ import tensorflow as tf
 
 from simclr_tf.augment import ablation_ops, addons, blur, color, crop  # noqa: F401, for their ops
 from simclr_tf.augment.ops import OPS, Op
+from simclr_tf.errors import InvalidArgument
 
 SIMCLR_POLICY = (
     ("flip", 0.5),
@@ -54,7 +55,7 @@ def _op_of(name: str) -> Op:
     if name not in OPS:
         nearest = difflib.get_close_matches(name, OPS, n=1)
         advice = f"Did you mean {nearest[0]!r}?" if nearest else "Use one of these names."
-        raise ValueError(
+        raise InvalidArgument(
             f"A policy op must be one of {', '.join(sorted(OPS))} or '{_ADDONS_PREFIX}NAME'. "
             f"Received: {name!r}. {advice}"
         )
@@ -68,7 +69,7 @@ def _is_number(value: Any) -> bool:
 def _parse_entry(entry: Any) -> PolicyOp:
     is_entry = isinstance(entry, (tuple, list)) and len(entry) in (2, 3)
     if not is_entry or not isinstance(entry[0], str):
-        raise ValueError(
+        raise InvalidArgument(
             "A policy entry must be (name, probability) or (name, probability, strength). "
             f"Received: {entry!r}. Write it as ('color_jitter', 0.8, 1.0)."
         )
@@ -76,19 +77,19 @@ def _parse_entry(entry: Any) -> PolicyOp:
     strength = entry[2] if len(entry) == 3 else 1.0
     op = _op_of(name)
     if not _is_number(probability) or not 0.0 <= probability <= 1.0:
-        raise ValueError(
+        raise InvalidArgument(
             "The probability of a policy op must be a number between 0 and 1. "
             f"Received: probability={probability!r} in {entry!r}. Use 0.5 for every second image."
         )
     if op.max_strength is None and strength != 1.0:
-        raise ValueError(
+        raise InvalidArgument(
             f"{name!r} has no strength. Received: strength={strength!r} in {entry!r}. "
             f"Write it as ({name!r}, {probability})."
         )
     largest = math.inf if op.max_strength is None else op.max_strength
     if not _is_number(strength) or not 0.0 < strength <= largest:
         range_text = "positive" if largest == math.inf else f"above 0 and at most {largest}"
-        raise ValueError(
+        raise InvalidArgument(
             f"The strength of {name!r} must be a number {range_text}. "
             f"Received: strength={strength!r} in {entry!r}. "
             "Choose one in this range, or take the op out of the policy."
@@ -115,7 +116,7 @@ def parse_policy(entries: Sequence[Any]) -> tuple[PolicyOp, ...]:
 
 def _check_channels(images: tf.Tensor) -> None:
     if images.shape.rank != 4 or images.shape[-1] != 3:
-        raise ValueError(
+        raise InvalidArgument(
             "Augmentation needs a batch of images with 3 channels, [N, H, W, 3]. "
             f"Received: shape={images.shape}. "
             "Decode to RGB (tf.image.grayscale_to_rgb makes one channel three)."
@@ -208,7 +209,7 @@ def _check_range(name: str, values: Sequence[float], largest: float) -> tuple[fl
     ordered = len(values) == 2 and 0.0 < values[0] <= values[1] <= largest
     if not ordered:
         bound = "" if largest == math.inf else f" and at most {largest}"
-        raise ValueError(
+        raise InvalidArgument(
             f"{name} must be two positive numbers, the smaller first{bound}. "
             f"Received: {name}={values!r}. Swap or correct its ends."
         )
@@ -239,7 +240,7 @@ def augmentation(
         ValueError: if an argument is impossible; the message says which and what to do.
     """
     if not 0.0 <= min_object_covered <= 1.0:
-        raise ValueError(
+        raise InvalidArgument(
             "min_object_covered must be between 0 and 1. "
             f"Received: min_object_covered={min_object_covered}. The reference's is 0.1."
         )

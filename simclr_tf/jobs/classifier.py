@@ -23,8 +23,8 @@ from simclr_tf.evaluation.features import Features, FrozenEncoder
 from simclr_tf.evaluation.result import Result
 from simclr_tf.jobs import Context
 from simclr_tf.jobs.assembly import Ingredients, assemble, export_run
-from simclr_tf.jobs.building import requests_checked
 from simclr_tf.jobs.frozen import check_labels, labelled
+from simclr_tf.jobs.requests import as_request_error, check_seed
 from simclr_tf.methods.supervised import Supervised
 from simclr_tf.models.classifier import build_classifier
 from simclr_tf.models.heads import projection_head
@@ -135,7 +135,7 @@ def classifier_training(
       checkpoint_every_minutes: as in pretraining.
       keep_checkpoints: how many of the newest checkpoints are kept.
     """
-    with requests_checked():
+    with as_request_error():
         cadence = Cadence(
             steps_per_loop=steps_per_loop,
             checkpoint_every_steps=checkpoint_every_steps,
@@ -143,6 +143,7 @@ def classifier_training(
             keep_checkpoints=keep_checkpoints,
         )
         cadence.check("train_classifier")
+        check_seed("train_classifier", seed)
         replicas = strategy(tpu=context.tpu)
         check_divides(
             "train_classifier.global_batch_size", global_batch_size, replicas.num_replicas_in_sync

@@ -12,9 +12,10 @@ import tensorflow as tf
 from simclr_tf.data.dataset import Dataset, data
 from simclr_tf.export.saved_model import export_networks
 from simclr_tf.jobs import Context
-from simclr_tf.jobs.building import build_for_export, refuse_tpu, requests_checked
 from simclr_tf.jobs.pretrained import pretrained
+from simclr_tf.jobs.requests import as_request_error, refuse_tpu
 from simclr_tf.models.heads import projection_head
+from simclr_tf.models.networks import representation_dim
 from simclr_tf.models.resnet import resnet
 
 
@@ -38,11 +39,13 @@ def export(
       The folder of the SavedModel.
     """
     refuse_tpu(context)
-    with requests_checked():
+    with as_request_error():
         size = data(data_dir=context.data_dir).image_size
         weights = pretrained(context.model_dir, model_dir=context.model_dir)
-        networks = build_for_export(encoder, projection_head, size)
-        networks = {name: n for name, n in networks.items() if name in weights.groups}
+        networks = {"encoder": encoder(image_size=size)}
+        if "projection_head" in weights.groups:
+            dim = representation_dim(networks["encoder"])
+            networks["projection_head"] = projection_head(input_dim=dim)
         weights.restore(networks)
     with tf.io.gfile.GFile(os.path.join(context.model_dir, "config.gin")) as file:
         recipe = file.read()

@@ -19,8 +19,8 @@ from simclr_tf.distribute.strategy import create_strategy
 from simclr_tf.errors import RequestError
 from simclr_tf.evaluation.features import REPRESENTATION, Features, FrozenEncoder
 from simclr_tf.jobs import Context
-from simclr_tf.jobs.building import refuse_workers, requests_checked
 from simclr_tf.jobs.pretrained import Weights, pretrained
+from simclr_tf.jobs.requests import as_request_error, check_seed, refuse_workers
 from simclr_tf.models.heads import projection_head
 from simclr_tf.models.networks import representation_dim
 from simclr_tf.models.resnet import resnet
@@ -140,8 +140,9 @@ def frozen_encoder(
       keep_features: whether features are kept in the model_dir, for the next job that wants them.
       context: what the command line says.
     """
-    with requests_checked():
+    with as_request_error():
         refuse_workers()
+        check_seed("frozen_encoder", seed)
         devices = strategy(tpu=context.tpu)
         recipe = data(data_dir=context.data_dir)
         weights = pretrained(model_dir=context.model_dir)

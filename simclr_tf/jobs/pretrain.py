@@ -15,7 +15,7 @@ from simclr_tf.data.dataset import Dataset, data
 from simclr_tf.distribute.strategy import check_global_batch, check_microbatch, create_strategy
 from simclr_tf.jobs import Context
 from simclr_tf.jobs.assembly import AugmentOn, Ingredients, assemble, export_run
-from simclr_tf.jobs.building import requests_checked
+from simclr_tf.jobs.requests import as_request_error, check_seed
 from simclr_tf.methods.base import Method
 from simclr_tf.methods.simclr import simclr
 from simclr_tf.models.resnet import resnet
@@ -103,7 +103,7 @@ def pretraining(
       profile_steps: (start, stop): the steps from `start` to before `stop`, counted from 0, are
         profiled for TensorBoard's profile plug-in, each as a call of its own. None for no profile.
     """
-    with requests_checked():
+    with as_request_error():
         check_positive("pretrain.global_batch_size", global_batch_size)
         cadence = Cadence(
             steps_per_loop=steps_per_loop,
@@ -113,6 +113,7 @@ def pretraining(
             profile_steps=profile_steps,
         )
         cadence.check("pretrain")
+        check_seed("pretrain", seed)
         replicas = strategy(tpu=context.tpu)
         dataset = data(data_dir=context.data_dir)
         source = dataset.train()

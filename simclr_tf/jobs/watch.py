@@ -12,7 +12,6 @@ import gin
 from simclr_tf.errors import PreemptedError, RequestError
 from simclr_tf.evaluation.result import Result
 from simclr_tf.jobs import Context
-from simclr_tf.jobs.building import requests_checked
 from simclr_tf.jobs.embed import embed
 from simclr_tf.jobs.following import Follower
 from simclr_tf.jobs.frozen import Frozen, frozen_encoder
@@ -22,6 +21,7 @@ from simclr_tf.jobs.lbfgs import lbfgs
 from simclr_tf.jobs.linear_eval import cached
 from simclr_tf.jobs.pretrained import UNTRAINED, Weights, pretrained
 from simclr_tf.jobs.probe_invariance import probe_invariance
+from simclr_tf.jobs.requests import as_request_error
 
 
 @gin.configurable(denylist=["context"])
@@ -71,7 +71,7 @@ def watch(
     }
     _check(evaluations, known, poll_seconds=poll_seconds, patience_minutes=patience_minutes)
     with _stopped_on_request():
-        with requests_checked():
+        with as_request_error():
             run = pretrained(model_dir=context.model_dir, followed=True)
             frozen = encoder(
                 context=context,

@@ -16,6 +16,7 @@ import keras
 from absl import logging
 
 from simclr_tf.distribute.batch_norm import SyncBatchNormalization
+from simclr_tf.errors import InvalidArgument
 from simclr_tf.models.packing import PACKED, PACKED_FOR_POOL, Conv2D, MaxPool, Unpack
 from simclr_tf.models.remat import Remat
 from simclr_tf.models.selective_kernel import ShortcutPool, mix_streams
@@ -115,21 +116,21 @@ _STEM_CONV = {"imagenet": (7, 2, PACKED_FOR_POOL), "cifar": (3, 1, PACKED)}
 
 def _check(depth: int, width_multiplier: float, remat: Sequence[int]) -> None:
     if depth not in DEPTHS:
-        raise ValueError(
+        raise InvalidArgument(
             f"depth must be one of the ResNets of the paper. Received: depth={depth}. "
             f"Valid: {', '.join(map(str, DEPTHS))}."
         )
     if width_multiplier <= 0:
-        raise ValueError(
+        raise InvalidArgument(
             f"width_multiplier must be positive. Received: width_multiplier={width_multiplier}."
         )
     if not set(remat) <= {1, 2, 3, 4}:
-        raise ValueError(f"remat must name block groups, of 1 to 4. Received: remat={remat}.")
+        raise InvalidArgument(f"remat must name block groups, of 1 to 4. Received: remat={remat}.")
 
 
 def _choose_stem(stem: str, image_size: int) -> str:
     if stem not in STEMS:
-        raise ValueError(
+        raise InvalidArgument(
             f"stem must be one of the known stems. Received: stem={stem!r}. "
             f"Valid: {', '.join(STEMS)}."
         )
@@ -141,9 +142,9 @@ def _choose_stem(stem: str, image_size: int) -> str:
 
 def _check_sk_ratio(sk_ratio: float, kind: str, depth: int) -> None:
     if sk_ratio < 0:
-        raise ValueError(f"sk_ratio must not be negative. Received: sk_ratio={sk_ratio}.")
+        raise InvalidArgument(f"sk_ratio must not be negative. Received: sk_ratio={sk_ratio}.")
     if sk_ratio and kind != "bottleneck":
-        raise ValueError(
+        raise InvalidArgument(
             "sk_ratio needs bottleneck blocks, of ResNet-50 and deeper. Received: "
             f"depth={depth}, sk_ratio={sk_ratio}. Leave sk_ratio at 0, or use a deeper network."
         )

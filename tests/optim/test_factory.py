@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from simclr_tf.errors import InvalidArgument
 from simclr_tf.models.heads import linear_probe, projection_head
 from simclr_tf.models.resnet import resnet
 from simclr_tf.models.simclr import SimCLR, variable_roles
@@ -33,6 +34,12 @@ def test_lars_excludes_by_role(simclr):
     assert "probe_dense/kernel" in optimizer.excluded_paths
     assert "projection_2_dense/kernel" not in optimizer.excluded_paths
     assert (optimizer.momentum, optimizer.l2, optimizer.eta) == (0.9, 1e-6, 0.001)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1])
+def test_an_impossible_momentum_is_refused(simclr, value):
+    with pytest.raises(InvalidArgument, match=f"Received: momentum={value}"):
+        factory.momentum(value, learning_rate=SCHEDULE, simclr=simclr)
 
 
 @pytest.mark.parametrize("name", ["momentum", "adam", "lamb"])
