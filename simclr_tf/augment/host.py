@@ -46,7 +46,7 @@ def box_sampler(augmentation: Augmentation, num_views: int) -> Callable[..., tf.
 def view_augmenter(augmentation: Augmentation) -> Callable[..., tf.Tensor]:
     """A function, compiled where the host can, that applies the policy to one view.
 
-    Of a policy with an op that XLA may not know, tensorflow-addons', it is not compiled.
+    It is not compiled if XLA does not compile an op of the policy, as tensorflow-addons'.
 
     Returns:
         (view float32 [S, S, 3] in levels as `crop.from_levels` takes them, seed int64, epoch int64,

@@ -17,7 +17,6 @@ from simclr_tf.benchmark import plain_recipe
 from simclr_tf.benchmark.timing import table, take_turns
 from simclr_tf.data import decode, header
 from simclr_tf.data.pipeline import ViewsPipeline
-from simclr_tf.data.source import ArraySource, FileSource
 from simclr_tf.distribute.strategy import HostSlice
 from simclr_tf.training.run import Run
 
@@ -97,7 +96,7 @@ def datasets(pipeline: ViewsPipeline, batch: int) -> dict[str, tf.data.Dataset]:
         return lambda _, image: of(image, augmentation, size)
 
     with tf.device("/CPU:0"):
-        if isinstance(pipeline.source, ArraySource):
+        if pipeline.source.in_memory:
             pixels = tf.data.Dataset.from_tensor_slices(pipeline.source.images).repeat()
             plain_views = _batches(pixels.enumerate(), plain(plain_recipe.views_of_pixels), batch)
             return {PLAIN: plain_views, OURS: pipeline.dataset(host)}
@@ -133,10 +132,7 @@ def datasets(pipeline: ViewsPipeline, batch: int) -> dict[str, tf.data.Dataset]:
 
 def _encoded(pipeline: ViewsPipeline) -> tf.data.Dataset:
     source = pipeline.source
-    if isinstance(source, FileSource):
-        return tf.data.Dataset.from_tensor_slices(list(source.paths)).repeat().map(tf.io.read_file)
-    paths = [file.path for file in source.files]
-    return tf.data.TFRecordDataset(paths).repeat().map(lambda record: source.parse(record)[0])
+    return source.stored().repeat().map(lambda stored, label, _: source.unpack(stored, label)[0])
 
 
 def _batches(images: tf.data.Dataset, views: Callable, batch: int) -> tf.data.Dataset:

@@ -15,7 +15,7 @@ from simclr_tf.augment.policy import Augmentation
 from simclr_tf.data.bad_images import BadImages
 from simclr_tf.data.dataset import Dataset
 from simclr_tf.data.pipeline import ViewsPipeline
-from simclr_tf.data.source import ArraySource, Source
+from simclr_tf.data.source import Source
 from simclr_tf.distribute.lowering import traced_once
 from simclr_tf.distribute.strategy import fast_precision
 from simclr_tf.distribute.xla import host_compiles
@@ -175,8 +175,7 @@ def _place_of_policy(run: Ingredients, augmentation: Augmentation) -> Literal["h
     """What `augment_on = 'auto'` comes to."""
     if not augmentation.compiles:
         return "host"
-    in_memory = isinstance(run.source, ArraySource)
-    started = None if in_memory else started_settings(run.context.model_dir)
+    started = None if run.source.in_memory else started_settings(run.context.model_dir)
     if started is not None:
         return started.get("augment_on") or "host"
     return "device" if traced_once(run.strategy) or not host_compiles() else "host"

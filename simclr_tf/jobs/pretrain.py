@@ -116,9 +116,19 @@ def pretraining(
         replicas = strategy(tpu=context.tpu)
         dataset = data(data_dir=context.data_dir)
         source = dataset.train()
-        check_global_batch(global_batch_size, replicas.num_replicas_in_sync, source.num_examples)
+        check_global_batch(
+            global_batch_size,
+            replicas.num_replicas_in_sync,
+            source.num_examples,
+            name="pretrain.global_batch_size",
+        )
         if microbatch_size is not None:
-            check_microbatch(microbatch_size, global_batch_size, replicas.num_replicas_in_sync)
+            check_microbatch(
+                microbatch_size,
+                global_batch_size,
+                replicas.num_replicas_in_sync,
+                name="pretrain.microbatch_size",
+            )
         passes = epochs(num_examples=source.num_examples) if callable(epochs) else epochs
         schedule = learning_rate(
             epochs=passes, num_examples=source.num_examples, global_batch=global_batch_size

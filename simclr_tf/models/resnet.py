@@ -9,7 +9,7 @@ symmetric padding, known before the input size is, wherever a convolution stride
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import gin
 import keras
@@ -73,17 +73,7 @@ def resnet(
         ValueError: For a depth, width, stem or block group that does not exist, and selective
             kernels without bottlenecks.
     """
-    if depth not in DEPTHS:
-        raise ValueError(
-            f"depth must be one of the ResNets of the paper. Received: depth={depth}. "
-            f"Valid: {', '.join(map(str, DEPTHS))}."
-        )
-    if width_multiplier <= 0:
-        raise ValueError(
-            f"width_multiplier must be positive. Received: width_multiplier={width_multiplier}."
-        )
-    if not set(remat) <= {1, 2, 3, 4}:
-        raise ValueError(f"remat must name block groups, of 1 to 4. Received: remat={remat}.")
+    _check(depth, width_multiplier, remat)
     stem = _choose_stem(stem, image_size)
     kind, blocks_per_group = DEPTHS[depth]
     _check_sk_ratio(sk_ratio, kind, depth)
@@ -111,12 +101,7 @@ def resnet(
             group=group,
             pools_shortcut=bool(sk_ratio),
         )
-        if group in remat:
-            inside = keras.Input(x.shape[1:], dtype=x.dtype)
-            name = f"block_group{group}_remat"
-            x = Remat(keras.Model(inside, build(inside), name=f"{name}_block"), name=name)(x)
-        else:
-            x = build(x)
+        x = _remat(x, build, f"block_group{group}_remat") if group in remat else build(x)
         outputs[f"block_group{group}"] = Unpack(name=f"block_group{group}")(x)
     outputs["final_avg_pool"] = keras.layers.GlobalAveragePooling2D(
         dtype="float32", name="final_avg_pool"
@@ -126,6 +111,20 @@ def resnet(
 
 # kernel size, stride, packing
 _STEM_CONV = {"imagenet": (7, 2, PACKED_FOR_POOL), "cifar": (3, 1, PACKED)}
+
+
+def _check(depth: int, width_multiplier: float, remat: Sequence[int]) -> None:
+    if depth not in DEPTHS:
+        raise ValueError(
+            f"depth must be one of the ResNets of the paper. Received: depth={depth}. "
+            f"Valid: {', '.join(map(str, DEPTHS))}."
+        )
+    if width_multiplier <= 0:
+        raise ValueError(
+            f"width_multiplier must be positive. Received: width_multiplier={width_multiplier}."
+        )
+    if not set(remat) <= {1, 2, 3, 4}:
+        raise ValueError(f"remat must name block groups, of 1 to 4. Received: remat={remat}.")
 
 
 def _choose_stem(stem: str, image_size: int) -> str:
@@ -179,6 +178,12 @@ def _group(x, branch, filters: int, blocks: int, group: int, pools_shortcut: boo
         x = keras.layers.Add(name=f"{name}_add")([x, shortcut])
         x = keras.layers.ReLU(name=f"{name}_relu")(x)
     return x
+
+
+def _remat(x, build: Callable, name: str):
+    """What `build` makes of x, computed again for the gradient."""
+    inside = keras.Input(x.shape[1:], dtype=x.dtype)
+    return Remat(keras.Model(inside, build(inside), name=f"{name}_block"), name=name)(x)
 
 
 def _channels(base: int, width_multiplier: float) -> int:

@@ -23,7 +23,7 @@ from typing import Any
 import tensorflow as tf
 
 from simclr_tf.distribute import collectives
-from simclr_tf.distribute.batch_norm import statistics_kept
+from simclr_tf.distribute.batch_norm import moving_statistics_frozen
 from simclr_tf.methods.base import Method, Tensors
 from simclr_tf.models.networks import Networks, representation_dim
 from simclr_tf.training.probe import PROBE_METRICS, probe_logits, probe_numbers
@@ -57,7 +57,7 @@ def gradients_in_microbatches(
     def embed(i, state):
         embedded, targets, directions = state
         part = parts.views_of(i)
-        with statistics_kept():
+        with moving_statistics_frozen():
             found = method.embed(part, training=True)
         directions += direction_sums(found.pop("representation"))
         return _put(embedded, i, found), _put(targets, i, method.targets(part)), directions

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from simclr_tf.data.source import ArraySource, Source
+from simclr_tf.data.source import Source
 from simclr_tf.distribute.strategy import describe, describe_computation
 from simclr_tf.distribute.xla import host_compiles
 from simclr_tf.models.networks import Networks, count_parameters
@@ -94,7 +94,7 @@ class Plan:
             + (f", held in memory ({self.source.cache})" if self.source.cache != "none" else ""),
             "views": f"{self.num_views} of {self.image_size} x {self.image_size} pixels an image, "
             f"augmented on the {self.augment_on}",
-            **({} if isinstance(self.source, ArraySource) else {"host": _host_words()}),
+            **({} if self.source.in_memory else {"host": _host_words()}),
             "model": ", ".join(
                 f"{name} {_size(model)}" for name, model in networks.items() if model.weights
             ),

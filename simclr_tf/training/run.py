@@ -92,7 +92,8 @@ class Run:
     when_out_of_memory: str
 
     def __post_init__(self):
-        check_profile_steps(self.cadence.profile_steps, self.total_steps)
+        name = f"{self.job}.profile_steps"
+        check_profile_steps(self.cadence.profile_steps, self.total_steps, name)
 
     @property
     def total_steps(self) -> int:
