@@ -183,8 +183,8 @@ def describe_computation(strategy: tf.distribute.Strategy) -> str:
     """How the replicas compute, in words for the plan of a run.
 
     On TPUs XLA compiles a step as a whole. Elsewhere it does not: on CPUs a compiled step takes
-    longer (docs/performance.md), and on GPUs that was not measured. There batch normalization comes
-    from TensorFlow's fused kernels, see `SyncBatchNormalization`.
+    longer (docs/measurements.md), and on GPUs that was not measured. There batch normalization
+    comes from TensorFlow's fused kernels, see `SyncBatchNormalization`.
     """
     if traced_once(strategy):
         return "batch normalization over all replicas, compiled by XLA"
