@@ -19,7 +19,7 @@ import tensorflow as tf
 from simclr_tf import config, jobs
 from simclr_tf.data.dataset import data
 from simclr_tf.export.loading import load_encoder
-from simclr_tf.jobs.pretrained import pretrained
+from simclr_tf.export.weights import pretrained
 from simclr_tf.methods.simclr import simclr
 from simclr_tf.models.resnet import resnet
 

@@ -160,6 +160,16 @@ def num_workers() -> int:
     return sum(len(cluster.get(kind, [])) for kind in ("chief", "worker"))
 
 
+def refuse_workers() -> None:
+    """Raises RequestError if TF_CONFIG makes this process one of several, which it would await."""
+    workers = num_workers()
+    if workers > 1:
+        raise RequestError(
+            "Evaluations run in one process, on all of its devices. Received: TF_CONFIG with "
+            f"{workers} workers. Unset it, and run this job on one host."
+        )
+
+
 def of_this_process(strategy: tf.distribute.Strategy) -> tf.distribute.Strategy:
     """The strategy, or one device in place of replicas that lie in several processes."""
     several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from simclr_tf import config
 from simclr_tf.augment.policy import Augmentation
+from simclr_tf.context import Context
 from simclr_tf.data.bad_images import BadImages
 from simclr_tf.data.dataset import Dataset
 from simclr_tf.data.pipeline import ViewsPipeline
@@ -21,7 +22,6 @@ from simclr_tf.distribute.strategy import fast_precision
 from simclr_tf.distribute.xla import host_compiles
 from simclr_tf.errors import RequestError
 from simclr_tf.export.saved_model import export_networks
-from simclr_tf.jobs import Context
 from simclr_tf.methods.base import Method
 from simclr_tf.models.networks import fingerprint
 from simclr_tf.optim.schedules import WarmupCosine

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from simclr_tf.augment.policy import Augmentation, parse_policy
 from simclr_tf.augment.views import ViewGroup
+from simclr_tf.context import Context
 from simclr_tf.data.dataset import Dataset, data
 from simclr_tf.data.source import Source
 from simclr_tf.data.subset import class_balanced
@@ -20,11 +21,9 @@ from simclr_tf.distribute.strategy import check_divides, create_strategy, of_thi
 from simclr_tf.errors import RequestError
 from simclr_tf.evaluation.accuracy import top_k
 from simclr_tf.evaluation.features import Features, FrozenEncoder
+from simclr_tf.evaluation.frozen_encoder import check_labels, labelled
 from simclr_tf.evaluation.result import Result
-from simclr_tf.jobs import Context
 from simclr_tf.jobs.assembly import Ingredients, assemble, export_run
-from simclr_tf.jobs.frozen import check_labels, labelled
-from simclr_tf.jobs.requests import as_request_error, check_seed
 from simclr_tf.methods.supervised import Supervised
 from simclr_tf.models.classifier import build_classifier
 from simclr_tf.models.heads import projection_head
@@ -32,7 +31,8 @@ from simclr_tf.models.networks import Networks, copy_values
 from simclr_tf.models.resnet import resnet
 from simclr_tf.optim.factory import momentum
 from simclr_tf.optim.schedules import learning_rate
-from simclr_tf.training.run import Cadence, Run
+from simclr_tf.training.failures import as_request_error
+from simclr_tf.training.run import Cadence, Run, check_seed
 from simclr_tf.training.trainer import train
 
 # SimCLR appendix B.4, B.5: random crops and flips, no colour distortion, no blur.

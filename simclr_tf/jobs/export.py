@@ -9,14 +9,15 @@ import gin
 import keras
 import tensorflow as tf
 
+from simclr_tf.context import Context
 from simclr_tf.data.dataset import Dataset, data
+from simclr_tf.errors import RequestError
 from simclr_tf.export.saved_model import export_networks
-from simclr_tf.jobs import Context
-from simclr_tf.jobs.pretrained import pretrained
-from simclr_tf.jobs.requests import as_request_error, refuse_tpu
+from simclr_tf.export.weights import pretrained
 from simclr_tf.models.heads import projection_head
 from simclr_tf.models.networks import representation_dim
 from simclr_tf.models.resnet import resnet
+from simclr_tf.training.failures import as_request_error
 
 
 @gin.configurable
@@ -38,7 +39,7 @@ def export(
     Returns:
       The folder of the SavedModel.
     """
-    refuse_tpu(context)
+    _refuse_tpu(context)
     with as_request_error():
         size = data(data_dir=context.data_dir).image_size
         weights = pretrained(context.model_dir, model_dir=context.model_dir)
@@ -54,3 +55,12 @@ def export(
     )
     print(f"encoder: {folder}", flush=True)
     return folder
+
+
+def _refuse_tpu(context: Context) -> None:
+    """Raises RequestError if the command line asks this job, which uses no device, for a TPU."""
+    if context.tpu not in ("auto", "none"):
+        raise RequestError(
+            "This job runs on the host, and on no TPU. Received: "
+            f"--tpu={context.tpu}. Leave --tpu out for this job."
+        )

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 
 import gin
 
+from simclr_tf.context import Context
 from simclr_tf.errors import RequestError
+from simclr_tf.evaluation.frozen_encoder import Frozen, frozen_encoder
 from simclr_tf.evaluation.knn import PROTOCOL, KnnAccuracy, knn_accuracies
 from simclr_tf.evaluation.result import Result
-from simclr_tf.jobs import Context
-from simclr_tf.jobs.frozen import Frozen, frozen_encoder
-from simclr_tf.jobs.requests import as_request_error
+from simclr_tf.training.failures import as_request_error
 
 
 @gin.configurable(denylist=["context"])

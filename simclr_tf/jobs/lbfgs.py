@@ -7,9 +7,11 @@ from typing import Literal
 
 import gin
 
+from simclr_tf.context import Context
 from simclr_tf.data.source import Source
 from simclr_tf.errors import RequestError
 from simclr_tf.evaluation.features import Features
+from simclr_tf.evaluation.frozen_encoder import Frozen, check_classes, frozen_encoder, labelled
 from simclr_tf.evaluation.result import Result
 from simclr_tf.evaluation.transfer import (
     PENALTIES,
@@ -18,9 +20,7 @@ from simclr_tf.evaluation.transfer import (
     fit_transfer,
     split_by_class,
 )
-from simclr_tf.jobs import Context
-from simclr_tf.jobs.frozen import Frozen, check_classes, frozen_encoder, labelled
-from simclr_tf.jobs.requests import as_request_error
+from simclr_tf.training.failures import as_request_error
 
 # For these the paper reports the mean of the accuracies by class (B.8), as their authors ask.
 _MEAN_PER_CLASS = ("aircraft", "oxford_iiit_pet", "caltech101", "oxford_flowers102")

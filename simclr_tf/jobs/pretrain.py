@@ -11,17 +11,17 @@ import gin
 import keras
 import tensorflow as tf
 
+from simclr_tf.context import Context
 from simclr_tf.data.dataset import Dataset, data
 from simclr_tf.distribute.strategy import check_global_batch, check_microbatch, create_strategy
-from simclr_tf.jobs import Context
 from simclr_tf.jobs.assembly import AugmentOn, Ingredients, assemble, export_run
-from simclr_tf.jobs.requests import as_request_error, check_seed
 from simclr_tf.methods.base import Method
 from simclr_tf.methods.simclr import simclr
 from simclr_tf.models.resnet import resnet
 from simclr_tf.optim.factory import lars
 from simclr_tf.optim.schedules import WarmupCosine, learning_rate
-from simclr_tf.training.run import Cadence, Run, check_positive
+from simclr_tf.training.failures import as_request_error
+from simclr_tf.training.run import Cadence, Run, check_positive, check_seed
 from simclr_tf.training.trainer import train
 
 

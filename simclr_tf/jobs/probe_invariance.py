@@ -7,15 +7,15 @@ from collections.abc import Callable
 
 import gin
 
+from simclr_tf.context import Context
 from simclr_tf.data.source import Source
 from simclr_tf.data.subset import sample
 from simclr_tf.errors import RequestError
 from simclr_tf.evaluation import invariance
 from simclr_tf.evaluation.features import REPRESENTATION
+from simclr_tf.evaluation.frozen_encoder import Frozen, frozen_encoder
 from simclr_tf.evaluation.result import Result
-from simclr_tf.jobs import Context
-from simclr_tf.jobs.frozen import Frozen, frozen_encoder
-from simclr_tf.jobs.requests import as_request_error
+from simclr_tf.training.failures import as_request_error
 
 _PROJECTION = "projection"
 

@@ -22,10 +22,10 @@ from absl import logging
 from simclr_tf.errors import RequestError
 from simclr_tf.files import write_text
 from simclr_tf.training.background import Background
+from simclr_tf.training.failures import UNREACHABLE, cause
 from simclr_tf.training.host_copy import Groups, Values, checkpoint_of, copy_to_host
 from simclr_tf.training.loss_scale import loss_scale_group, rule_of
 from simclr_tf.training.manifest import is_manifest
-from simclr_tf.training.mishaps import UNREACHABLE, cause
 from simclr_tf.training.recipe_changes import is_harmless, recipe_changes
 
 _FOLDER = re.compile(r"step_(\d{8})/?$")

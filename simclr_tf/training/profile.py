@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from simclr_tf.errors import RequestError
-from simclr_tf.training.mishaps import writes_checked
+from simclr_tf.training.failures import explain_write_errors
 
 
 def check_profile_steps(
@@ -71,7 +71,7 @@ class Profile:
             yield
             return
         if not self._running:
-            with writes_checked(self._model_dir):
+            with explain_write_errors(self._model_dir):
                 tf.profiler.experimental.start(os.path.join(self._model_dir, "tensorboard"))
             self._running = True
         with tf.profiler.experimental.Trace("train", step_num=step, _r=1):
@@ -82,5 +82,5 @@ class Profile:
     def _end(self) -> None:
         if self._running:
             self._running = False
-            with writes_checked(self._model_dir):
+            with explain_write_errors(self._model_dir):
                 tf.profiler.experimental.stop()
