@@ -23,6 +23,19 @@ from simclr_tf.errors import PreemptedError, RequestError, RunError
 
 def _define_flags() -> flags.FlagValues:
     values = flags.FlagValues()
+    _define_what(values)
+    _define_where(values)
+    flags.DEFINE_bool(
+        "debug",
+        False,
+        "Print the whole traceback of whatever ends the run, before its message.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool("help", False, "Print this and exit.", flag_values=values)
+    return values
+
+
+def _define_what(values: flags.FlagValues) -> None:
     flags.DEFINE_multi_string(
         "gin_file", [], "A recipe. May be repeated: later files win.", flag_values=values
     )
@@ -39,6 +52,9 @@ def _define_flags() -> flags.FlagValues:
         f"What to do: {', '.join(jobs.NAMES)}. Default: the recipe's.",
         flag_values=values,
     )
+
+
+def _define_where(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "model_dir",
         None,
@@ -66,14 +82,6 @@ def _define_flags() -> flags.FlagValues:
         "StreamExecutor for v2 to v4.",
         flag_values=values,
     )
-    flags.DEFINE_bool(
-        "debug",
-        False,
-        "Print the whole traceback of whatever ends the run, before its message.",
-        flag_values=values,
-    )
-    flags.DEFINE_bool("help", False, "Print this and exit.", flag_values=values)
-    return values
 
 
 def main(argv: Sequence[str] | None = None) -> int:

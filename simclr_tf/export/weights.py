@@ -13,10 +13,9 @@ import tensorflow as tf
 
 from simclr_tf.errors import RequestError
 from simclr_tf.export.loading import read_metadata, read_weights
+from simclr_tf.training.checkpoint_variables import compare_variables, describe_groups
 from simclr_tf.training.checkpoints import (
-    compare_variables,
     complete_steps,
-    describe_groups,
     named_groups,
     read_manifest,
     restore_groups,
@@ -28,7 +27,7 @@ _STEP_FOLDER = re.compile(r"(.+?)/checkpoints/step_(\d+)/?$")
 
 @dataclasses.dataclass(frozen=True)
 class PretrainedWeights:
-    """PretrainedWeights that lie somewhere, group by group ("encoder", "projection_head", ...).
+    """Weights that lie somewhere, group by group ("encoder", "projection_head", ...).
 
     Attributes:
       path: the run's folder or the SavedModel; `untrained` where a network keeps its initial

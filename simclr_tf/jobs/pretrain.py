@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from simclr_tf.context import Context
 from simclr_tf.data.dataset import Dataset, data
+from simclr_tf.data.source import Source
 from simclr_tf.distribute.strategy import check_global_batch, check_microbatch, create_strategy
 from simclr_tf.jobs.assembly import AugmentOn, Ingredients, assemble, export_run
 from simclr_tf.methods.base import Method
@@ -117,19 +118,7 @@ def pretraining(
         replicas = strategy(tpu=context.tpu)
         dataset = data(data_dir=context.data_dir)
         source = dataset.train()
-        check_global_batch(
-            global_batch_size,
-            replicas.num_replicas_in_sync,
-            source.num_examples,
-            name="pretrain.global_batch_size",
-        )
-        if microbatch_size is not None:
-            check_microbatch(
-                microbatch_size,
-                global_batch_size,
-                replicas.num_replicas_in_sync,
-                name="pretrain.microbatch_size",
-            )
+        _check_batch(global_batch_size, microbatch_size, replicas, source)
         passes = epochs(num_examples=source.num_examples) if callable(epochs) else epochs
         schedule = learning_rate(
             epochs=passes, num_examples=source.num_examples, global_batch=global_batch_size
@@ -153,3 +142,17 @@ def pretraining(
         )
         build = functools.partial(method, encoder=encoder, image_size=dataset.image_size)
         return assemble(ingredients, method=build, optimizer=optimizer)
+
+
+def _check_batch(
+    global_batch_size: int,
+    microbatch_size: int | None,
+    strategy: tf.distribute.Strategy,
+    source: Source,
+) -> None:
+    replicas, images = strategy.num_replicas_in_sync, source.num_examples
+    check_global_batch(global_batch_size, replicas, images, name="pretrain.global_batch_size")
+    if microbatch_size is not None:
+        check_microbatch(
+            microbatch_size, global_batch_size, replicas, name="pretrain.microbatch_size"
+        )
