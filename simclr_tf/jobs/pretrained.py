@@ -11,9 +11,10 @@ import gin
 import keras
 import tensorflow as tf
 
-from simclr_tf.errors import RequestError
+from simclr_tf.errors import InvalidArgument, RequestError, cause
 from simclr_tf.export.loading import read_metadata, read_weights
 from simclr_tf.training.checkpoints import (
+    DAMAGED,
     compare_variables,
     complete_steps,
     describe_groups,
@@ -21,6 +22,8 @@ from simclr_tf.training.checkpoints import (
     read_manifest,
     restore_groups,
 )
+from simclr_tf.training.host_copy import Groups
+from simclr_tf.training.mishaps import UNREACHABLE
 
 UNTRAINED = "untrained"
 _STEP_FOLDER = re.compile(r"(.+?)/checkpoints/step_(\d+)/?$")
@@ -50,6 +53,7 @@ class Weights:
 
         Raises:
           RequestError: a part is missing, or of another architecture.
+          InvalidArgument: the checkpoint cannot be read.
         """
         if self.path == UNTRAINED:
             return
@@ -68,7 +72,18 @@ class Weights:
                 for path, variable in variables.items():
                     variable.assign(values[name][path])
         else:
+            self._restore_checkpoint(groups)
+
+    def _restore_checkpoint(self, groups: Groups) -> None:
+        try:
             restore_groups(self.path, self.step, groups)
+        except UNREACHABLE:
+            raise
+        except DAMAGED as error:
+            raise InvalidArgument(
+                f"The checkpoint of step {self.step} in {self.path} must be intact. Received: "
+                f"{cause(error)}. Choose another one by pretrained.step."
+            ) from error
 
     def refuse_to_lie_in(self, model_dir: str) -> None:
         """Raises RequestError if a job that trains would write its checkpoints among these."""
