@@ -11,15 +11,18 @@ import gin
 import keras
 import tensorflow as tf
 
-from simclr_tf.errors import RequestError
+from simclr_tf.errors import InvalidArgument, RequestError, cause
 from simclr_tf.export.loading import read_metadata, read_weights
 from simclr_tf.training.checkpoint_variables import compare_variables, describe_groups
 from simclr_tf.training.checkpoints import (
+    DAMAGED,
     complete_steps,
     named_groups,
     read_manifest,
     restore_groups,
 )
+from simclr_tf.training.host_copy import Groups
+from simclr_tf.training.mishaps import UNREACHABLE
 
 UNTRAINED = "untrained"
 _STEP_FOLDER = re.compile(r"(.+?)/checkpoints/step_(\d+)/?$")
@@ -51,6 +54,7 @@ class PretrainedWeights:
 
         Raises:
           RequestError: a part is missing, or of another architecture.
+          InvalidArgument: the checkpoint cannot be read.
         """
         if self.path == UNTRAINED:
             return
@@ -69,7 +73,18 @@ class PretrainedWeights:
                 for path, variable in variables.items():
                     variable.assign(values[name][path])
         else:
+            self._restore_checkpoint(groups)
+
+    def _restore_checkpoint(self, groups: Groups) -> None:
+        try:
             restore_groups(self.path, self.step, groups)
+        except UNREACHABLE:
+            raise
+        except DAMAGED as error:
+            raise InvalidArgument(
+                f"The checkpoint of step {self.step} in {self.path} must be intact. Received: "
+                f"{cause(error)}. Choose another one by pretrained.step."
+            ) from error
 
     def refuse_to_lie_in(self, model_dir: str) -> None:
         """Raises RequestError if a job that trains would write its checkpoints among these."""
