@@ -1,95 +1,90 @@
-"""The parts together: forward pass, groups, roles."""
+"""The networks together: groups, roles, values."""
 
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from simclr_tf.models.heads import linear_probe, projection_head
-from simclr_tf.models.resnet import resnet
-from simclr_tf.models.simclr import (
-    SimCLR,
+from simclr_tf.models.networks import (
+    Networks,
+    copy_values,
     count_parameters,
-    forward,
+    fingerprint,
     representation_dim,
     variable_roles,
 )
+from simclr_tf.models.resnet import resnet
 
 
 @pytest.fixture
-def simclr() -> SimCLR:
+def networks() -> Networks:
     encoder = resnet(18, 0.125, image_size=32)
     dim = representation_dim(encoder)
-    return SimCLR(
-        encoder, projection_head(output_dim=5, input_dim=dim), linear_probe(3, input_dim=dim)
+    return Networks(
+        {
+            "encoder": encoder,
+            "projection_head": projection_head(output_dim=5, input_dim=dim),
+            "probe": linear_probe(3, input_dim=dim),
+        },
+        classifiers=("probe",),
     )
 
 
-def images(count: int = 8) -> np.ndarray:
-    return np.random.default_rng(0).uniform(size=(count, 32, 32, 3)).astype(np.float32)
-
-
-def test_forward(simclr):
-    outputs = forward(simclr, images(), training=True)
-    assert [tuple(out.shape) for out in outputs] == [(8, 64), (8, 5), (8, 3)]
-    assert all(out.dtype == tf.float32 for out in outputs)
-
-
-def test_forward_without_probe(simclr):
-    outputs = forward(SimCLR(simclr.encoder, simclr.projection_head), images(), training=False)
-    assert outputs.probe_logits is None
-
-
-@pytest.mark.parametrize("kind", ["none", "linear"])
-def test_forward_takes_the_last_projection(simclr, kind):
-    head = projection_head(kind, output_dim=5, input_dim=64)
-    outputs = forward(SimCLR(simclr.encoder, head), images(), training=False)
-    assert outputs.projection.shape == (8, 64 if kind == "none" else 5)
-
-
-def test_training_moves_the_statistics_and_inference_does_not(simclr):
-    moving = [v for v in simclr.variables if "moving" in v.name]
-    before = [v.numpy() for v in moving]
-    forward(simclr, images(), training=False)
-    assert all(np.array_equal(v, b) for v, b in zip(moving, before, strict=True))
-    forward(simclr, images(), training=True)
-    assert not any(np.array_equal(v, b) for v, b in zip(moving, before, strict=True))
-
-
-def test_probe_does_not_teach_the_encoder(simclr):
-    with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(tf.square(forward(simclr, images(), training=True).probe_logits))
-    gradients = tape.gradient(loss, [v.value for v in simclr.trainable_variables])
-    taught = [
-        v.path
-        for v, gradient in zip(simclr.trainable_variables, gradients, strict=True)
-        if gradient is not None
-    ]
-    assert taught == ["probe_dense/kernel", "probe_dense/bias"]
-
-
-def test_groups_and_variables(simclr):
-    assert list(simclr.groups()) == ["encoder", "projection_head", "probe"]
-    assert list(SimCLR(simclr.encoder, simclr.projection_head).groups()) == [
-        "encoder",
-        "projection_head",
-    ]
-    paths = [v.path for v in simclr.variables]
-    assert len(paths) == len(set(paths)) == len(variable_roles(simclr))
-    assert {v.path for v in simclr.trainable_variables} == {
+def test_groups_and_variables(networks):
+    assert list(networks) == ["encoder", "projection_head", "probe"] and len(networks) == 3
+    paths = [v.path for v in networks.variables]
+    assert len(paths) == len(set(paths)) == len(variable_roles(networks))
+    assert paths == [v.path for model in networks.values() for v in model.variables]
+    assert {v.path for v in networks.trainable_variables} == {
         path for path in paths if "moving" not in path
     }
-    assert count_parameters(simclr) == sum(map(count_parameters, simclr.groups().values()))
+    assert count_parameters(networks) == sum(map(count_parameters, networks.values()))
 
 
-def test_roles(simclr):
-    roles = variable_roles(simclr)
+def test_joined_networks_are_those_of_both_in_their_order(networks):
+    alone = Networks({name: networks[name] for name in ("encoder", "projection_head")})
+    probe = Networks({"probe": networks["probe"]}, classifiers=("probe",))
+    joined = alone | probe
+    assert list(joined.items()) == list(networks.items())
+    assert joined.classifiers == ("probe",) and alone.classifiers == ()
+    assert [v.path for v in joined.variables] == [v.path for v in networks.variables]
+    assert list((alone | Networks({})).items()) == list(alone.items())
+
+
+def test_a_name_stands_for_one_network(networks):
+    with pytest.raises(ValueError, match="Received twice: probe"):
+        networks | Networks({"probe": networks["probe"]})
+
+
+def test_a_classifier_must_be_one_of_the_networks(networks):
+    with pytest.raises(ValueError, match="Received: probes; the models are encoder, "):
+        Networks(networks, classifiers=("probes",))
+
+
+def dense(value: float) -> Networks:
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(2, name="dense")(inputs))
+    model.set_weights([np.full_like(w, value) for w in model.get_weights()])
+    return Networks({"model": model})
+
+
+def test_values_are_copied_by_path_and_told_by_the_fingerprint():
+    source, target = dense(1.0), dense(2.0)
+    assert fingerprint(source.values()) != fingerprint(target.values())
+    copy_values(source, target)
+    assert fingerprint(source.values()) == fingerprint(target.values())
+    for variable in target.variables:
+        np.testing.assert_array_equal(variable, np.ones(variable.shape))
+
+
+def test_roles(networks):
+    roles = variable_roles(networks)
     assert roles["stem_conv/kernel"] == "kernel"
     assert roles["block_group1_block1_shortcut_bn/moving_variance"] == "batch_norm"
     assert roles["projection_2_bn/gamma"] == "batch_norm"
     assert roles["projection_2_dense/kernel"] == "kernel"
     assert roles["probe_dense/kernel"] == roles["probe_dense/bias"] == "probe"
-    assert variable_roles(simclr.probe) == {
+    assert variable_roles(networks["probe"]) == {
         "probe_dense/kernel": "kernel",
         "probe_dense/bias": "bias",
     }
@@ -120,9 +115,5 @@ def test_roles_come_from_layers_not_from_names():
 
 
 def test_roles_reject_two_variables_of_one_path():
-    def dense():
-        inputs = keras.Input((4,))
-        return keras.Model(inputs, keras.layers.Dense(4, name="same")(inputs))
-
-    with pytest.raises(ValueError, match="Received twice: same/kernel"):
-        variable_roles(SimCLR(dense(), dense()))
+    with pytest.raises(ValueError, match="Received twice: dense/kernel"):
+        variable_roles(Networks({"one": dense(0.0)["model"], "other": dense(0.0)["model"]}))
