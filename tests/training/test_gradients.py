@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from simclr_tf.methods.simclr import SimCLR
 from simclr_tf.models.networks import variable_roles
 from simclr_tf.objectives.nt_xent import NTXent
 from simclr_tf.training.gradients import GRADIENT_NORM, gradient_metrics, take_summed
@@ -81,6 +82,33 @@ def test_a_gradient_that_is_not_finite_shows(build_tiny, batch):
     tiny = build_tiny(rate=1.0, loss=Steep(0.5))
     found = dict(zip(tiny.names, tiny.step()(batch).numpy(), strict=True))
     assert np.isfinite(found["loss"]) and not np.isfinite(found["gradient_norm"])
+
+
+class Doubled(SimCLR):
+    def transform_gradients(self, step, gradients):
+        return [2.0 * gradient for gradient in gradients]
+
+
+def test_a_method_transforms_its_own_gradients_and_not_the_probes(build_tiny, batch):
+    tiny = build_tiny(rate=1.0)
+    method = tiny.method
+    doubled = Doubled(method.networks, method.views, method.objective)
+    start = [(v, v.numpy()) for v in tiny.networks.variables]
+    moved = []
+    for trained in (method, doubled):
+        for variable, value in start:
+            variable.assign(value)
+        optimizer = keras.optimizers.SGD(0.01)
+        optimizer.build(tiny.networks.trainable_variables)
+        dataclasses.replace(tiny, method=trained, optimizer=optimizer).step()(batch)
+        moved.append({v.path: v.numpy() - value for v, value in start if v.trainable})
+    probes = {v.path for v in tiny.probe.variables}
+    for path, change in moved[0].items():
+        factor = 1.0 if path in probes else 2.0
+        scale = np.abs(change).max()
+        np.testing.assert_allclose(
+            moved[1][path], factor * change, rtol=0, atol=1e-2 * scale + 1e-7
+        )
 
 
 def test_a_keras_that_sums_elsewhere_is_refused():
