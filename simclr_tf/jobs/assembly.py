@@ -98,6 +98,7 @@ def assemble(
         keras.utils.set_random_seed(run.seed)
         with dtype_policy(run.precision):
             built = method()
+        _check_parts(run.microbatch_size, built)
         probe = online_probe(run.num_classes, built.networks["encoder"])
         networks = built.networks | probe
         rule = optimizer(learning_rate=run.schedule, networks=networks)
@@ -150,6 +151,15 @@ def dtype_policy(name: str) -> Iterator[None]:
         yield
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def _check_parts(microbatch_size: int | None, method: Method) -> None:
+    if microbatch_size is not None and method.embedded_specs is None:
+        raise RequestError(
+            "pretrain.microbatch_size must be None where a method embeds its batch at once. "
+            f"Received: {microbatch_size}, with the method {method.name!r}. Leave it out, or set a "
+            "smaller pretrain.global_batch_size."
+        )
 
 
 def _pipeline(run: Ingredients, method: Method) -> ViewsPipeline:
