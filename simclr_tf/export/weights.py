@@ -21,8 +21,8 @@ from simclr_tf.training.checkpoints import (
     read_manifest,
     restore_groups,
 )
+from simclr_tf.training.failures import UNREACHABLE
 from simclr_tf.training.host_copy import Groups
-from simclr_tf.training.mishaps import UNREACHABLE
 
 UNTRAINED = "untrained"
 _STEP_FOLDER = re.compile(r"(.+?)/checkpoints/step_(\d+)/?$")

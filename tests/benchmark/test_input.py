@@ -14,6 +14,7 @@ from simclr_tf.data.bad_images import BadImages
 from simclr_tf.data.pipeline import ViewsPipeline
 from simclr_tf.data.source import ArraySource
 from simclr_tf.errors import RequestError
+from tests.support.views import pairs
 
 POLICY = (("flip", 0.5), ("color_jitter", 0.8, 1.0), ("grayscale", 0.2))
 
@@ -86,8 +87,7 @@ def test_a_recipe_for_arrays_is_measured(monkeypatch):
     )
     pipeline = ViewsPipeline(
         source=source,
-        augmentation=augmentation(policy=(("flip", 0.5),)),
-        image_size=16,
+        groups=pairs(augmentation(policy=(("flip", 0.5),)), 16),
         seed=0,
         bad_images=BadImages(source),
     )

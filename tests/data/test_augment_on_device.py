@@ -13,6 +13,7 @@ from simclr_tf.data.pipeline import ViewsPipeline
 from simclr_tf.data.source import ArraySource, FileSource
 from simclr_tf.distribute.strategy import HostSlice, host_slice, simulated_replicas
 from simclr_tf.training import figures
+from tests.support.views import pairs
 
 POLICY = (("flip", 0.5), ("color_jitter", 0.8, 0.5))
 QUICKLY_COMPILED = (("flip", 0.5), ("grayscale", 0.5), ("blur", 0.5))
@@ -22,8 +23,7 @@ ONE_HOST = HostSlice(index=0, num_hosts=1, replicas=1, per_replica=4)
 def on_device(source, policy=QUICKLY_COMPILED) -> ViewsPipeline:
     return ViewsPipeline(
         source=source,
-        augmentation=augmentation(policy=policy),
-        image_size=24,
+        groups=pairs(augmentation(policy=policy), 24),
         seed=3,
         bad_images=BadImages(source),
         augment_on="device",
@@ -57,7 +57,7 @@ def test_images_in_memory_are_shipped_once_and_give_the_views_of_the_host(in_mem
     np.testing.assert_array_equal(batch["images"], in_memory.images[batch["index"]])
     np.testing.assert_array_equal(batch["index"], expected["index"])
     for compiled in (False, True):
-        views = tf.function(pipeline.views, jit_compile=compiled)(batch)
+        views = tf.function(pipeline.with_views, jit_compile=compiled)(batch)["images"]
         np.testing.assert_allclose(views, expected["images"], rtol=0, atol=1e-5)
 
 
@@ -70,10 +70,10 @@ def test_crops_of_files_are_shipped_rounded_and_give_the_views_of_the_host(encod
     assert batch["images"].dtype == tf.uint8
     np.testing.assert_allclose(batch["images"] / 255, crops, rtol=0, atol=1 / 510 + 1e-6)
     rounded = tf.cast(batch["images"], tf.float32) / 255
-    expected = pipeline.augmentation(rounded, batch["keys"])
+    expected = pipeline.groups[0].augmentations[0](rounded, batch["keys"])
     # Records differ from files in how they are read: for them compiling again would show nothing.
     for compiled in (False, True)[: 1 + isinstance(encoded, FileSource)]:
-        views = tf.function(pipeline.views, jit_compile=compiled)(batch)
+        views = tf.function(pipeline.with_views, jit_compile=compiled)(batch)["images"]
         np.testing.assert_allclose(views, expected, rtol=0, atol=1e-5)
 
 
@@ -87,7 +87,11 @@ def test_what_is_lowered_is_what_is_fed(in_memory, photos):
         assert {n: (t.shape, t.dtype) for n, t in batch.items()} == {
             n: (s.shape, s.dtype) for n, s in spec.items()
         }
-        views = tf.function(pipeline.views).get_concrete_function(spec).structured_outputs
+        views = (
+            tf.function(pipeline.with_views)
+            .get_concrete_function(spec)
+            .structured_outputs["images"]
+        )
         assert views.shape == [8, 24, 24, 3] and views.dtype == tf.float32
 
 
@@ -95,10 +99,13 @@ def test_replicas_make_the_views_of_their_own_images(in_memory):
     pipeline, strategy = on_device(in_memory), simulated_replicas(2)
 
     def views_of(pipeline):
+        def images_of(batch):
+            return pipeline.with_views(batch)["images"]
+
         batches = strategy.distribute_datasets_from_function(
             lambda context: pipeline.dataset(host_slice(context, global_batch_size=8))
         )
-        run = tf.function(lambda batch: strategy.run(pipeline.views, (batch,)))
+        run = tf.function(lambda batch: strategy.run(images_of, (batch,)))
         return strategy.experimental_local_results(run(next(iter(batches))))
 
     for found, expected in zip(views_of(pipeline), views_of(on_host(pipeline)), strict=True):

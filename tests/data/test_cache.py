@@ -12,14 +12,14 @@ from simclr_tf.data.pipeline import ViewsPipeline
 from simclr_tf.data.source import ArraySource
 from simclr_tf.distribute.strategy import HostSlice
 from simclr_tf.errors import RequestError
+from tests.support.views import pairs
 
 
 def batches(source, random_crop=False) -> tuple[list[dict[str, np.ndarray]], int]:
     """Of a whole epoch and part of the next, from the second batch on; and how many were bad."""
     pipeline = ViewsPipeline(
         source=source,
-        augmentation=augmentation(policy=(), random_crop=random_crop),
-        image_size=12,
+        groups=pairs(augmentation(policy=(), random_crop=random_crop), 12),
         seed=3,
         bad_images=BadImages(source, limit=0.5),
     )

@@ -19,7 +19,7 @@ def test_views_are_the_boxes_of_the_decoded_image(form):
     """Up to the last column of the rectangle that is decoded, as `decode_crops` says."""
     encoded = getattr(tf.io, f"encode_{form}")(image())
     whole = tf.io.decode_image(encoded, channels=3).numpy()
-    views = decode.decode_crops(encoded, tf.constant(BOXES), 16)
+    views = decode.decode_crops(encoded, tf.constant(BOXES), [16] * len(BOXES))
     for (y, x, h, w), view in zip(BOXES, views, strict=True):
         crop = whole[y : y + h, x : x + w].astype("f")
         expected = tf.image.resize(crop, [16, 16], method="bicubic").numpy()

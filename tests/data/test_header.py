@@ -21,6 +21,7 @@ from simclr_tf.data.folder_source import open_folder
 from simclr_tf.data.pipeline import ViewsPipeline
 from simclr_tf.data.plain_images import plain_images
 from simclr_tf.distribute.strategy import HostSlice
+from tests.support.views import pairs
 
 BYTES = [tf.TensorSpec([], tf.string)]
 
@@ -162,7 +163,7 @@ def test_what_is_refused_is_a_bad_image(name, decoded):
 def test_the_bound_is_exact(shape_of):
     assert shape_of(jpeg(9459, 9459)).numpy().tolist() == [9459, 9459]
     assert 9459**2 <= header.MAX_PIXELS < 9459 * 9460
-    assert len(decode.decode_crops(many_scans(100), tf.constant([[0, 0, 8, 8]]), 8)) == 1
+    assert len(decode.decode_crops(many_scans(100), tf.constant([[0, 0, 8, 8]]), [8])) == 1
 
 
 # The one that takes a second to be refused is tried in place of others again and again.
@@ -183,9 +184,7 @@ def mixed(tmp_path):
 def test_training_skips_and_names_them(mixed):
     source = open_folder(str(mixed), "train")
     bad = BadImages(source, limit=1.0)
-    views = ViewsPipeline(
-        source=source, augmentation=augmentation(), image_size=16, seed=0, bad_images=bad
-    )
+    views = ViewsPipeline(source=source, groups=pairs(augmentation(), 16), seed=0, bad_images=bad)
     batches = views.dataset(HostSlice(0, 1, 1, 4)).take(15).as_numpy_iterator()
     assert all(np.isfinite(batch["images"]).all() for batch in batches)
     assert {name.rpartition("/")[2] for name in bad._names} == MIXED_IN

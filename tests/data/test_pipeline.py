@@ -14,6 +14,7 @@ from simclr_tf.data.read_errors import is_read_error
 from simclr_tf.data.source import ArraySource
 from simclr_tf.distribute.strategy import HostSlice
 from simclr_tf.errors import RequestError
+from tests.support.views import pairs
 
 POLICY = (("flip", 0.5), ("color_jitter", 0.8, 0.5))
 ONE_HOST = HostSlice(index=0, num_hosts=1, replicas=1, per_replica=4)
@@ -33,8 +34,7 @@ def array_source(count=10, size=16):
 def pipeline(source, seed=3, **kwargs):
     return ViewsPipeline(
         source=source,
-        augmentation=augmentation(policy=POLICY),
-        image_size=12,
+        groups=pairs(augmentation(policy=POLICY), 12),
         seed=seed,
         bad_images=kwargs.pop("bad_images", BadImages(source)),
         **kwargs,

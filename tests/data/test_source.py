@@ -18,6 +18,7 @@ from simclr_tf.data.source import Source
 from simclr_tf.data.subset import class_balanced, sample
 from simclr_tf.distribute.strategy import HostSlice
 from simclr_tf.errors import RequestError
+from tests.support.views import pairs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,8 +82,7 @@ def batches(source, augment_on):
     bad_images = BadImages(source, limit=1.0)
     pipeline = ViewsPipeline(
         source=source,
-        augmentation=augmentation(policy=(("flip", 0.5),)),
-        image_size=12,
+        groups=pairs(augmentation(policy=(("flip", 0.5),)), 12),
         seed=3,
         bad_images=bad_images,
         augment_on=augment_on,

@@ -27,11 +27,11 @@ from simclr_tf.metrics import Metric
 from simclr_tf.models.networks import Networks
 from simclr_tf.optim.schedules import WarmupCosine
 from simclr_tf.training import trainer
+from simclr_tf.training.failures import explain_step_errors
 from simclr_tf.training.host_copy import copy_to_host
-from simclr_tf.training.interrupt import peer
 from simclr_tf.training.loop import LoopResult
-from simclr_tf.training.mishaps import steps_checked
 from simclr_tf.training.plan import Plan
+from simclr_tf.training.preemption import peer
 from simclr_tf.training.probe import NO_PROBE
 from simclr_tf.training.run import Cadence, Run
 from tests.support.tpu_slice import HOSTS, connect
@@ -137,7 +137,7 @@ def again_and_again(strategy: tf.distribute.Strategy, folder: str, what: str) ->
     copy = copy_to_host(groups)["group"]["variable"]
     assert "/job:worker" not in copy.device, copy.device
     print("ready", flush=True)
-    with steps_checked(folder, peer=peer(strategy), when_out_of_memory=""):
+    with explain_step_errors(folder, peer=peer(strategy), when_out_of_memory=""):
         while True:
             work()
 

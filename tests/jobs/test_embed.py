@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from simclr_tf.jobs.pretrained import pretrained
+from simclr_tf.export.weights import pretrained
 from simclr_tf.models.resnet import resnet
 
 

@@ -6,10 +6,11 @@ import pytest
 import tensorflow as tf
 
 from simclr_tf.augment import addons, policy
+from simclr_tf.context import Context
 from simclr_tf.data.dataset import Dataset
 from simclr_tf.distribute.lowering import LoweringStrategy
 from simclr_tf.errors import RequestError
-from simclr_tf.jobs import Context, assembly
+from simclr_tf.jobs import assembly
 from simclr_tf.jobs.pretrain import pretraining
 from simclr_tf.methods.simclr import simclr
 from simclr_tf.models.resnet import resnet

@@ -8,8 +8,8 @@ import tensorflow as tf
 from simclr_tf import run
 from simclr_tf.distribute.batch_norm import SyncBatchNormalization
 from simclr_tf.errors import InvalidArgument, RequestError
-from simclr_tf.jobs.building import as_request_error
 from simclr_tf.models.resnet import resnet
+from simclr_tf.training.failures import as_request_error
 
 
 def refuse():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from simclr_tf.jobs import following
+from simclr_tf.evaluation import checkpoint_follower as following
 from simclr_tf.models.resnet import resnet
 from simclr_tf.training.checkpoints import Checkpoints, named_groups
 

@@ -18,6 +18,7 @@ import pytest
 import tensorflow as tf
 
 from simclr_tf.augment.policy import augmentation
+from simclr_tf.context import Context
 from simclr_tf.data.dataset import Dataset
 from simclr_tf.data.source import ArraySource
 from simclr_tf.distribute.batch_norm import SyncBatchNormalization
@@ -25,7 +26,6 @@ from simclr_tf.distribute.lowering import LoweringStrategy, lower
 from simclr_tf.distribute.strategy import simulated_replicas
 from simclr_tf.errors import RequestError
 from simclr_tf.export.saved_model import export_networks
-from simclr_tf.jobs import Context
 from simclr_tf.jobs.pretrain import pretraining
 from simclr_tf.methods.base import Method
 from simclr_tf.optim.factory import momentum

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
+from simclr_tf.context import Context
 from simclr_tf.errors import RequestError
-from simclr_tf.jobs import Context
 from simclr_tf.jobs import preflight as job
 
 pytest.importorskip("libtpu", reason="needs the extra [preflight]")

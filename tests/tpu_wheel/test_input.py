@@ -19,6 +19,7 @@ from simclr_tf.distribute import environment
 from simclr_tf.distribute.strategy import HostSlice
 from simclr_tf.distribute.xla import host_compiles
 from tests.support.colours import IMAGES, colour, jpeg
+from tests.support.views import pairs
 
 # Neither crop nor flip nor blur changes an image of one colour.
 POLICY = (("flip", 0.5), ("blur", 0.5))
@@ -92,15 +93,14 @@ def test_every_view_is_of_its_image(source, augment_on):
     bad = BadImages(source)
     pipeline = ViewsPipeline(
         source=source,
-        augmentation=augmentation(policy=POLICY),
-        image_size=16,
+        groups=pairs(augmentation(policy=POLICY), 16),
         seed=1,
         bad_images=bad,
         augment_on=augment_on,
     )
     seen = []
     for batch in pipeline.dataset(ONE_HOST).take(IMAGES // ONE_HOST.per_replica):
-        first, second = np.split(pipeline.views(batch).numpy(), 2)
+        first, second = np.split(pipeline.with_views(batch)["images"].numpy(), 2)
         numbers = map(number_of, [source] * 8, batch["index"].numpy(), batch["labels"].numpy())
         for number, *views in zip(numbers, first, second, strict=True):
             # Blur keeps one colour but at the borders, where it sees black.

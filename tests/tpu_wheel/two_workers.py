@@ -18,6 +18,7 @@ from simclr_tf.data.folder_source import open_folder
 from simclr_tf.data.pipeline import ViewsPipeline
 from simclr_tf.distribute.strategy import HostSlice, host_slice
 from tests.support.tpu_slice import connect
+from tests.support.views import pairs
 
 CORES, GLOBAL_BATCH, STEPS = 2, 8, 3
 
@@ -27,8 +28,7 @@ def main(folder: str, augment_on: str, *ports: str) -> None:
     source = open_folder(folder, "train")
     pipeline = ViewsPipeline(
         source=source,
-        augmentation=augmentation(policy=(("flip", 0.5),)),
-        image_size=16,
+        groups=pairs(augmentation(policy=(("flip", 0.5),)), 16),
         seed=1,
         bad_images=BadImages(source, limit=1.0),
         augment_on=augment_on,

@@ -9,8 +9,8 @@ import pytest
 
 from simclr_tf.training import calls
 from simclr_tf.training.calls import CALL_SECONDS, Calls
-from simclr_tf.training.interrupt import Agreed
 from simclr_tf.training.loop import LoopResult
+from simclr_tf.training.preemption import Agreed
 from simclr_tf.training.profile import Profile
 
 

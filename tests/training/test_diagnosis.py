@@ -10,11 +10,11 @@ import tensorflow as tf
 
 from simclr_tf import run as command_line
 from simclr_tf.augment.policy import augmentation
+from simclr_tf.context import Context
 from simclr_tf.data.dataset import Dataset
 from simclr_tf.data.source import ArraySource
 from simclr_tf.distribute.batch_norm import SyncBatchNormalization
 from simclr_tf.distribute.strategy import create_strategy
-from simclr_tf.jobs import Context
 from simclr_tf.jobs.pretrain import pretraining
 from simclr_tf.methods.simclr import simclr
 from simclr_tf.models.heads import projection_head

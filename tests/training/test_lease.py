@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from simclr_tf.errors import RequestError
 from simclr_tf.training.lease import Lease
-from simclr_tf.training.ownership import exclusive
+from simclr_tf.training.run_lock import exclusive
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from simclr_tf.training.probe import probe_logits, probe_numbers
 from simclr_tf.training.representation import direction_sums, representation_numbers
 from simclr_tf.training.step import gradients_at_once
 from tests.support.fake_tpu import fake_tpu_strategy, faults, program
+from tests.support.views import pairs
 
 BATCH, SIZE = 16, 16
 
@@ -132,15 +133,14 @@ def test_views_that_the_step_makes_are_the_same_in_parts(build_tiny):
     )
     pipeline = ViewsPipeline(
         source=source,
-        augmentation=augmentation(policy=(("flip", 0.5), ("color_jitter", 0.8))),
-        image_size=SIZE,
+        groups=pairs(augmentation(policy=(("flip", 0.5), ("color_jitter", 0.8))), SIZE),
         seed=0,
         bad_images=BadImages(source),
         augment_on="device",
     )
     host = HostSlice(index=0, num_hosts=1, replicas=1, per_replica=BATCH)
     batch = next(iter(pipeline.dataset(host)))
-    made = {"images": pipeline.views(batch), "labels": batch["labels"]}
+    made = pipeline.with_views(batch)
     tiny = build_unmixed(build_tiny)
     compare(in_parts(tiny, batch, 4, pipeline.with_views), in_parts(tiny, made, 4))
 

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from simclr_tf.errors import RequestError
-from simclr_tf.jobs.history import History
+from simclr_tf.evaluation.history import History
 
 
 @dataclasses.dataclass(frozen=True)

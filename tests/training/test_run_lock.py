@@ -10,11 +10,11 @@ import sys
 import pytest
 
 from simclr_tf.errors import RequestError
-from simclr_tf.training.ownership import exclusive
+from simclr_tf.training.run_lock import exclusive
 
 HOLD = """
 import sys, time
-from simclr_tf.training.ownership import exclusive
+from simclr_tf.training.run_lock import exclusive
 with exclusive(sys.argv[1]):
     print("held", flush=True)
     time.sleep(600)

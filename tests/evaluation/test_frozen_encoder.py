@@ -9,7 +9,7 @@ import pytest
 from simclr_tf.distribute import strategy
 from simclr_tf.errors import RequestError
 from simclr_tf.evaluation.features import Features
-from simclr_tf.jobs.frozen import check_classes
+from simclr_tf.evaluation.frozen_encoder import check_classes
 
 
 def of(labels):

@@ -8,16 +8,16 @@ import pytest
 import tensorflow as tf
 
 from simclr_tf.errors import PreemptedError, RequestError
-from simclr_tf.training.mishaps import (
+from simclr_tf.training.failures import (
     OTHER_HOST,
     OWN_TPU,
     TPU_WORKER,
-    peers_checked,
-    steps_checked,
-    writes_checked,
+    explain_lost_peers,
+    explain_step_errors,
+    explain_write_errors,
 )
 
-steps = functools.partial(steps_checked, when_out_of_memory="Set a smaller batch.")
+steps = functools.partial(explain_step_errors, when_out_of_memory="Set a smaller batch.")
 
 
 def read(dataset):
@@ -88,20 +88,20 @@ def test_a_step_that_does_not_fit_says_what_to_do():
 def test_what_the_system_says_of_a_write_is_said(number):
     with (
         pytest.raises(RequestError, match=os.strerror(number)),
-        writes_checked("runs/x"),
+        explain_write_errors("runs/x"),
     ):
         raise OSError(number, os.strerror(number))
 
 
 def test_a_write_of_tensorflow_that_fails_is_said(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RequestError, match="must be writable"), writes_checked("runs/x"):
+    with pytest.raises(RequestError, match="must be writable"), explain_write_errors("runs/x"):
         tf.io.gfile.GFile(str(tmp_path / "file" / "below"), "w").write("x")
 
 
 def test_a_mistake_of_this_program_keeps_its_traceback():
     wrong = tf.errors.InvalidArgumentError(None, None, "shapes differ")
-    with pytest.raises(tf.errors.InvalidArgumentError), writes_checked("runs/x"):
+    with pytest.raises(tf.errors.InvalidArgumentError), explain_write_errors("runs/x"):
         raise wrong
     with (
         pytest.raises(tf.errors.InvalidArgumentError),
@@ -131,7 +131,7 @@ def test_what_is_gone_or_has_forgotten_all_ends_the_run_as_preempted(peer, error
 
 def test_an_internal_error_of_this_hosts_tpu_may_be_the_programs_fault():
     halted = tf.errors.InternalError(None, None, "Core halted unexpectedly")
-    with pytest.raises(tf.errors.InternalError), peers_checked("runs/x", OWN_TPU):
+    with pytest.raises(tf.errors.InternalError), explain_lost_peers("runs/x", OWN_TPU):
         raise halted
-    with pytest.raises(PreemptedError), peers_checked("runs/x", TPU_WORKER):
+    with pytest.raises(PreemptedError), explain_lost_peers("runs/x", TPU_WORKER):
         raise halted

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import simclr_tf
 from simclr_tf.training.plan import plan_text
-from simclr_tf.training.record import record_start
+from simclr_tf.training.run_json import record_start
 
 PLAN = {"data": "shapes, 10 images", "  kernel": "2 variables"}
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from simclr_tf.errors import RequestError
-from simclr_tf.jobs.pretrained import UNTRAINED, pretrained
+from simclr_tf.export.weights import UNTRAINED, pretrained
 from simclr_tf.models.heads import projection_head
 from simclr_tf.models.resnet import resnet
 from simclr_tf.training.checkpoints import Checkpoints, named_groups
