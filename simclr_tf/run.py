@@ -49,7 +49,7 @@ def _define_what(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "job",
         None,
-        f"What to do: {', '.join(jobs.NAMES)}. Default: the recipe's.",
+        f"What to do: {', '.join(jobs.MODULES)}. Default: the recipe's.",
         flag_values=values,
     )
 
@@ -141,9 +141,9 @@ def _run(values: flags.FlagValues) -> None:
     from simclr_tf import config
 
     config.load(values.gin_file, values.gin_bindings)
-    job = config.job_name(values.job, jobs.NAMES)
+    job = config.job_name(values.job, tuple(jobs.MODULES))
     # A recipe says how an encoder is pretrained, and other jobs take of it what they need.
-    others = {config.job_name(name, jobs.NAMES) for name in config.recipe_jobs()}
+    others = {config.job_name(name, tuple(jobs.MODULES)) for name in config.recipe_jobs()}
     config.check({"pretrain", job, *others})
     known[job](
         jobs.Context(

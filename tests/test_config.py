@@ -104,7 +104,7 @@ def test_a_missing_recipe_says_so():
 def test_an_unknown_job_suggests_the_nearest():
     config.load((), ())
     with pytest.raises(RequestError, match="Did you mean pretrain"):
-        config.job_name("pretrian", jobs.NAMES)
+        config.job_name("pretrian", tuple(jobs.MODULES))
 
 
 def test_a_recipe_for_another_job_stands_on_one_with_a_job_of_its_own():

@@ -123,5 +123,5 @@ def test_every_recipe_passes_its_checks(recipe):
 
     jobs.load()
     config.load([f"gin/{recipe}"], [])
-    job = config.job_name(None, jobs.NAMES)
+    job = config.job_name(None, tuple(jobs.MODULES))
     config.check({job})

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from simclr_tf.context import Context
 
-NAMES = (
+_NAMES = (
     "pretrain",
     "linear_eval",
     "lbfgs",
@@ -27,15 +27,21 @@ NAMES = (
     "quickstart",
     "preflight",
 )
+# A job's name -> the module with the function of that name. Programs that extend this one add theirs.
+MODULES = {name: f"simclr_tf.jobs.{name}" for name in _NAMES}
+# Modules that are imported with the jobs, such as those that define a method or an op.
+EXTENSIONS: list[str] = []
 
 
-def load() -> dict[str, Callable[[Context], object]]:
-    """Imports every job, which also registers what recipes may configure.
+def load() -> dict[str, Callable[[Context], None]]:
+    """Imports every job and extension, which also registers what recipes may configure.
 
     Returns:
       The jobs by name; each publishes its result.
     """
-    jobs = {n: getattr(importlib.import_module(f"simclr_tf.jobs.{n}"), n) for n in NAMES}
+    for extension in EXTENSIONS:
+        importlib.import_module(extension)
+    jobs = {n: getattr(importlib.import_module(module), n) for n, module in MODULES.items()}
     return {name: functools.partial(_run, job) for name, job in jobs.items()}
 
 
