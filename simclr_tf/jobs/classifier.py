@@ -31,7 +31,7 @@ from simclr_tf.models.networks import Networks, copy_values
 from simclr_tf.models.resnet import resnet
 from simclr_tf.optim.factory import momentum
 from simclr_tf.optim.schedules import learning_rate
-from simclr_tf.training.run import Cadence, Run
+from simclr_tf.training.run import Cadence, Run, check_positive
 from simclr_tf.training.trainer import train
 
 # SimCLR appendix B.4, B.5: random crops and flips, no colour distortion, no blur.
@@ -142,6 +142,7 @@ def classifier_training(
             keep_checkpoints=keep_checkpoints,
         )
         cadence.check("train_classifier")
+        check_positive("train_classifier.global_batch_size", global_batch_size)
         replicas = strategy(tpu=context.tpu)
         check_divides(
             "train_classifier.global_batch_size", global_batch_size, replicas.num_replicas_in_sync
