@@ -27,7 +27,8 @@ _NAMES = (
     "quickstart",
     "preflight",
 )
-# A job's name -> the module with the function of that name. Programs that extend this one add theirs.
+# A job's name -> the module with the function of that name. A program that extends this one adds
+# its own.
 MODULES = {name: f"simclr_tf.jobs.{name}" for name in _NAMES}
 # Modules that are imported with the jobs, such as those that define a method or an op.
 EXTENSIONS: list[str] = []

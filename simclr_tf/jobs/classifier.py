@@ -32,7 +32,7 @@ from simclr_tf.models.resnet import resnet
 from simclr_tf.optim.factory import momentum
 from simclr_tf.optim.schedules import learning_rate
 from simclr_tf.training.failures import as_request_error
-from simclr_tf.training.run import Cadence, Run, check_seed
+from simclr_tf.training.run import Cadence, Run, check_limits
 from simclr_tf.training.trainer import train
 
 # SimCLR appendix B.4, B.5: random crops and flips, no colour distortion, no blur.
@@ -142,8 +142,7 @@ def classifier_training(
             checkpoint_every_minutes=checkpoint_every_minutes,
             keep_checkpoints=keep_checkpoints,
         )
-        cadence.check("train_classifier")
-        check_seed("train_classifier", seed)
+        check_limits("train_classifier", cadence, seed, global_batch_size)
         replicas = strategy(tpu=context.tpu)
         num_replicas = replicas.num_replicas_in_sync
         check_divides("train_classifier.global_batch_size", global_batch_size, num_replicas)

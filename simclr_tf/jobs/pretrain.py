@@ -22,7 +22,7 @@ from simclr_tf.models.resnet import resnet
 from simclr_tf.optim.factory import lars
 from simclr_tf.optim.schedules import WarmupCosine, learning_rate
 from simclr_tf.training.failures import as_request_error
-from simclr_tf.training.run import Cadence, Run, check_positive, check_seed
+from simclr_tf.training.run import Cadence, Run, check_limits
 from simclr_tf.training.trainer import train
 
 
@@ -105,7 +105,6 @@ def pretraining(
         profiled for TensorBoard's profile plug-in, each as a call of its own. None for no profile.
     """
     with as_request_error():
-        check_positive("pretrain.global_batch_size", global_batch_size)
         cadence = Cadence(
             steps_per_loop=steps_per_loop,
             checkpoint_every_steps=checkpoint_every_steps,
@@ -113,8 +112,7 @@ def pretraining(
             keep_checkpoints=keep_checkpoints,
             profile_steps=profile_steps,
         )
-        cadence.check("pretrain")
-        check_seed("pretrain", seed)
+        check_limits("pretrain", cadence, seed, global_batch_size)
         replicas = strategy(tpu=context.tpu)
         dataset = data(data_dir=context.data_dir)
         source = dataset.train()

@@ -40,21 +40,24 @@ class Cadence:
     keep_checkpoints: int
     profile_steps: tuple[int, int] | None = None
 
-    def check(self, job: str) -> None:
-        """Raises RequestError, with the names of the job's parameters, for values that are none."""
-        for name in ("steps_per_loop", "checkpoint_every_steps", "keep_checkpoints"):
-            check_positive(f"{job}.{name}", getattr(self, name))
-        minutes = self.checkpoint_every_minutes
-        if minutes is not None and not minutes > 0:
-            raise RequestError(
-                f"{job}.checkpoint_every_minutes must be more than 0, or None. Received: {minutes}."
-            )
 
-
-def check_positive(name: str, value: int) -> None:
-    """Raises RequestError unless a parameter that recipes call `name` is at least 1."""
-    if value < 1:
-        raise RequestError(f"{name} must be at least 1. Received: {value}.")
+def check_limits(job: str, cadence: Cadence, seed: int, global_batch_size: int) -> None:
+    """Raises RequestError, with the name of the job's parameter, for a value out of its range."""
+    counts = {
+        "global_batch_size": global_batch_size,
+        "steps_per_loop": cadence.steps_per_loop,
+        "checkpoint_every_steps": cadence.checkpoint_every_steps,
+        "keep_checkpoints": cadence.keep_checkpoints,
+    }
+    for name, value in counts.items():
+        if value < 1:
+            raise RequestError(f"{job}.{name} must be at least 1. Received: {value}.")
+    minutes = cadence.checkpoint_every_minutes
+    if minutes is not None and not minutes > 0:
+        raise RequestError(
+            f"{job}.checkpoint_every_minutes must be more than 0, or None. Received: {minutes}."
+        )
+    check_seed(job, seed)
 
 
 def check_seed(job: str, seed: int) -> None:

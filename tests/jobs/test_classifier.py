@@ -43,10 +43,10 @@ def test_counts_are_positive(evaluation, name, value):
 
 
 def test_what_does_not_fit_is_told_the_jobs_own_settings(evaluation, tmp_path, monkeypatch):
-    def full(strategy, train_step, names):
+    def run_steps(batches, steps):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
-    monkeypatch.setattr(trainer, "make_loop", full)
+    monkeypatch.setattr(trainer, "make_loop", lambda *arguments: run_steps)
     monkeypatch.setattr(trainer.figures, "first_views", lambda pipeline: None)
     run = assemble(evaluation, tmp_path).run
     with pytest.raises(
