@@ -54,7 +54,7 @@ def assert_is_for_tpus(recipe: pathlib.Path, *bindings: str) -> None:
     step = pretrain(
         jobs.Context(model_dir="unused"),
         data=_OnPaper(num_classes=10),
-        strategy=lambda tpu: LoweringStrategy(8),
+        strategy=lambda tpu: LoweringStrategy(8, values=False),
         then=_lower_step,
     )
     text = step.stablehlo
