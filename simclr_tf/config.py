@@ -11,13 +11,10 @@ else: a statement that imports is refused, and a file is included by its path al
 
 from __future__ import annotations
 
-import collections.abc
 import difflib
 import inspect
 import pathlib
-import types
-import typing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import gin
@@ -25,6 +22,7 @@ from gin import config as gin_internals
 
 from simclr_tf.errors import RequestError
 from simclr_tf.gin_sandbox import sandboxed_gin
+from simclr_tf.gin_types import configurable_of, unfit
 
 _PACKAGE = pathlib.Path(__file__).resolve().parent
 # A checkout keeps the recipes in gin/ beside the package; an installed wheel carries them inside.
@@ -121,15 +119,13 @@ def check(roots: Iterable[str]) -> None:
                 f"to @{name} where it should act."
             )
             continue
-        hints = typing.get_type_hints(inspect.unwrap(function))
         for parameter, value in bindings.items():
             value = _resolved(value, f"{name}.{parameter}")
             if _is_required(value):
                 problems.append(f"{name}.{parameter} must be set: it has no default.")
-            elif parameter in hints and not _fits(value, hints[parameter]):
+            elif wanted := unfit(function, parameter, value, _bound_to(value)):
                 problems.append(
-                    f"{name}.{parameter} must be {_describe(hints[parameter])}. "
-                    f"Received: {name}.{parameter}={value!r}."
+                    f"{name}.{parameter} must be {wanted}. Received: {name}.{parameter}={value!r}."
                 )
     if problems:
         raise RequestError("\n".join(problems))
@@ -187,7 +183,7 @@ def defaults() -> dict[str, str | None]:
 def _default_text(value: Any) -> str | None:
     if value is inspect.Parameter.empty or _is_required(value):
         return None
-    configurable = _configurable_of(value)
+    configurable = configurable_of(value)
     return f"@{configurable.selector.rpartition('.')[2]}" if configurable else repr(value)
 
 
@@ -213,14 +209,19 @@ def _reachable(roots: Iterable[str], bound: Bindings) -> set[tuple[str, str]]:
             waiting.extend(ref.config_key for ref in gin_internals.iterate_references(value))
         function = gin_internals._REGISTRY[selector].wrapped
         for name, parameter in inspect.signature(function).parameters.items():
-            configurable = name not in bindings and _configurable_of(parameter.default)
+            configurable = name not in bindings and configurable_of(parameter.default)
             if configurable:
                 waiting.append((scope, configurable.selector))
     return seen
 
 
-def _configurable_of(value: Any) -> Any:
-    return gin_internals._inverse_lookup(value) if inspect.isfunction(value) else None
+def _bound_to(value: Any) -> set[str]:
+    """The parameters that bindings give to a reference."""
+    if not isinstance(value, gin_internals.ConfigurableReference):
+        return set()
+    scope, selector = value.config_key
+    keys = {("", selector), (scope, selector)}
+    return {name for key in keys for name in gin_internals._CONFIG.get(key, {})}
 
 
 def _is_macro(selector: str) -> bool:
@@ -263,57 +264,6 @@ def _resolved(value: Any, name: str) -> Any:
             f"{name} must hold at most {_MAX_VALUES:,} values, {_MAX_DEPTH} deep. Received: "
             "lists or macros that make more, or that hold themselves."
         ) from error
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a gin value may be passed where `hint` is asked; an int is also a float."""
-    if isinstance(value, gin_internals.ConfigurableReference):
-        wants_function = any(_origin(h) is collections.abc.Callable for h in _alternatives(hint))
-        return value.evaluate or wants_function or hint is Any
-    return any(_fits_one(value, alternative) for alternative in _alternatives(hint))
-
-
-def _fits_one(value: Any, hint: Any) -> bool:
-    origin, arguments = _origin(hint), typing.get_args(hint)
-    if hint is Any:
-        return True
-    if origin is typing.Literal:
-        return value in arguments
-    if origin is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if origin is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if origin in (list, tuple, collections.abc.Sequence):
-        return isinstance(value, (list, tuple)) and all(_fits(v, h) for v, h in _pair(value, hint))
-    return isinstance(value, origin)
-
-
-def _pair(value: Sequence, hint: Any) -> Iterator[tuple[Any, Any]]:
-    arguments = [a for a in typing.get_args(hint) if a is not Ellipsis]
-    if _origin(hint) is tuple and Ellipsis not in typing.get_args(hint) and arguments:
-        return zip(value, arguments, strict=False)
-    return ((item, arguments[0] if arguments else Any) for item in value)
-
-
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    return typing.get_args(hint) if _origin(hint) in (typing.Union, types.UnionType) else (hint,)
-
-
-def _origin(hint: Any) -> Any:
-    return typing.get_origin(hint) or hint
-
-
-def _describe(hint: Any) -> str:
-    names = []
-    for alternative in _alternatives(hint):
-        if _origin(alternative) is typing.Literal:
-            names.extend(repr(a) for a in typing.get_args(alternative))
-        elif alternative is type(None):
-            names.append("None")
-        else:
-            origin = _origin(alternative)
-            names.append("a @function" if origin is collections.abc.Callable else origin.__name__)
-    return " or ".join(names)
 
 
 def _first_lines(error: BaseException, limit: int = 4) -> str:

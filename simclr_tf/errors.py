@@ -17,6 +17,13 @@ class RequestError(RunError):
     exit_code = 2
 
 
+class InvalidArgument(RequestError, ValueError):
+    """A function refuses a value that recipes give, in a sentence for who wrote the recipe.
+
+    Library code can catch it as a ValueError. A plain ValueError is a bug, and keeps its traceback.
+    """
+
+
 class DivergedError(RunError):
     """Training has left the region from which it could recover."""
 

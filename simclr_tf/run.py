@@ -3,7 +3,7 @@
     python -m simclr_tf.run --gin_file=gin/quickstart.gin --model_dir=runs/quickstart
 
 Exit codes: 0 done; 2 the request is wrong; 3 training diverged; 42 stopped after saving, safe to
-start again with the same command.
+start again with the same command. A fault of this program itself ends with its traceback, and 1.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging as std_logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 from absl import flags, logging
@@ -22,6 +23,19 @@ from simclr_tf.errors import PreemptedError, RequestError, RunError
 
 def _define_flags() -> flags.FlagValues:
     values = flags.FlagValues()
+    _define_what(values)
+    _define_where(values)
+    flags.DEFINE_bool(
+        "debug",
+        False,
+        "Print the whole traceback of whatever ends the run, before its message.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool("help", False, "Print this and exit.", flag_values=values)
+    return values
+
+
+def _define_what(values: flags.FlagValues) -> None:
     flags.DEFINE_multi_string(
         "gin_file", [], "A recipe. May be repeated: later files win.", flag_values=values
     )
@@ -38,6 +52,9 @@ def _define_flags() -> flags.FlagValues:
         f"What to do: {', '.join(jobs.NAMES)}. Default: the recipe's.",
         flag_values=values,
     )
+
+
+def _define_where(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "model_dir",
         None,
@@ -65,8 +82,6 @@ def _define_flags() -> flags.FlagValues:
         "StreamExecutor for v2 to v4.",
         flag_values=values,
     )
-    flags.DEFINE_bool("help", False, "Print this and exit.", flag_values=values)
-    return values
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -84,14 +99,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     except flags.Error as error:
         print(f"error: {error}\nSee --help.", file=sys.stderr)
         return RequestError.exit_code
-    except KeyboardInterrupt:
-        print("error: Interrupted. The same command goes on from the last save.", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        _tell(error, "Interrupted. The same command goes on from the last save.", values.debug)
         return PreemptedError.exit_code
     except RunError as error:
         # gin adds where in the recipe's tree it was raised, which is not for the person.
-        message = str(error).partition("\n  In call to configurable")[0]
-        print(f"error: {message}", file=sys.stderr)
+        _tell(error, str(error).partition("\n  In call to configurable")[0], values.debug)
         return error.exit_code
+
+
+def _tell(error: BaseException, message: str, debug: bool) -> None:
+    if debug:
+        # gin raises a copy at each call that an error passes, and only the first has its cause.
+        first = error
+        while first.__cause__ is None and first.__context__ is not None:
+            first = first.__context__
+        error.__cause__ = first.__cause__
+        traceback.print_exception(type(error), error, error.__traceback__)
+    print(f"error: {message}", file=sys.stderr)
 
 
 def _run(values: flags.FlagValues) -> None:

@@ -1,7 +1,6 @@
 """What every test starts from: a quiet TensorFlow, four logical CPUs, no gin binding left over."""
 
 import dataclasses
-import functools
 import gc
 import json
 import os
@@ -57,27 +56,10 @@ def nothing_kept(request):
 
 @pytest.fixture(scope="session")
 def build_tiny():
-    """Builds a SimCLR for 16 px and three classes, and LARS for it, in the present strategy."""
-    from simclr_tf.jobs.building import build_simclr
-    from simclr_tf.models.heads import projection_head
-    from simclr_tf.models.resnet import resnet
-    from simclr_tf.optim.factory import lars
-    from simclr_tf.optim.schedules import WarmupCosine
+    """Builds a tiny SimCLR, its probe and LARS for them, in the present strategy."""
+    from tests.support.tiny import build_tiny
 
-    def build(rate: float, precision: str = "float32"):
-        simclr = build_simclr(
-            functools.partial(resnet, depth=18, width_multiplier=0.125),
-            functools.partial(projection_head, output_dim=16),
-            image_size=16,
-            num_classes=3,
-            precision=precision,
-            seed=0,
-        )
-        optimizer = lars(learning_rate=WarmupCosine(rate, 0, 10), simclr=simclr)
-        optimizer.build(simclr.trainable_variables)
-        return simclr, optimizer
-
-    return build
+    return build_tiny
 
 
 @pytest.fixture(scope="session")

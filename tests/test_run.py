@@ -48,6 +48,26 @@ def test_wrong_flags_end_with_2(capsys, arguments, words):
     assert words in capsys.readouterr().err
 
 
+def test_debug_prints_the_traceback_and_the_message_last(capsys):
+    assert run.main(["--gin_file=gin/nowhere.gin", "--debug"]) == 2
+    trace, _, message = capsys.readouterr().err.partition("\nerror: ")
+    assert trace.startswith("Traceback") or "\nTraceback" in trace
+    assert "in load\n" in trace and "nowhere.gin" in message
+    assert run.main(["--gin_file=gin/nowhere.gin"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [[], ["--debug"]])
+def test_a_bug_ends_with_1_and_its_traceback(flags):
+    done = python(
+        "import sys; from simclr_tf import run; run._run = lambda values: len(3);"
+        f"sys.exit(run.main({flags}))"
+    )
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr and "TypeError: object of type 'int'" in done.stderr
+    assert "error: " not in done.stderr
+
+
 def test_a_libtpu_that_would_end_the_process_is_refused_before(capsys, monkeypatch):
     monkeypatch.setattr(run.environment, "libtpu_problem", lambda: "libtpu must be older.")
     monkeypatch.setattr(run.jobs, "load", lambda: pytest.fail("TensorFlow was imported"))

@@ -19,9 +19,8 @@ import tensorflow as tf
 from simclr_tf import config, jobs
 from simclr_tf.data.dataset import data
 from simclr_tf.export.loading import load_encoder
-from simclr_tf.jobs.building import build_for_export
-from simclr_tf.jobs.pretrained import pretrained
-from simclr_tf.models.heads import projection_head
+from simclr_tf.export.weights import pretrained
+from simclr_tf.methods.simclr import simclr
 from simclr_tf.models.resnet import resnet
 
 
@@ -29,7 +28,7 @@ def of_checkpoint(model_dir: pathlib.Path, images: tf.Tensor) -> dict[str, tf.Te
     """The networks of the run's recipe, filled with its newest checkpoint."""
     jobs.load()
     config.load([str(model_dir / "config.gin")], [])
-    networks = build_for_export(resnet, projection_head, data(data_dir=None).image_size)
+    networks = simclr(encoder=resnet, image_size=data(data_dir=None).image_size).networks
     pretrained(model_dir=str(model_dir)).restore(networks)
     h = networks["encoder"](images, training=False)["final_avg_pool"]
     projections = networks["projection_head"](h, training=False)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import tensorflow as tf
 
 from simclr_tf.augment import keys as keys_lib
+from simclr_tf.augment.ops import policy_op
 
 
+@policy_op("cutout")
 def cutout(
     images: tf.Tensor, keys: tf.Tensor, *, op: int, probability: float = 0.5, strength: float = 1.0
 ) -> tf.Tensor:
@@ -45,6 +47,7 @@ def cutout(
     return keys_lib.apply_to_drawn(draws[:, 0], probability, cut, images)
 
 
+@policy_op("rotate90", max_strength=None)
 def rotate90(
     images: tf.Tensor, keys: tf.Tensor, *, op: int, probability: float = 0.5, strength: float = 1.0
 ) -> tf.Tensor:
@@ -82,6 +85,7 @@ def rotate90(
     return keys_lib.apply_to_drawn(draws[:, 0], probability, turn, images)
 
 
+@policy_op("gaussian_noise")
 def gaussian_noise(
     images: tf.Tensor, keys: tf.Tensor, *, op: int, probability: float = 0.5, strength: float = 1.0
 ) -> tf.Tensor:
@@ -108,6 +112,7 @@ def gaussian_noise(
     return keys_lib.apply_to_drawn(draws, probability, add_noise, images)
 
 
+@policy_op("sobel")
 def sobel(
     images: tf.Tensor, keys: tf.Tensor, *, op: int, probability: float = 0.5, strength: float = 1.0
 ) -> tf.Tensor:

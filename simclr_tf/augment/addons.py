@@ -29,6 +29,8 @@ from collections.abc import Callable, Iterator
 import tensorflow as tf
 
 from simclr_tf.augment import keys as keys_lib
+from simclr_tf.augment.ops import Op
+from simclr_tf.errors import InvalidArgument
 
 _DRAWN_FOR_BATCH = {"angles": 1, "translations": 2}
 _DRAWN_FOR_IMAGE = ("level", "delta_hue", "factor")
@@ -84,7 +86,7 @@ def _addons_image() -> types.ModuleType:
             "Policy ops 'addons:NAME' need tensorflow-addons 0.23 and tf-keras. "
             f"Received: {error}, on Python {sys.version_info.major}.{sys.version_info.minor}. "
             'On Python 3.10 or 3.11, pip install "simclr_tf[addons]"; it has no release for later '
-            "ones: there, use this package's own ops (simclr_tf.augment.policy.OPS)."
+            "ones: there, use this package's own ops (simclr_tf.augment.ops.OPS)."
         ) from error
     # Its compiled kernels are for TensorFlow 2.15 and may crash others; it has them in Python too.
     addons.options.disable_custom_kernel()
@@ -93,7 +95,7 @@ def _addons_image() -> types.ModuleType:
 
 def _check_usable(name: str, function: Callable[..., tf.Tensor] | None) -> None:
     if function is None:
-        raise ValueError(
+        raise InvalidArgument(
             "'addons:NAME' must name a function of tensorflow_addons.image. "
             f"Received: NAME={name!r}. Examples: rotate, shear_x, sharpness, equalize."
         )
@@ -106,7 +108,7 @@ def _check_usable(name: str, function: Callable[..., tf.Tensor] | None) -> None:
     ]
     if unknown or "seed" in parameters or not {"image", "images"} & parameters.keys():
         reason = "it draws its own random numbers" if "seed" in parameters else f"needs {unknown}"
-        raise ValueError(
+        raise InvalidArgument(
             "'addons:NAME' must name an op that takes images and needs nothing but "
             f"{', '.join(sorted(known - {'image', 'images'}))}. "
             f"Received: NAME={name!r} ({reason}). "
@@ -115,15 +117,14 @@ def _check_usable(name: str, function: Callable[..., tf.Tensor] | None) -> None:
 
 
 @functools.cache
-def op(name: str) -> Callable[..., tf.Tensor]:
+def op(name: str) -> Op:
     """An op of `tensorflow_addons.image` as a policy op; the module says by which rule.
 
     Args:
         name: of the function in `tensorflow_addons.image`, such as 'rotate'.
 
     Returns:
-        A function (images float32 [N, H, W, C] in [0, 1], keys uint32 [N, 2], *, op, probability,
-        strength) -> images of the same shape and range.
+        The op, which counts as one that XLA does not compile.
 
     Raises:
         ImportError: if tensorflow-addons is not installed, or cannot be on this Python.
@@ -167,4 +168,4 @@ def op(name: str) -> Callable[..., tf.Tensor]:
 
         return keys_lib.apply_to_drawn(draws[:, 0], probability, change, images)
 
-    return apply
+    return Op(f"addons:{name}", apply, compiles=False)

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from simclr_tf.augment import keys as keys_lib
 from simclr_tf.augment import separable
+from simclr_tf.augment.ops import policy_op
 
 # Pixels that one product of `blur_one` makes at a time: small next to the image, so that few of the
 # products are with zeros, and large next to the kernel, so that few are made twice.
@@ -75,6 +76,7 @@ def blur_one(image: tf.Tensor, sigma: tf.Tensor, radius: int) -> tf.Tensor:
     return tf.transpose(planes, [1, 2, 0])
 
 
+@policy_op("blur")
 def gaussian_blur(
     images: tf.Tensor,
     keys: tf.Tensor,

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from simclr_tf.augment import keys as keys_lib
+from simclr_tf.augment.ops import policy_op
 
 # At more than 1.25 the lower end of the range 1 ± 0.8 · strength would be negative.
 MAX_STRENGTH = 1.25
@@ -157,6 +158,8 @@ def _in_turn(
     return tf.while_loop(lambda slot, _: slot < len(ops), apply_next, (0, planes))[1]
 
 
+@policy_op("color_jitter", max_strength=MAX_STRENGTH)
+@policy_op("color_jitter_v1", max_strength=MAX_STRENGTH, brightness="additive")
 def color_jitter(
     images: tf.Tensor,
     keys: tf.Tensor,
@@ -217,6 +220,7 @@ def color_jitter(
     return keys_lib.apply_to_drawn(draws[:, 0], probability, jitter, images)
 
 
+@policy_op("grayscale", max_strength=None)
 def grayscale(
     images: tf.Tensor, keys: tf.Tensor, *, op: int, probability: float = 0.2, strength: float = 1.0
 ) -> tf.Tensor:

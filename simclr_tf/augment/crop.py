@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from simclr_tf.augment import keys as keys_lib
 from simclr_tf.augment import separable
+from simclr_tf.augment.ops import policy_op
 
 
 def _heights_of_attempts(
@@ -209,6 +210,7 @@ def center_crop_box(
     return (height - side + 1) // 2, (width - side + 1) // 2, side, side
 
 
+@policy_op("flip", max_strength=None)
 def flip(
     images: tf.Tensor, keys: tf.Tensor, *, op: int, probability: float = 0.5, strength: float = 1.0
 ) -> tf.Tensor:

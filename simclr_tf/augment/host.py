@@ -22,8 +22,15 @@ from simclr_tf.distribute.xla import host_compiles
 
 
 @functools.cache
-def box_sampler(augmentation: Augmentation, num_views: int) -> Callable[..., tf.Tensor]:
-    """A function, compiled where the host can, that draws the boxes of an image's views.
+def box_sampler(
+    augmentation: Augmentation, num_views: int, first_view: int = 0
+) -> Callable[..., tf.Tensor]:
+    """A function, compiled where the host can, that draws the boxes of some views of an image.
+
+    Args:
+        augmentation: of these views.
+        num_views: V, how many there are.
+        first_view: the number of the first of them.
 
     Returns:
         (seed int64, epoch int64, index int64, height int32, width int32) -> int32 [V, 4], as
@@ -34,7 +41,8 @@ def box_sampler(augmentation: Augmentation, num_views: int) -> Callable[..., tf.
     def boxes(
         seed: tf.Tensor, epoch: tf.Tensor, index: tf.Tensor, height: tf.Tensor, width: tf.Tensor
     ) -> tf.Tensor:
-        keys = random_keys.example_keys(seed, epoch, index, tf.range(num_views))
+        views = tf.range(first_view, first_view + num_views)
+        keys = random_keys.example_keys(seed, epoch, index, views)
         heights, widths = tf.repeat(height, num_views), tf.repeat(width, num_views)
         boxes = augmentation.sample_boxes(keys, heights, widths)
         return tf.ensure_shape(boxes, [num_views, 4])
@@ -46,7 +54,7 @@ def box_sampler(augmentation: Augmentation, num_views: int) -> Callable[..., tf.
 def view_augmenter(augmentation: Augmentation) -> Callable[..., tf.Tensor]:
     """A function, compiled where the host can, that applies the policy to one view.
 
-    Of a policy with an op that XLA may not know, tensorflow-addons', it is not compiled.
+    It is not compiled if XLA does not compile an op of the policy, as tensorflow-addons'.
 
     Returns:
         (view float32 [S, S, 3] in levels as `crop.from_levels` takes them, seed int64, epoch int64,

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,20 +22,9 @@ from typing import Any
 import gin
 import tensorflow as tf
 
-from simclr_tf.augment import ablation_ops, addons, blur, color, crop
-
-# Every op: (images, keys, *, op, probability, strength) -> images.
-OPS: dict[str, Callable[..., tf.Tensor]] = {
-    "flip": crop.flip,
-    "color_jitter": color.color_jitter,
-    "color_jitter_v1": functools.partial(color.color_jitter, brightness="additive"),
-    "grayscale": color.grayscale,
-    "blur": blur.gaussian_blur,
-    "cutout": ablation_ops.cutout,
-    "rotate90": ablation_ops.rotate90,
-    "gaussian_noise": ablation_ops.gaussian_noise,
-    "sobel": ablation_ops.sobel,
-}
+from simclr_tf.augment import ablation_ops, addons, blur, color, crop  # noqa: F401, for their ops
+from simclr_tf.augment.ops import OPS, Op
+from simclr_tf.errors import InvalidArgument
 
 SIMCLR_POLICY = (
     ("flip", 0.5),
@@ -46,30 +34,29 @@ SIMCLR_POLICY = (
 )
 
 _ADDONS_PREFIX = "addons:"
-_WITHOUT_STRENGTH = ("flip", "grayscale", "rotate90")
-_MAX_STRENGTH = {"color_jitter": color.MAX_STRENGTH, "color_jitter_v1": color.MAX_STRENGTH}
 # The crop draws with id 0, so the first op of a policy is 1.
 _CROP_OP = 0
 
 
 @dataclasses.dataclass(frozen=True)
 class PolicyOp:
-    """One entry of a policy, checked: `function` is the op that `name` stands for."""
+    """One entry of a policy, checked: `function` and `compiles` are those of the op `name`."""
 
     name: str
     probability: float
     strength: float
     function: Callable[..., tf.Tensor] = dataclasses.field(repr=False)
+    compiles: bool = dataclasses.field(repr=False)
 
 
-def _function_of(name: str) -> Callable[..., tf.Tensor]:
+def _op_of(name: str) -> Op:
     if name.startswith(_ADDONS_PREFIX):
         return addons.op(name.removeprefix(_ADDONS_PREFIX))
     if name not in OPS:
         nearest = difflib.get_close_matches(name, OPS, n=1)
         advice = f"Did you mean {nearest[0]!r}?" if nearest else "Use one of these names."
-        raise ValueError(
-            f"A policy op must be one of {', '.join(OPS)} or '{_ADDONS_PREFIX}NAME'. "
+        raise InvalidArgument(
+            f"A policy op must be one of {', '.join(sorted(OPS))} or '{_ADDONS_PREFIX}NAME'. "
             f"Received: {name!r}. {advice}"
         )
     return OPS[name]
@@ -82,32 +69,32 @@ def _is_number(value: Any) -> bool:
 def _parse_entry(entry: Any) -> PolicyOp:
     is_entry = isinstance(entry, (tuple, list)) and len(entry) in (2, 3)
     if not is_entry or not isinstance(entry[0], str):
-        raise ValueError(
+        raise InvalidArgument(
             "A policy entry must be (name, probability) or (name, probability, strength). "
             f"Received: {entry!r}. Write it as ('color_jitter', 0.8, 1.0)."
         )
     name, probability = entry[:2]
     strength = entry[2] if len(entry) == 3 else 1.0
-    function = _function_of(name)
+    op = _op_of(name)
     if not _is_number(probability) or not 0.0 <= probability <= 1.0:
-        raise ValueError(
+        raise InvalidArgument(
             "The probability of a policy op must be a number between 0 and 1. "
             f"Received: probability={probability!r} in {entry!r}. Use 0.5 for every second image."
         )
-    if name in _WITHOUT_STRENGTH and strength != 1.0:
-        raise ValueError(
+    if op.max_strength is None and strength != 1.0:
+        raise InvalidArgument(
             f"{name!r} has no strength. Received: strength={strength!r} in {entry!r}. "
             f"Write it as ({name!r}, {probability})."
         )
-    largest = _MAX_STRENGTH.get(name, math.inf)
+    largest = math.inf if op.max_strength is None else op.max_strength
     if not _is_number(strength) or not 0.0 < strength <= largest:
         range_text = "positive" if largest == math.inf else f"above 0 and at most {largest}"
-        raise ValueError(
+        raise InvalidArgument(
             f"The strength of {name!r} must be a number {range_text}. "
             f"Received: strength={strength!r} in {entry!r}. "
             "Choose one in this range, or take the op out of the policy."
         )
-    return PolicyOp(name, float(probability), float(strength), function)
+    return PolicyOp(name, float(probability), float(strength), op.function, op.compiles)
 
 
 def parse_policy(entries: Sequence[Any]) -> tuple[PolicyOp, ...]:
@@ -129,7 +116,7 @@ def parse_policy(entries: Sequence[Any]) -> tuple[PolicyOp, ...]:
 
 def _check_channels(images: tf.Tensor) -> None:
     if images.shape.rank != 4 or images.shape[-1] != 3:
-        raise ValueError(
+        raise InvalidArgument(
             "Augmentation needs a batch of images with 3 channels, [N, H, W, 3]. "
             f"Received: shape={images.shape}. "
             "Decode to RGB (tf.image.grayscale_to_rgb makes one channel three)."
@@ -158,8 +145,8 @@ class Augmentation:
 
     @property
     def compiles(self) -> bool:
-        """Whether every op is known to have an XLA kernel: all of this package have."""
-        return not any(entry.name.startswith(_ADDONS_PREFIX) for entry in self.policy)
+        """Whether XLA compiles every op of the policy."""
+        return all(entry.compiles for entry in self.policy)
 
     def sample_boxes(self, keys: tf.Tensor, heights: tf.Tensor, widths: tf.Tensor) -> tf.Tensor:
         """The box of each image that its crop keeps.
@@ -222,7 +209,7 @@ def _check_range(name: str, values: Sequence[float], largest: float) -> tuple[fl
     ordered = len(values) == 2 and 0.0 < values[0] <= values[1] <= largest
     if not ordered:
         bound = "" if largest == math.inf else f" and at most {largest}"
-        raise ValueError(
+        raise InvalidArgument(
             f"{name} must be two positive numbers, the smaller first{bound}. "
             f"Received: {name}={values!r}. Swap or correct its ends."
         )
@@ -253,7 +240,7 @@ def augmentation(
         ValueError: if an argument is impossible; the message says which and what to do.
     """
     if not 0.0 <= min_object_covered <= 1.0:
-        raise ValueError(
+        raise InvalidArgument(
             "min_object_covered must be between 0 and 1. "
             f"Received: min_object_covered={min_object_covered}. The reference's is 0.1."
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 from simclr_tf.augment.policy import Augmentation
@@ -26,3 +27,12 @@ class ViewGroup:
     def count(self) -> int:
         """V, the views of each image."""
         return len(self.augmentations)
+
+    def runs(self) -> list[tuple[Augmentation, int]]:
+        """The augmentations in order, each with the number of successive views that it makes."""
+        return [(same, len(list(views))) for same, views in itertools.groupby(self.augmentations)]
+
+
+def num_views(groups: Sequence[ViewGroup]) -> int:
+    """The views of each image in all groups."""
+    return sum(group.count for group in groups)

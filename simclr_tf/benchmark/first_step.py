@@ -13,9 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 from simclr_tf import config
+from simclr_tf.context import Context
 from simclr_tf.distribute.strategy import create_strategy, host_slice
 from simclr_tf.errors import RequestError
-from simclr_tf.jobs import Context
 from simclr_tf.jobs.pretrain import pretraining
 from simclr_tf.training.loop import make_loop
 from simclr_tf.training.run import Run

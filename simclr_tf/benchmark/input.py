@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator
 import tensorflow as tf
 
 from simclr_tf.augment.host import box_sampler, view_augmenter
+from simclr_tf.augment.policy import Augmentation
 from simclr_tf.benchmark import plain_recipe
 from simclr_tf.benchmark.timing import table, take_turns
 from simclr_tf.data import decode, header
 from simclr_tf.data.pipeline import ViewsPipeline
-from simclr_tf.data.source import ArraySource, FileSource
 from simclr_tf.distribute.strategy import HostSlice
+from simclr_tf.errors import RequestError
 from simclr_tf.training.run import Run
 
 PLAIN, OURS = "plain recipe", "this pipeline"
@@ -44,15 +45,16 @@ def measure(run: Run, rounds: int) -> str:
     pipeline = run.pipeline
     replicas = run.strategy.num_replicas_in_sync
     batch = min(_LARGEST_BATCH, run.plan.global_batch_size // replicas)
-    batches = max(1, _PIXELS_IN_A_ROUND // (pipeline.image_size**2 * batch))
+    augmentation, size = _pair(pipeline)
+    batches = max(1, _PIXELS_IN_A_ROUND // (size**2 * batch))
     contestants = {
         name: Reader(dataset, batch, batches) for name, dataset in datasets(pipeline, batch).items()
     }
     timings = take_turns(contestants, rounds=rounds, baseline=PLAIN)
-    policy = ", ".join(entry.name for entry in pipeline.augmentation.policy)
+    policy = ", ".join(entry.name for entry in augmentation.policy)
     return "\n".join(
         [
-            f"{pipeline.source.name}: pairs of views of {pipeline.image_size} px (crop, {policy}), "
+            f"{pipeline.source.name}: pairs of views of {size} px (crop, {policy}), "
             f"{batches} batches of {batch} images a round, {rounds} rounds",
             "",
             table(timings, "images"),
@@ -85,19 +87,31 @@ class Reader:
         return self._images
 
 
+def _pair(pipeline: ViewsPipeline) -> tuple[Augmentation, int]:
+    """The augmentation of both views of an image, and their size."""
+    groups = [(group.runs(), group.size) for group in pipeline.groups]
+    if len(groups) != 1 or [count for _, count in groups[0][0]] != [2]:
+        raise RequestError(
+            "The pipeline is compared with a plain one of two views an image by one policy. "
+            "Received: a method with other views. Measure with pretrain.method = @simclr."
+        )
+    [([(augmentation, _)], size)] = groups
+    return augmentation, size
+
+
 def datasets(pipeline: ViewsPipeline, batch: int) -> dict[str, tf.data.Dataset]:
     """Endless batches: the baselines, the stages that come before the whole, and the whole.
 
     The policy is a stage where it runs on the host.
     """
-    augmentation, size = pipeline.augmentation, pipeline.image_size
+    augmentation, size = _pair(pipeline)
     host = HostSlice(index=0, num_hosts=1, replicas=1, per_replica=batch)
 
     def plain(of: Callable) -> Callable:
         return lambda _, image: of(image, augmentation, size)
 
     with tf.device("/CPU:0"):
-        if isinstance(pipeline.source, ArraySource):
+        if pipeline.source.in_memory:
             pixels = tf.data.Dataset.from_tensor_slices(pipeline.source.images).repeat()
             plain_views = _batches(pixels.enumerate(), plain(plain_recipe.views_of_pixels), batch)
             return {PLAIN: plain_views, OURS: pipeline.dataset(host)}
@@ -111,7 +125,7 @@ def datasets(pipeline: ViewsPipeline, batch: int) -> dict[str, tf.data.Dataset]:
 
         def cropped(number: tf.Tensor, image: tf.Tensor) -> list[tf.Tensor]:
             boxes = sample(zero, zero, number, *tf.unstack(header.image_shape(image)))
-            return decode.decode_crops(image, boxes, size)
+            return decode.decode_crops(image, boxes, [size] * 2)
 
         def augmented(number: tf.Tensor, image: tf.Tensor) -> tuple:
             crops = cropped(number, image)
@@ -133,10 +147,7 @@ def datasets(pipeline: ViewsPipeline, batch: int) -> dict[str, tf.data.Dataset]:
 
 def _encoded(pipeline: ViewsPipeline) -> tf.data.Dataset:
     source = pipeline.source
-    if isinstance(source, FileSource):
-        return tf.data.Dataset.from_tensor_slices(list(source.paths)).repeat().map(tf.io.read_file)
-    paths = [file.path for file in source.files]
-    return tf.data.TFRecordDataset(paths).repeat().map(lambda record: source.parse(record)[0])
+    return source.stored().repeat().map(lambda stored, label, _: source.unpack(stored, label)[0])
 
 
 def _batches(images: tf.data.Dataset, views: Callable, batch: int) -> tf.data.Dataset:

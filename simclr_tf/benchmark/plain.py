@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from simclr_tf.benchmark.loss import plain_nt_xent
 from simclr_tf.distribute.batch_norm import SyncBatchNormalization
-from simclr_tf.jobs.building import dtype_policy
+from simclr_tf.jobs.assembly import dtype_policy
 from simclr_tf.models.packing import Conv2D, MaxPool, Unpack
 from simclr_tf.models.remat import Remat
 

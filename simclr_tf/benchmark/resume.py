@@ -13,7 +13,8 @@ from collections.abc import Iterable, Sequence
 import tensorflow as tf
 
 from simclr_tf.data import record_stream
-from simclr_tf.data.source import RecordFile, RecordSource
+from simclr_tf.data.record_source import RecordSource
+from simclr_tf.data.record_stream import RecordFile
 from simclr_tf.distribute.strategy import HostSlice
 
 SHARES = (0.0, 0.5, 0.99)
@@ -53,7 +54,7 @@ def measure(num_records: int, rounds: int) -> str:
 
 def _timings(source: RecordSource, buffer: int, rounds: int) -> list[str]:
     host = HostSlice(index=0, num_hosts=1, replicas=1, per_replica=_BATCH)
-    every = record_stream.HostEpochs.of(source, 0, buffer, host)
+    every = record_stream.HostEpochs.of(source.files, 0, buffer, host, source.name)
     epoch = tf.data.Dataset.range(1)
     lines = [
         "| given out | s, reading all | s | ratio | MiB, reading all | MiB |",
@@ -62,7 +63,9 @@ def _timings(source: RecordSource, buffer: int, rounds: int) -> list[str]:
     for share in SHARES:
         done = int(share * source.num_examples)
         before = epoch.flat_map(every.whole).skip(done).batch(_BATCH)
-        after = record_stream.epochs(source, 0, buffer, host, done, _BATCH, after=0)
+        after = record_stream.epochs(
+            source.files, 0, buffer, host, done, _BATCH, after=0, name=source.name
+        )
         rows = [
             [_first_batch(dataset, source) for dataset in (before, after)]
             for _ in range(rounds + 1)
@@ -111,7 +114,7 @@ def _imagenet() -> list[str]:
         "| ---: | ---: | ---: | ---: |",
     ]
     with tf.device("/CPU:0"):
-        every = record_stream.HostEpochs.of(source, 0, _IMAGENET_BUFFER, host)
+        every = record_stream.HostEpochs.of(source.files, 0, _IMAGENET_BUFFER, host, source.name)
         for share in SHARES:
             done = int(share * source.num_examples)
             start = time.perf_counter()

@@ -11,7 +11,7 @@ import tensorflow as tf
 from absl import logging
 
 from simclr_tf.data import decode
-from simclr_tf.data.source import RecordSource, Source
+from simclr_tf.data.source import Source
 from simclr_tf.errors import RequestError, cause
 
 
@@ -110,10 +110,9 @@ class BadImages:
         )
 
     def _encoded(self, name: str, stored: tf.Tensor) -> tf.Tensor:
-        if isinstance(self._source, RecordSource):
-            return self._source.parse(stored)[0]
-        # A decoded copy of what does not decode is empty, and does not say why.
-        return tf.io.read_file(name) if self._source.cache == "decoded" else stored
+        if self._source.cache == "decoded":  # a copy of what does not decode does not say why
+            return tf.io.read_file(name)
+        return self._source.unpack(stored, -1)[0]
 
     def _add(self, name: str, reason: str) -> None:
         if name not in self._names:

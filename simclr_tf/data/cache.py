@@ -11,7 +11,6 @@ import concurrent.futures
 import dataclasses
 import functools
 import time
-import urllib.parse
 from collections.abc import Callable
 
 import numpy as np
@@ -21,20 +20,14 @@ from absl import logging
 from simclr_tf import system_memory
 from simclr_tf.data import decode, header
 from simclr_tf.data.read_errors import reading_explained
-from simclr_tf.data.source import ArraySource, FileSource, RecordSource, Source
+from simclr_tf.data.source import Source
 from simclr_tf.errors import RequestError
 
-_ROOT = "ram://simclr_tf"
 _GIB = 2**30
 # Of the memory that is available; the rest is for batches, networks and the library.
 _LARGEST_SHARE = 0.8
 # Reads at a time: of a file system over a network many are under way at once.
 _READERS = 16
-
-
-def location(path: str, cache: str) -> str:
-    """Where the bytes of `path` are read: there, or from the copy that `hold` made."""
-    return path if cache == "none" else f"{_ROOT}/{cache}/{urllib.parse.quote(path, safe='')}"
 
 
 def hold(source: Source, cache: str) -> Source:
@@ -47,29 +40,28 @@ def hold(source: Source, cache: str) -> Source:
     Raises:
       RequestError: it would not fit or cannot be read, or is of record files and to be decoded.
     """
-    if cache == "none" or isinstance(source, ArraySource):
+    paths = source.files_read()
+    if cache == "none" or not paths:
         return source
-    if isinstance(source, RecordSource):
-        if cache == "decoded":
-            raise RequestError(
-                "Decoded images can be held of files of their own, which are reached by number. "
-                f"Received: data.cache = 'decoded' with {source.name}, whose records are read in "
-                "order. Bind data.cache = 'encoded', or give the images as data.source = 'folder:'."
-            )
-        paths = sorted({file.path for file in source.files})
-    else:
-        paths = list(source.paths)
+    if cache == "decoded" and not source.image_files:
+        raise RequestError(
+            "Decoded images can be held of files of their own, which are reached by number. "
+            f"Received: data.cache = 'decoded' with {source.name}, whose records are read in "
+            "order. Bind data.cache = 'encoded', or give the images as data.source = 'folder:'."
+        )
+    held = dataclasses.replace(source, cache=cache)
+    copy = _copy_decoded if cache == "decoded" else _copy
     with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
         sizes = pool.map(_decoded_size if cache == "decoded" else _file_size, paths)
         total = sum(sizes)
         _check_fits(total, source, cache)
         start = time.perf_counter()
-        list(pool.map(lambda path: _remove(location(path, cache)), paths))
+        list(pool.map(lambda path: _remove(held.location(path)), paths))
         with reading_explained(source):
-            list(pool.map(_decode if cache == "decoded" else _copy, paths))
+            list(pool.map(lambda path: copy(path, held.location(path)), paths))
     seconds = time.perf_counter() - start
     logging.info("%s: %.2f GiB in memory, read in %.0f s", source.name, total / _GIB, seconds)
-    return dataclasses.replace(source, cache=cache)
+    return held
 
 
 def pixels(copy: tf.Tensor) -> tf.Tensor:
@@ -99,7 +91,7 @@ def _decoded_size(path: str) -> int:
     return 3 * pixels if pixels <= header.MAX_PIXELS else 0
 
 
-def _check_fits(total: int, source: FileSource | RecordSource, cache: str) -> None:
+def _check_fits(total: int, source: Source, cache: str) -> None:
     available = system_memory.available_bytes()
     if available is not None and total > _LARGEST_SHARE * available:
         smaller = {
@@ -120,20 +112,20 @@ def _remove(copy: str) -> None:
         tf.io.gfile.remove(copy)
 
 
-def _copy(path: str) -> None:
+def _copy(path: str, to: str) -> None:
     with tf.io.gfile.GFile(path, "rb") as file:
-        _write(path, "encoded", file.read())
+        _write(to, file.read())
 
 
-def _decode(path: str) -> None:
+def _copy_decoded(path: str, to: str) -> None:
     """The copy of an image that does not decode is empty, and so does not decode either."""
     try:
         image = _decoder()(tf.io.read_file(path)).numpy()
     except tf.errors.InvalidArgumentError:
-        _write(path, "decoded", b"")
+        _write(to, b"")
         return
     shape = np.array(image.shape[:2], np.int32)
-    _write(path, "decoded", shape.tobytes() + image.tobytes())
+    _write(to, shape.tobytes() + image.tobytes())
 
 
 @functools.cache
@@ -143,6 +135,6 @@ def _decoder() -> Callable[[tf.Tensor], tf.Tensor]:
     return tf.function(decode.decode_any, input_signature=spec, autograph=False)
 
 
-def _write(path: str, cache: str, content: bytes) -> None:
-    with tf.io.gfile.GFile(location(path, cache), "wb") as file:
+def _write(path: str, content: bytes) -> None:
+    with tf.io.gfile.GFile(path, "wb") as file:
         file.write(content)

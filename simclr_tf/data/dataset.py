@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Literal
 
 import gin
 
 from simclr_tf.data import cache as memory_cache
 from simclr_tf.data import folder_source, tfds_source, tfrecord_source
-from simclr_tf.data.source import FileSource, Source
+from simclr_tf.data.source import Source
 from simclr_tf.distribute.environment import tpu_name
 from simclr_tf.errors import RequestError
 
@@ -30,7 +31,7 @@ class Dataset:
     @property
     def name(self) -> str:
         """The spec, with the folder that the command line gives."""
-        return f"{self.spec}{self.data_dir}" if self.spec == "folder:" else self.spec
+        return f"{self.spec}{self.data_dir}" if self.spec.endswith(":") else self.spec
 
     def train(self) -> Source:
         return self.opened or open_source(self.spec, self.train_split, self.data_dir)
@@ -75,7 +76,7 @@ class Dataset:
           RequestError: the source would give training images again, or other classes.
         """
         source = open_source(self.spec, split, self.data_dir)
-        if self.spec.startswith(("shapes", "tfds:")):
+        if SOURCE_KINDS[self.spec.partition(":")[0]].disjoint_splits:
             return source
         train = self.train()
         if source.name == train.name or _overlap(source, train):
@@ -85,7 +86,7 @@ class Dataset:
                 f"{self.train_split!r}, {train.name}. Give folders of these names below the data, "
                 f"or '{{split}}' in a tfrecord pattern, or set {setting}."
             )
-        if isinstance(source, FileSource) and source.class_names != train.class_names:
+        if source.image_files and source.class_names != train.class_names:
             raise RequestError(
                 "Both splits must have the same classes. Received: "
                 f"{train.class_names} in {train.name}, {source.class_names} in {source.name}."
@@ -94,8 +95,8 @@ class Dataset:
 
 
 def _overlap(one: Source, other: Source) -> bool:
-    both = isinstance(one, FileSource) and isinstance(other, FileSource)
-    return both and not set(one.paths).isdisjoint(other.paths)
+    both = one.image_files and other.image_files
+    return both and not set(one.files_read()).isdisjoint(other.files_read())
 
 
 @gin.configurable
@@ -112,8 +113,8 @@ def data(
     """What a recipe says about data.
 
     Args:
-      source: `shapes`, `tfds:NAME[/CONFIG]`, `folder:PATH` (`folder:` alone is `data_dir`) or
-        `tfrecord:GLOB`, in which `{split}` stands for the split.
+      source: of a kind of `SOURCE_KINDS`: `shapes`, `tfds:NAME[/CONFIG]`, `folder:PATH`
+        (`folder:` alone is `data_dir`) or `tfrecord:GLOB`, in which `{split}` stands for the split.
       image_size: side of a view in pixels.
       train_split: split to train on.
       eval_split: labelled split to evaluate on; pretraining never opens it.
@@ -131,22 +132,59 @@ def data(
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class SourceKind:
+    """A kind of `data.source`, written `KIND` or `KIND:ARGUMENT`.
+
+    Attributes:
+      form: how a recipe writes it.
+      open: (argument, split, data_dir) -> the split.
+      argument: what comes after the colon: nothing, something, or, if that is left out, data_dir.
+      disjoint_splits: whether its splits share no image and have the same classes by themselves;
+        those of other kinds are compared before an evaluation.
+    """
+
+    form: str
+    open: Callable[[str, str, str | None], Source]
+    argument: Literal["none", "needed", "or data_dir"] = "needed"
+    disjoint_splits: bool = False
+
+    def takes(self, colon: str, argument: str, data_dir: str | None) -> bool:
+        if self.argument == "none":
+            return not colon
+        return bool(argument or (self.argument == "or data_dir" and data_dir))
+
+
+# By the word before the colon. A new kind is a module of this package and an entry here.
+SOURCE_KINDS = {
+    "shapes": SourceKind(
+        "'shapes'",
+        lambda _, split, data_dir: tfds_source.open_shapes(split, data_dir),
+        argument="none",
+        disjoint_splits=True,
+    ),
+    "tfds": SourceKind("'tfds:NAME'", tfds_source.open_tfds, disjoint_splits=True),
+    "folder": SourceKind(
+        "'folder:PATH' (or 'folder:' with --data_dir)",
+        lambda path, split, data_dir: folder_source.open_folder(path or data_dir, split),
+        argument="or data_dir",
+    ),
+    "tfrecord": SourceKind(
+        "'tfrecord:GLOB'",
+        lambda glob, split, _: tfrecord_source.open_tfrecord(glob.replace("{split}", split)),
+    ),
+}
+
+
 def open_source(spec: str, split: str, data_dir: str | None) -> Source:
     """Opens one split of what `spec` names.
 
     Raises:
       RequestError: the spec is of no known kind, or what it names is not there.
     """
-    kind, _, rest = spec.partition(":")
-    if spec == "shapes":
-        return tfds_source.open_shapes(split, data_dir)
-    if kind == "tfds" and rest:
-        return tfds_source.open_tfds(rest, split, data_dir)
-    if kind == "folder" and (rest or data_dir):
-        return folder_source.open_folder(rest or data_dir, split)
-    if kind == "tfrecord" and rest:
-        return tfrecord_source.open_tfrecord(rest.replace("{split}", split))
-    raise RequestError(
-        "data.source must be 'shapes', 'tfds:NAME', 'folder:PATH' (or 'folder:' with --data_dir) "
-        f"or 'tfrecord:GLOB'. Received: {spec!r}."
-    )
+    word, colon, argument = spec.partition(":")
+    kind = SOURCE_KINDS.get(word)
+    if kind is None or not kind.takes(colon, argument, data_dir):
+        *forms, last = (kind.form for kind in SOURCE_KINDS.values())
+        raise RequestError(f"data.source must be {', '.join(forms)} or {last}. Received: {spec!r}.")
+    return kind.open(argument, split, data_dir)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 from simclr_tf.augment import crop
@@ -18,8 +20,8 @@ def decode_any(encoded: tf.Tensor) -> tf.Tensor:
         return _decode(tf.identity(encoded))
 
 
-def decode_crops(encoded: tf.Tensor, boxes: tf.Tensor, size: int) -> list[tf.Tensor]:
-    """Cuts boxes out of an encoded image and resizes each to size x size, bicubically.
+def decode_crops(encoded: tf.Tensor, boxes: tf.Tensor, sizes: Sequence[int]) -> list[tf.Tensor]:
+    """Cuts boxes out of an encoded image and resizes each to a square, bicubically.
 
     A JPEG is decoded once, and only the smallest rectangle that holds all boxes. Of an image whose
     chroma is stored at half the resolution, the last column of that rectangle may differ by a few
@@ -29,7 +31,7 @@ def decode_crops(encoded: tf.Tensor, boxes: tf.Tensor, size: int) -> list[tf.Ten
       encoded: string scalar.
       boxes: int32 [V, 4], rows (y, x, height, width) in pixels, within what `header.image_shape`
         says, so that an image that it refuses does not come here.
-      size: side of the result in pixels.
+      sizes: side of each of the V results in pixels.
 
     Returns:
       V views, float32 [size, size, 3]: levels from 0 to 255, and beyond where the interpolation
@@ -42,13 +44,12 @@ def decode_crops(encoded: tf.Tensor, boxes: tf.Tensor, size: int) -> list[tf.Ten
         lambda: (_decode(encoded), tf.zeros_like(corner)),
     )
     image = tf.ensure_shape(image, [None, None, 3])
-    return [_cut_and_resize(image, box, offset, size) for box in tf.unstack(boxes)]
+    return _cut_out(image, boxes, offset, sizes)
 
 
-def crops_of(image: tf.Tensor, boxes: tf.Tensor, size: int) -> list[tf.Tensor]:
+def crops_of(image: tf.Tensor, boxes: tf.Tensor, sizes: Sequence[int]) -> list[tf.Tensor]:
     """What `decode_crops` returns, of a decoded image, uint8 [H, W, 3]."""
-    corner = tf.zeros([2], tf.int32)
-    return [_cut_and_resize(image, box, corner, size) for box in tf.unstack(boxes)]
+    return _cut_out(image, boxes, tf.zeros([2], tf.int32), sizes)
 
 
 def decode_center(encoded: tf.Tensor, size: int) -> tf.Tensor:
@@ -66,7 +67,7 @@ def decode_center(encoded: tf.Tensor, size: int) -> tf.Tensor:
     height, width = tf.unstack(header.image_shape(encoded))
     whole = tf.reduce_all([height == size, width == size, size <= 32])
     box = tf.where(whole, [0, 0, size, size], tf.stack(crop.center_crop_box(height, width)))
-    (view,) = decode_crops(encoded, box[tf.newaxis], size)
+    (view,) = decode_crops(encoded, box[tf.newaxis], [size])
     return crop.from_levels(view)
 
 
@@ -101,6 +102,13 @@ def _window_around(boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     corner = tf.reduce_min(boxes[:, :2], axis=0)
     end = tf.reduce_max(boxes[:, :2] + boxes[:, 2:], axis=0)
     return corner, tf.concat([corner, end - corner], axis=0)
+
+
+def _cut_out(
+    image: tf.Tensor, boxes: tf.Tensor, offset: tf.Tensor, sizes: Sequence[int]
+) -> list[tf.Tensor]:
+    pairs = zip(tf.unstack(boxes), sizes, strict=True)
+    return [_cut_and_resize(image, box, offset, size) for box, size in pairs]
 
 
 def _cut_and_resize(image: tf.Tensor, box: tf.Tensor, offset: tf.Tensor, size: int) -> tf.Tensor:

@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 # More at a time saves little, and takes memory.
 LARGEST_BLOCK = 8
+# How many other images are tried in place of one that does not decode.
+SUBSTITUTES = 7
+
+
+class Block(NamedTuple):
+    """K examples that are loaded together.
+
+    Attributes:
+      epoch: in which each is shown, int64 [K].
+      stored: what was read: encoded images, or records that hold them, string [K].
+      labels: int64 [K], -1 where unknown, or not before a record is parsed.
+      asked: the images, by their numbers, int64 [K].
+      other: (n, attempt from 1 on) -> stored, label and number of another image for place n.
+    """
+
+    epoch: tf.Tensor
+    stored: tf.Tensor
+    labels: tf.Tensor
+    asked: tf.Tensor
+    other: Callable
 
 
 def block_size(per_replica: int) -> int:

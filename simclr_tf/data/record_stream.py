@@ -1,4 +1,4 @@
-"""Record files read in order: shuffled epoch by epoch for training, or plainly for evaluation."""
+"""Records in files, which are read in order: shuffled for training, or plainly for evaluation."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from simclr_tf.data import cache
-from simclr_tf.data.source import RECORDS_PER_FILE, RecordFile, RecordSource
 from simclr_tf.distribute.strategy import HostSlice
 from simclr_tf.errors import RequestError
 
+RECORDS_PER_FILE = 2**20
+# Of a file; numbers of records are file number * 2^20 + record number.
 # Records come from so many files in turn, and are read from as many at a time.
 _OPEN_FILES = 16
 # Places counted at a time: 128 KiB.
@@ -19,14 +19,24 @@ _PLACES = 2**14
 _SECOND_SEED = 1
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecordFile:
+    """The `count` records of a TFRecord file that come after the first `skip`."""
+
+    path: str
+    skip: int
+    count: int
+
+
 def epochs(
-    source: RecordSource,
+    files: Sequence[RecordFile],
     seed: int,
     shuffle_buffer: int,
     host: HostSlice,
     start: int,
     block: int,
     after: int,
+    name: str,
 ) -> tf.data.Dataset:
     """A host's records of epoch 0, 1, 2, ..., each in its own order, from its `start`-th on.
 
@@ -37,7 +47,7 @@ def epochs(
       [K + A]}: K = `block` records, and the A = `after` that follow them, which may take the places
       of records that do not decode. (Those before would have to be read when a run goes on.)
     """
-    host_epochs = HostEpochs.of(source, seed, shuffle_buffer, host)
+    host_epochs = HostEpochs.of(files, seed, shuffle_buffer, host, name)
     first, done = divmod(start, host_epochs.total)
     stream = tf.data.Dataset.range(first + (done > 0), tf.int64.max).flat_map(host_epochs.whole)
     if done:
@@ -70,14 +80,19 @@ class HostEpochs:
 
     @classmethod
     def of(
-        cls, source: RecordSource, seed: int, shuffle_buffer: int, host: HostSlice
+        cls,
+        files: Sequence[RecordFile],
+        seed: int,
+        shuffle_buffer: int,
+        host: HostSlice,
+        name: str,
     ) -> HostEpochs:
-        """Those of `host`.
+        """Those of `host`, from the files of the source with this name.
 
         Raises:
           RequestError: it has no records.
         """
-        numbered = list(enumerate(source.files))
+        numbered = list(enumerate(files))
         by_file = len(numbered) >= host.num_hosts
         mine = numbered[host.index :: host.num_hosts] if by_file else numbered
         total = sum(file.count for _, file in mine)
@@ -86,11 +101,11 @@ class HostEpochs:
         if not total:
             raise RequestError(
                 f"Every host needs records. Received: none for host {host.index} of "
-                f"{host.num_hosts} from {source.name}. Repack the data into more files."
+                f"{host.num_hosts} from {name}. Repack the data into more files."
             )
         return cls(
             files=mine,
-            read=_reader(source, mine),
+            read=_reader(mine),
             counts=tf.constant([file.count for _, file in mine], tf.int64),
             total=total,
             seed=seed,
@@ -155,15 +170,15 @@ class HostEpochs:
         return records.shuffle(self.shuffle_buffer, seed=seed * 2**20 + epoch)
 
 
-def in_order(source: RecordSource) -> tf.data.Dataset:
+def in_order(files: Sequence[RecordFile]) -> tf.data.Dataset:
     """Every record once, in the order of the files: (record, index)."""
-    read = _reader(source, list(enumerate(source.files)))
-    records = tf.data.Dataset.range(len(source.files)).flat_map(read)
+    read = _reader(list(enumerate(files)))
+    records = tf.data.Dataset.range(len(files)).flat_map(read)
     return records.map(lambda record: (record["record"], record["index"]))
 
 
-def _reader(source: RecordSource, files: Sequence[tuple[int, RecordFile]]):
-    paths = tf.constant([cache.location(file.path, source.cache) for _, file in files], tf.string)
+def _reader(files: Sequence[tuple[int, RecordFile]]):
+    paths = tf.constant([file.path for _, file in files], tf.string)
     numbers = tf.constant([number for number, _ in files], tf.int64)
     skips = tf.constant([file.skip for _, file in files], tf.int64)
     counts = tf.constant([file.count for _, file in files], tf.int64)

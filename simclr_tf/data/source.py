@@ -1,7 +1,10 @@
-"""Where images come from, in three kinds that differ in how an example is reached.
+"""Where images come from: the interface of a source, and the two kinds that are reached by number.
 
-`ArraySource`: decoded, equal-sized, in memory. `FileSource`: one file an image, reached by number.
-`RecordSource`: records in files, reached in order only.
+`ArraySource`: decoded, equal-sized, in memory. `FileSource`: one file an image. Records in files,
+which are reached in order only, are `RecordSource` in `record_source.py`.
+
+A new kind is one class. If its images are encoded and reached by number, it defines `reader`,
+`select` and `_contents`; if they are read in order, `blocks` and `stored` instead of `reader`.
 """
 
 from __future__ import annotations
@@ -9,30 +12,42 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import tensorflow as tf
 
-RECORDS_PER_FILE = 2**20
+from simclr_tf.data.first_valid import Block
+from simclr_tf.data.order import Order
+
+_COPIES = "ram://simclr_tf"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
-    """What every source tells.
+    """What every source tells and does.
 
     Attributes:
       name: as the recipe and the run's plan say it.
-      num_examples: how many images there are.
+      num_examples: N, how many images there are.
       class_names: the names of the classes, in the order of the labels, or None without labels.
+      labels: int64 [N], where they are known before an image is read, else None.
       cache: which copies of its files `simclr_tf.data.cache.hold` has made, to be read instead.
+      in_memory: whether `images` holds all pixels, uint8 [N, H, W, 3]; else images are encoded.
+      image_files: whether each of its files is one image, so that decoded copies can be held, and
+        each class has a name of its own rather than a number.
     """
 
     name: str
     num_examples: int
     class_names: Sequence[str] | None
+    labels: np.ndarray | None = None
     cache: Literal["none", "encoded", "decoded"] = "none"
+
+    in_memory: ClassVar[bool] = False
+    image_files: ClassVar[bool] = False
 
     @property
     def num_classes(self) -> int | None:
@@ -57,90 +72,149 @@ class Source:
             digest.update(part)
         return digest.hexdigest()
 
+    def select(self, positions: Sequence[int] | np.ndarray) -> Source:
+        """The images at these places of the source's order, in the order of `positions`.
+
+        The new source numbers its images from 0; `name_of` still names the file or record.
+
+        Args:
+          positions: from 0 to num_examples - 1.
+        """
+        raise NotImplementedError
+
+    def sample_positions(self, count: int, seed: int) -> np.ndarray:
+        """Places of `count` images, fewer than all, ascending; the same for the same seed."""
+        positions = np.random.default_rng(seed).choice(self.num_examples, count, replace=False)
+        return np.sort(positions)
+
+    def files_read(self) -> list[str]:
+        """The files that hold its images, each once; none for images in memory."""
+        return []
+
+    def location(self, path: str) -> str:
+        """Where the bytes of a file are read: there, or from the copy that `cache` names."""
+        if self.cache == "none":
+            return path
+        return f"{_COPIES}/{self.cache}/{urllib.parse.quote(path, safe='')}"
+
+    def reader(self) -> Callable[[tf.Tensor], tf.Tensor]:
+        """Inside tf.data: number of an image, int64 scalar -> its encoded bytes, string scalar."""
+        raise NotImplementedError
+
+    def unpack(self, stored: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The encoded image and its label in what was read, string scalar."""
+        return stored, label
+
+    def stored(self) -> tf.data.Dataset:
+        """Everything once, in the source's order: what is read, its label, and its number."""
+        read = dataclasses.replace(self, cache="none").reader()
+        examples = (np.arange(self.num_examples), self.label_tensor(), self.indices())
+        return tf.data.Dataset.from_tensor_slices(examples).map(
+            lambda n, label, index: (read(n), label, index), tf.data.AUTOTUNE
+        )
+
+    def blocks(self, order: Order) -> tuple[tf.data.Dataset, Callable[..., Block]]:
+        """What a host reads in training, `order.block_size` images at a time.
+
+        Returns:
+          An endless dataset, and what makes a block of each of its elements inside a parallel map.
+        """
+        read, labels, count = self.reader(), self.label_tensor(), self.num_examples
+
+        def opened(positions: tf.Tensor) -> Block:
+            epoch, asked = order.at(positions, count)
+
+            def other(n: tf.Tensor, attempt: tf.Tensor):
+                i = order.shuffled((asked[n] + attempt) % count, epoch[n], count)
+                return read(i), labels[i], i
+
+            contents = tf.stack([read(i) for i in tf.unstack(asked)])
+            return Block(epoch, contents, tf.gather(labels, asked), asked, other)
+
+        return order.positions().batch(order.block_size, drop_remainder=True), opened
+
+    def label_tensor(self) -> tf.Tensor:
+        """The labels, int64 [N], -1 where unknown."""
+        if self.labels is None:
+            return tf.fill([self.num_examples], tf.constant(-1, tf.int64))
+        return tf.constant(self.labels, tf.int64)
+
+    def _part(self, positions: np.ndarray, **parts: Any) -> Source:
+        """This source with `parts` of its fields, which hold the images at `positions`."""
+        return dataclasses.replace(
+            self,
+            name=f"{self.name} ({len(positions)} of {self.num_examples})",
+            num_examples=len(positions),
+            labels=None if self.labels is None else self.labels[positions],
+            **parts,
+        )
+
     def _contents(self) -> Iterator[bytes]:
+        """What tells these images and labels from others, in parts."""
         raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ArraySource(Source):
-    """Images uint8 [N, H, W, 3] and labels int64 [N] (or None), in memory."""
+    """Images uint8 [N, H, W, 3] in memory."""
 
     images: np.ndarray
-    labels: np.ndarray | None
+
+    in_memory: ClassVar[bool] = True
+
+    def select(self, positions: Sequence[int] | np.ndarray) -> Source:
+        positions = np.asarray(positions)
+        return self._part(positions, images=self.images[positions])
 
     def _contents(self) -> Iterator[bytes]:
         yield np.ascontiguousarray(self.images)
-        yield repr(None if self.labels is None else self.labels.tolist()).encode()
+        yield _labels_as_bytes(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FileSource(Source):
-    """One encoded image in each of `paths`; labels int64 [N] or None."""
+    """One encoded image in each of `paths`."""
 
     paths: Sequence[str]
-    labels: np.ndarray | None
+
+    image_files: ClassVar[bool] = True
 
     def name_of(self, index: int) -> str:
         return self.paths[index]
 
     def identity(self) -> str:
         root = os.path.commonpath(self.paths)
-        return _identity(os.path.relpath(path, root) for path in self.paths)
+        return identity_of_files(os.path.relpath(path, root) for path in self.paths)
+
+    def select(self, positions: Sequence[int] | np.ndarray) -> Source:
+        positions = np.asarray(positions)
+        return self._part(positions, paths=[self.paths[position] for position in positions])
+
+    def files_read(self) -> list[str]:
+        return list(self.paths)
+
+    def reader(self) -> Callable[[tf.Tensor], tf.Tensor]:
+        paths = tf.constant([self.location(path) for path in self.paths])
+        return lambda i: tf.io.read_file(paths[i])
 
     def _contents(self) -> Iterator[bytes]:
-        yield repr(None if self.labels is None else self.labels.tolist()).encode()
-        yield from map(_file_state, self.paths)
+        yield _labels_as_bytes(self)
+        yield from map(file_state, self.paths)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RecordFile:
-    """The `count` records of a TFRecord file that come after the first `skip`."""
-
-    path: str
-    skip: int
-    count: int
+def _labels_as_bytes(source: Source) -> bytes:
+    return repr(None if source.labels is None else source.labels.tolist()).encode()
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RecordSource(Source):
-    """Records of TFRecord files.
-
-    Attributes:
-      files: which records of which files.
-      parse: serialized record -> (encoded image, label); the label is -1 where there is none.
-    """
-
-    files: Sequence[RecordFile]
-    parse: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
-
-    def indices(self) -> np.ndarray:
-        """File number * 2^20 + record number: known without reading the files before."""
-        return np.concatenate(
-            [
-                number * RECORDS_PER_FILE + file.skip + np.arange(file.count)
-                for number, file in enumerate(self.files)
-            ]
-        )
-
-    def name_of(self, index: int) -> str:
-        number, record = divmod(index, RECORDS_PER_FILE)
-        return f"{self.files[number].path}, record {record}"
-
-    def identity(self) -> str:
-        return _identity(f"{os.path.basename(f.path)} {f.skip} {f.count}" for f in self.files)
-
-    def _contents(self) -> Iterator[bytes]:
-        for file in self.files:
-            yield repr((file.skip, file.count)).encode() + _file_state(file.path)
-
-
-def _identity(files: Iterable[str]) -> str:
+def identity_of_files(files: Iterable[str]) -> str:
+    """How many files there are, and a digest of what is said of each."""
     names = list(files)
     digest = hashlib.sha256(os.fsencode("\n".join(names))).hexdigest()
     return f"{len(names)} files, {digest[:16]}"
 
 
-def _file_state(path: str) -> bytes:
+def file_state(path: str) -> bytes:
+    """What changes when a file does: its name, length and time."""
     if "://" not in path:  # tf.io tells whole seconds, in which a file may change unseen
         state = os.stat(path)
         return repr((path, state.st_size, state.st_mtime_ns)).encode()

@@ -12,7 +12,9 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from simclr_tf.data import shapes
-from simclr_tf.data.source import ArraySource, RecordFile, RecordSource, Source
+from simclr_tf.data.record_source import RecordSource
+from simclr_tf.data.record_stream import RecordFile
+from simclr_tf.data.source import ArraySource, Source
 from simclr_tf.errors import RequestError
 
 # A data set whose decoded images are equal in size and together smaller than this is kept decoded

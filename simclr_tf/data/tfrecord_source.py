@@ -15,7 +15,8 @@ import struct
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from simclr_tf.data.source import RecordFile, RecordSource
+from simclr_tf.data.record_source import RecordSource
+from simclr_tf.data.record_stream import RecordFile
 from simclr_tf.errors import RequestError
 
 _IMAGE_KEYS = ("image/encoded", "image")

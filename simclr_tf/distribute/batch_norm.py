@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
 from collections.abc import Callable, Iterator
 
@@ -12,7 +13,8 @@ import tensorflow as tf
 from simclr_tf.distribute import collectives, fused_batch_norm
 from simclr_tf.distribute.xla import in_xla
 
-_STATISTICS_KEPT: list[bool] = []
+# Of the thread that traces: replicas and exports are traced in threads of their own.
+_STATISTICS_FROZEN = contextvars.ContextVar("moving_statistics_frozen", default=False)
 
 
 @keras.saving.register_keras_serializable(package="simclr_tf")
@@ -107,7 +109,7 @@ class SyncBatchNormalization(keras.layers.Layer):
                 y = fused_batch_norm.infer(x, gamma, beta, mean, variance, self.epsilon)
         else:
             y, mean, variance = self._form(x)(x, gamma, beta, epsilon=self.epsilon)
-            if not _STATISTICS_KEPT:
+            if not _STATISTICS_FROZEN.get():
                 self._update(self.moving_mean, mean)
                 self._update(self.moving_variance, variance)
         return tf.cast(y, self.compute_dtype)
@@ -161,13 +163,16 @@ def local_normalizations(model: keras.Model) -> list[str]:
 
 
 @contextlib.contextmanager
-def statistics_kept() -> Iterator[None]:
-    """Training mode that leaves the moving statistics alone, for what is computed a second time."""
-    _STATISTICS_KEPT.append(True)
+def moving_statistics_frozen() -> Iterator[None]:
+    """Training mode that leaves the moving statistics alone, for what is computed a second time.
+
+    It holds in the calling thread alone.
+    """
+    token = _STATISTICS_FROZEN.set(True)
     try:
         yield
     finally:
-        _STATISTICS_KEPT.pop()
+        _STATISTICS_FROZEN.reset(token)
 
 
 def _normalize_in_xla(x, gamma, beta, shift, epsilon: float):

@@ -56,19 +56,31 @@ def host_slice(context: tf.distribute.InputContext, global_batch_size: int) -> H
     )
 
 
-def check_global_batch(global_batch_size: int, num_replicas: int, num_examples: int) -> None:
-    """Raises RequestError unless the batch divides over the replicas and the data can fill it."""
+def check_global_batch(
+    global_batch_size: int,
+    num_replicas: int,
+    num_examples: int,
+    name: str = "global_batch_size",
+) -> None:
+    """Raises RequestError unless the batch divides over the replicas and the data can fill it.
+
+    Args:
+      global_batch_size: images per step over all replicas.
+      num_replicas: how many there are.
+      num_examples: images of the data.
+      name: of the parameter that a person binds.
+    """
     if global_batch_size < 2:
         raise RequestError(
-            "pretrain.global_batch_size must be at least 2, so that an image has a negative. "
+            f"{name} must be at least 2, so that an image has a negative. "
             f"Received: {global_batch_size}."
         )
-    check_divides("pretrain.global_batch_size", global_batch_size, num_replicas)
+    check_divides(name, global_batch_size, num_replicas)
     if global_batch_size > num_examples:
         largest = num_examples // num_replicas * num_replicas
         raise RequestError(
-            "pretrain.global_batch_size must not exceed the number of images, or an image would be "
-            f"its own negative. Received: global_batch_size={global_batch_size}, {num_examples} "
+            f"{name} must not exceed the number of images, or an image would be its own negative. "
+            f"Received: global_batch_size={global_batch_size}, {num_examples} "
             f"images. Largest valid: {largest}."
         )
 
@@ -85,8 +97,17 @@ def check_divides(name: str, global_batch_size: int, num_replicas: int) -> None:
         )
 
 
-def check_microbatch(microbatch_size: int, global_batch_size: int, num_replicas: int) -> None:
-    """Raises RequestError unless micro-batches divide the batch, and over the replicas."""
+def check_microbatch(
+    microbatch_size: int, global_batch_size: int, num_replicas: int, name: str = "microbatch_size"
+) -> None:
+    """Raises RequestError unless micro-batches divide the batch, and over the replicas.
+
+    Args:
+      microbatch_size: images, over all replicas, that are processed at a time.
+      global_batch_size: images per step over all replicas.
+      num_replicas: how many there are.
+      name: of the parameter that a person binds.
+    """
     valid = [
         size
         for size in range(num_replicas, global_batch_size + 1, num_replicas)
@@ -96,8 +117,8 @@ def check_microbatch(microbatch_size: int, global_batch_size: int, num_replicas:
         below = [size for size in valid if size < microbatch_size]
         above = [size for size in valid if size > microbatch_size]
         raise RequestError(
-            "pretrain.microbatch_size must divide the global batch, and be divisible by the number "
-            f"of replicas. Received: microbatch_size={microbatch_size}, "
+            f"{name} must divide the global batch, and be divisible by the number of replicas. "
+            f"Received: microbatch_size={microbatch_size}, "
             f"global_batch_size={global_batch_size}, num_replicas={num_replicas}. Nearest valid: "
             f"{', '.join(map(str, below[-1:] + above[:1]))}."
         )
@@ -139,6 +160,16 @@ def num_workers() -> int:
     return sum(len(cluster.get(kind, [])) for kind in ("chief", "worker"))
 
 
+def refuse_workers() -> None:
+    """Raises RequestError if TF_CONFIG makes this process one of several, which it would await."""
+    workers = num_workers()
+    if workers > 1:
+        raise RequestError(
+            "Evaluations run in one process, on all of its devices. Received: TF_CONFIG with "
+            f"{workers} workers. Unset it, and run this job on one host."
+        )
+
+
 def of_this_process(strategy: tf.distribute.Strategy) -> tf.distribute.Strategy:
     """The strategy, or one device in place of replicas that lie in several processes."""
     several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
@@ -162,8 +193,8 @@ def describe_computation(strategy: tf.distribute.Strategy) -> str:
     """How the replicas compute, in words for the plan of a run.
 
     On TPUs XLA compiles a step as a whole. Elsewhere it does not: on CPUs a compiled step takes
-    longer (docs/performance.md), and on GPUs that was not measured. There batch normalization comes
-    from TensorFlow's fused kernels, see `SyncBatchNormalization`.
+    longer (docs/measurements.md), and on GPUs that was not measured. There batch normalization
+    comes from TensorFlow's fused kernels, see `SyncBatchNormalization`.
     """
     if traced_once(strategy):
         return "batch normalization over all replicas, compiled by XLA"

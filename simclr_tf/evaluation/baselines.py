@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from simclr_tf.data.bad_images import BadImages
-from simclr_tf.data.pipeline import plain_images
+from simclr_tf.data.plain_images import plain_images
 from simclr_tf.data.source import Source
 from simclr_tf.evaluation.features import Features
 

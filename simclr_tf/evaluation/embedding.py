@@ -13,9 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from simclr_tf.data.bad_images import BadImages
-from simclr_tf.data.pipeline import plain_images
+from simclr_tf.data.plain_images import plain_images
 from simclr_tf.data.source import Source
-from simclr_tf.data.subset import select
 from simclr_tf.errors import RequestError
 from simclr_tf.evaluation.features import Features
 from simclr_tf.evaluation.knn import nearest
@@ -54,7 +53,7 @@ class Embedding:
     def thumbnails(self, side: int) -> np.ndarray:
         """The images again, centre-cropped, uint8 [N, side, side, 3]."""
         positions = np.searchsorted(self.source.indices(), self.features.index)
-        part = select(self.source, positions)
+        part = self.source.select(positions)
         found = [
             np.round(images * 255).astype(np.uint8)
             for images, _, _ in plain_images(part, side, 64, BadImages(part))
@@ -128,7 +127,8 @@ def planar_map(values: np.ndarray, method: str, seed: int) -> np.ndarray:
     count = len(values)
     if count < _MIN_MAPPED:
         raise RequestError(
-            f"A map needs at least {_MIN_MAPPED} images. Received: {count}. Set embed.map = 'none'."
+            f"A map needs at least {_MIN_MAPPED} images. Received: {count}. Embed more "
+            "images, or set the map to 'none'."
         )
     # Between vectors of length one Euclidean distance grows as cosine similarity falls.
     values = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)

@@ -16,7 +16,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from simclr_tf.data.bad_images import BadImages
-from simclr_tf.data.pipeline import plain_images
+from simclr_tf.data.plain_images import plain_images
 from simclr_tf.data.source import Source
 from simclr_tf.errors import RequestError
 from simclr_tf.models.networks import fingerprint

@@ -18,6 +18,7 @@ import tensorflow as tf
 from simclr_tf.augment import keys as keys_lib
 from simclr_tf.augment.ablation_ops import gaussian_noise, sobel
 from simclr_tf.augment.color import grayscale
+from simclr_tf.errors import InvalidArgument
 from simclr_tf.evaluation.features import Transform
 
 PROTOCOL = (
@@ -123,7 +124,7 @@ def accuracy(
     from sklearn.neural_network import MLPClassifier
 
     if len(train) < MIN_TRAIN:
-        raise ValueError(
+        raise InvalidArgument(
             f"At least {MIN_TRAIN} images are needed to train on. Received: {len(train)}."
         )
     mean, std = train.mean(0), train.std(0) + 1e-6

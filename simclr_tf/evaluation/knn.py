@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from simclr_tf.errors import InvalidArgument
 from simclr_tf.evaluation.features import Features
 
 PROTOCOL = (
@@ -119,7 +120,7 @@ def _nearest_in_block(
 def _check(choices: Sequence[tuple[int, float]], num_train: int) -> None:
     for k, temperature in choices:
         if not 1 <= k <= num_train or temperature <= 0:
-            raise ValueError(
+            raise InvalidArgument(
                 "k must be from 1 to the number of training examples, and the temperature "
                 f"positive. Received: k={k}, temperature={temperature} with {num_train} examples."
             )

@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from simclr_tf.errors import InvalidArgument
+
 # Up to this many bytes the features are taken in float64, above it in float32.
 _DOUBLE_BYTES = 2**25
 
@@ -75,12 +77,14 @@ def fit(
     """
     num_classes = num_classes or int(labels.max(initial=0)) + 1
     if not len(labels) or labels.min() < 0 or labels.max() >= num_classes:
-        raise ValueError(
+        raise InvalidArgument(
             f"Labels must be at least one, from 0 to {num_classes - 1}. Received: "
             f"{len(labels)} labels" + (f" from {labels.min()}." if len(labels) else ".")
         )
-    if min(penalties) <= 0:
-        raise ValueError(f"Penalties must be positive. Received: {min(penalties)}.")
+    if not len(penalties) or min(penalties) <= 0:
+        raise InvalidArgument(
+            f"Penalties must be positive, and at least one. Received: {penalties}."
+        )
     problem = _Problem(features, labels, num_classes)
     weights, biases = np.zeros((features.shape[1], num_classes)), np.zeros(num_classes)
     for penalty in sorted(penalties, reverse=True):

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 import simclr_tf
 from simclr_tf.files import write_text
-from simclr_tf.training.mishaps import writes_checked
+from simclr_tf.training.failures import explain_write_errors
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ def publish(result: Result, model_dir: str) -> dict[str, Any]:
     content = {**result.record, "versions": versions}
     text = json.dumps(content, default=dataclasses.asdict, indent=2)
     folder = os.path.join(model_dir, "results")
-    with writes_checked(model_dir):
+    with explain_write_errors(model_dir):
         tf.io.gfile.makedirs(folder)
         write_text(os.path.join(folder, f"{result.job}.json"), text + "\n")
     return json.loads(text)

@@ -13,8 +13,10 @@ import keras
 import tensorflow as tf
 
 from simclr_tf.data.decode import decode_center
-from simclr_tf.models.remat import activations_kept
+from simclr_tf.models.remat import without_remat
 
+_IMAGES = tf.TensorSpec([None, None, None, 3], tf.float32, name="images")
+_IMAGE_BYTES = tf.TensorSpec([None], tf.string, name="image_bytes")
 _Trackable = tf.__internal__.tracking.AutoTrackable
 
 
@@ -40,7 +42,7 @@ class Network(_Trackable):
 
     def outputs(self, inputs: tf.Tensor, training: bool):
         """What the Keras model gives, with all activations kept."""
-        with activations_kept():
+        with without_remat():
             return self._model(inputs, training=training)
 
 
@@ -124,13 +126,7 @@ def make_signatures(
         return {"representation": layers(images)["final_avg_pool"]}
 
     def encode_jpeg(image_bytes):
-        pixels = tf.TensorSpec([image_size, image_size, 3], tf.float32)
-        images = tf.map_fn(
-            lambda encoded: decode_center(encoded, image_size),
-            image_bytes,
-            fn_output_signature=pixels,
-        )
-        return representation(images)
+        return representation(_decoded(image_bytes, image_size))
 
     def projections(h):
         return networks["projection_head"](h) if "projection_head" in networks else {}
@@ -145,26 +141,34 @@ def make_signatures(
 
     def classify(images):
         logits = networks["classifier"](layers(images)["final_avg_pool"])
-        outputs = {"logits": logits, "probabilities": tf.nn.softmax(logits)}
-        if class_names is not None:
-            outputs["class_name"] = tf.gather(list(class_names), tf.argmax(logits, axis=-1))
-        return outputs
+        return _class_outputs(logits, class_names)
 
-    images = tf.TensorSpec([None, None, None, 3], tf.float32, name="images")
-    image_bytes = tf.TensorSpec([None], tf.string, name="image_bytes")
     traced = {
-        "serving_default": (representation, images),
-        "encode_jpeg": (encode_jpeg, image_bytes),
-        "endpoints": (endpoints, images),
+        "serving_default": (representation, _IMAGES),
+        "encode_jpeg": (encode_jpeg, _IMAGE_BYTES),
+        "endpoints": (endpoints, _IMAGES),
     }
     if "projection_head" in networks:
-        traced["project"] = (project, images)
+        traced["project"] = (project, _IMAGES)
     if "classifier" in networks:
-        traced["classify"] = (classify, images)
+        traced["classify"] = (classify, _IMAGES)
     return {
         name: tf.function(function, autograph=False).get_concrete_function(inputs)
         for name, (function, inputs) in traced.items()
     }
+
+
+def _decoded(image_bytes: tf.Tensor, size: int) -> tf.Tensor:
+    """Encoded images [B] as evaluation sees them: float32 [B, size, size, 3] in [0, 1]."""
+    pixels = tf.TensorSpec([size, size, 3], tf.float32)
+    return tf.map_fn(lambda one: decode_center(one, size), image_bytes, fn_output_signature=pixels)
+
+
+def _class_outputs(logits: tf.Tensor, class_names: Sequence[str] | None) -> dict[str, tf.Tensor]:
+    outputs = {"logits": logits, "probabilities": tf.nn.softmax(logits)}
+    if class_names is not None:
+        outputs["class_name"] = tf.gather(list(class_names), tf.argmax(logits, axis=-1))
+    return outputs
 
 
 def input_of(signature: tf.types.experimental.ConcreteFunction) -> tf.TensorSpec:

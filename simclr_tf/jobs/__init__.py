@@ -6,11 +6,12 @@ This module stays light: it knows the names for the command line, and imports th
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import importlib
 import pathlib
 from collections.abc import Callable, Sequence
+
+from simclr_tf.context import Context
 
 NAMES = (
     "pretrain",
@@ -26,15 +27,6 @@ NAMES = (
     "quickstart",
     "preflight",
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Context:
-    """What the command line says about this run, beside the recipe."""
-
-    model_dir: str
-    data_dir: str | None = None
-    tpu: str = "auto"
 
 
 def load() -> dict[str, Callable[[Context], object]]:

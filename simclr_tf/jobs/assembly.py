@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import keras
@@ -12,16 +12,16 @@ import tensorflow as tf
 
 from simclr_tf import config
 from simclr_tf.augment.policy import Augmentation
+from simclr_tf.context import Context
 from simclr_tf.data.bad_images import BadImages
 from simclr_tf.data.dataset import Dataset
 from simclr_tf.data.pipeline import ViewsPipeline
-from simclr_tf.data.source import ArraySource, Source
+from simclr_tf.data.source import Source
 from simclr_tf.distribute.lowering import traced_once
 from simclr_tf.distribute.strategy import fast_precision
 from simclr_tf.distribute.xla import host_compiles
 from simclr_tf.errors import RequestError
 from simclr_tf.export.saved_model import export_networks
-from simclr_tf.jobs import Context
 from simclr_tf.methods.base import Method
 from simclr_tf.models.networks import fingerprint
 from simclr_tf.optim.schedules import WarmupCosine
@@ -98,6 +98,7 @@ def assemble(
         keras.utils.set_random_seed(run.seed)
         with dtype_policy(run.precision):
             built = method()
+        _check_parts(run.microbatch_size, built)
         probe = online_probe(run.num_classes, built.networks["encoder"])
         networks = built.networks | probe
         rule = optimizer(learning_rate=run.schedule, networks=networks)
@@ -152,39 +153,47 @@ def dtype_policy(name: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
+def _check_parts(microbatch_size: int | None, method: Method) -> None:
+    if microbatch_size is not None and method.embedded_specs is None:
+        raise RequestError(
+            "pretrain.microbatch_size must be None where a method embeds its batch at once. "
+            f"Received: {microbatch_size}, with the method {method.name!r}. Leave it out, or set a "
+            "smaller pretrain.global_batch_size."
+        )
+
+
 def _pipeline(run: Ingredients, method: Method) -> ViewsPipeline:
-    (group,) = method.views
-    augmentation = group.augmentations[0]
+    augmentations = [a for group in method.views for a in group.augmentations]
     augment_on = run.augment_on
     if augment_on == "auto":
-        augment_on = _place_of_policy(run, augmentation)
-    _check_place(augment_on, augmentation)
+        augment_on = _place_of_policy(run, augmentations)
+    _check_place(augment_on, augmentations)
     return ViewsPipeline(
         source=run.source,
-        augmentation=augmentation,
-        image_size=group.size,
+        groups=method.views,
         seed=run.seed,
         bad_images=BadImages(run.source),
         shuffle_buffer=run.dataset.shuffle_buffer,
-        num_views=group.count,
         augment_on=augment_on,
     )
 
 
-def _place_of_policy(run: Ingredients, augmentation: Augmentation) -> Literal["host", "device"]:
-    """What `augment_on = 'auto'` comes to."""
-    if not augmentation.compiles:
+def _place_of_policy(
+    run: Ingredients, augmentations: Sequence[Augmentation]
+) -> Literal["host", "device"]:
+    """Where the policy runs if `augment_on` is 'auto'."""
+    if not all(augmentation.compiles for augmentation in augmentations):
         return "host"
-    in_memory = isinstance(run.source, ArraySource)
-    started = None if in_memory else started_settings(run.context.model_dir)
+    started = None if run.source.in_memory else started_settings(run.context.model_dir)
     if started is not None:
         return started.get("augment_on") or "host"
     return "device" if traced_once(run.strategy) or not host_compiles() else "host"
 
 
-def _check_place(augment_on: str, augmentation: Augmentation) -> None:
-    if augment_on == "device" and not augmentation.compiles:
-        names = ", ".join(entry.name for entry in augmentation.policy)
+def _check_place(augment_on: str, augmentations: Sequence[Augmentation]) -> None:
+    foreign = [augmentation for augmentation in augmentations if not augmentation.compiles]
+    if augment_on == "device" and foreign:
+        names = ", ".join(entry.name for entry in foreign[0].policy)
         raise RequestError(
             "A policy on the device must consist of this package's own ops. Received: "
             f"pretrain.augment_on = 'device' with {names}; tensorflow-addons has ops without an "
@@ -204,7 +213,7 @@ def _plan(run: Ingredients, optimizer: keras.optimizers.Optimizer, pipeline: Vie
         augment_on=pipeline.augment_on,
         epochs=run.epochs,
         precision=run.precision,
-        num_views=pipeline.num_views,
+        views=pipeline.groups,
     )
 
 

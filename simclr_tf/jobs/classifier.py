@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from simclr_tf.augment.policy import Augmentation, parse_policy
 from simclr_tf.augment.views import ViewGroup
+from simclr_tf.context import Context
 from simclr_tf.data.dataset import Dataset, data
 from simclr_tf.data.source import Source
 from simclr_tf.data.subset import class_balanced
@@ -20,11 +21,9 @@ from simclr_tf.distribute.strategy import check_divides, create_strategy, of_thi
 from simclr_tf.errors import RequestError
 from simclr_tf.evaluation.accuracy import top_k
 from simclr_tf.evaluation.features import Features, FrozenEncoder
+from simclr_tf.evaluation.frozen_encoder import check_labels, labelled
 from simclr_tf.evaluation.result import Result
-from simclr_tf.jobs import Context
 from simclr_tf.jobs.assembly import Ingredients, assemble, export_run
-from simclr_tf.jobs.building import requests_checked
-from simclr_tf.jobs.frozen import check_labels, labelled
 from simclr_tf.methods.supervised import Supervised
 from simclr_tf.models.classifier import build_classifier
 from simclr_tf.models.heads import projection_head
@@ -32,7 +31,8 @@ from simclr_tf.models.networks import Networks, copy_values
 from simclr_tf.models.resnet import resnet
 from simclr_tf.optim.factory import momentum
 from simclr_tf.optim.schedules import learning_rate
-from simclr_tf.training.run import Cadence, Run
+from simclr_tf.training.failures import as_request_error
+from simclr_tf.training.run import Cadence, Run, check_seed
 from simclr_tf.training.trainer import train
 
 # SimCLR appendix B.4, B.5: random crops and flips, no colour distortion, no blur.
@@ -135,7 +135,7 @@ def classifier_training(
       checkpoint_every_minutes: as in pretraining.
       keep_checkpoints: how many of the newest checkpoints are kept.
     """
-    with requests_checked():
+    with as_request_error():
         cadence = Cadence(
             steps_per_loop=steps_per_loop,
             checkpoint_every_steps=checkpoint_every_steps,
@@ -143,15 +143,13 @@ def classifier_training(
             keep_checkpoints=keep_checkpoints,
         )
         cadence.check("train_classifier")
+        check_seed("train_classifier", seed)
         replicas = strategy(tpu=context.tpu)
-        check_divides(
-            "train_classifier.global_batch_size", global_batch_size, replicas.num_replicas_in_sync
-        )
+        num_replicas = replicas.num_replicas_in_sync
+        check_divides("train_classifier.global_batch_size", global_batch_size, num_replicas)
         requested = task()
         dataset = data(data_dir=context.data_dir)
-        source = class_balanced(labelled(dataset.train()), requested.label_share, seed)
-        test = labelled(dataset.evaluation())
-        _check_classes(source, test)
+        source, test = _splits(requested, dataset, seed)
         schedule = learning_rate(
             base=base_learning_rate,
             scaling=scaling,
@@ -175,18 +173,11 @@ def classifier_training(
             settings={"job": requested.job, "weight_decay": weight_decay, **requested.settings},
             when_out_of_memory="Set a smaller train_classifier.global_batch_size, or resnet.remat.",
         )
-        build = _Builder(
-            functools.partial(
-                build_classifier,
-                encoder,
-                projection_head,
-                image_size=dataset.image_size,
-                num_classes=source.num_classes,
-                head_layers=requested.head_layers,
-                zero_init=requested.zero_init,
-                seed=seed,
-            ),
-            ViewGroup("images", [requested.augmentation], dataset.image_size),
+        build = _builder(
+            requested,
+            functools.partial(build_classifier, encoder, projection_head, seed=seed),
+            dataset.image_size,
+            source.num_classes,
         )
         run = assemble(
             ingredients,
@@ -197,21 +188,34 @@ def classifier_training(
     return ClassifierRun(run, requested, dataset, test)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Builder:
-    """Builds the method: for training, and once more for export and test."""
+def _splits(task: ClassifierTask, dataset: Dataset, seed: int) -> tuple[Source, Source]:
+    """The labelled images to train on, and those to test on."""
+    train = class_balanced(labelled(dataset.train()), task.label_share, seed)
+    test = labelled(dataset.evaluation())
+    _check_classes(train, test)
+    return train, test
 
-    networks: Callable[..., Networks]
-    views: ViewGroup
 
-    def __call__(
-        self,
+def _builder(
+    task: ClassifierTask, networks: Callable[..., Networks], image_size: int, num_classes: int
+) -> Callable[..., Supervised]:
+    """Builds the method: restored and partly frozen for training, plain for export and test."""
+
+    def build(
         restore: Callable[[Mapping[str, keras.Model]], None] = lambda networks: None,
         freeze: Callable[[Networks], None] = lambda networks: None,
     ) -> Supervised:
-        networks = self.networks(restore=restore)
-        freeze(networks)
-        return Supervised(networks, [self.views])
+        built = networks(
+            image_size=image_size,
+            num_classes=num_classes,
+            head_layers=task.head_layers,
+            zero_init=task.zero_init,
+            restore=restore,
+        )
+        freeze(built)
+        return Supervised(built, [ViewGroup("images", [task.augmentation], image_size)])
+
+    return build
 
 
 def train_and_test(classifier: ClassifierRun) -> Result | None:

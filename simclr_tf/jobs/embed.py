@@ -9,13 +9,13 @@ from typing import Literal
 import gin
 import numpy as np
 
+from simclr_tf.context import Context
 from simclr_tf.errors import RequestError
 from simclr_tf.evaluation import embedding_figures, projector
 from simclr_tf.evaluation.embedding import MAPS, Embedding, planar_map, require, write_vectors
+from simclr_tf.evaluation.frozen_encoder import Frozen, frozen_encoder
 from simclr_tf.evaluation.result import Result
-from simclr_tf.jobs import Context
-from simclr_tf.jobs.building import requests_checked
-from simclr_tf.jobs.frozen import Frozen, frozen_encoder
+from simclr_tf.training.failures import as_request_error
 
 _SHEET_PIXELS = 128
 
@@ -50,7 +50,7 @@ def embed(
     _check(splits, {"queries": queries, "neighbours": neighbours, "max_points": max_points})
     require([*(["pyarrow"] if parquet else []), *([MAPS[map]] if map != "none" else [])])
     frozen = encoder(context=context)
-    with requests_checked():
+    with as_request_error():
         opened = {"train": frozen.data.train, "evaluation": frozen.data.evaluation}
         sources = {split: opened[split]() for split in splits}
     written, lines = {}, []

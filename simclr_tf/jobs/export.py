@@ -9,13 +9,15 @@ import gin
 import keras
 import tensorflow as tf
 
+from simclr_tf.context import Context
 from simclr_tf.data.dataset import Dataset, data
+from simclr_tf.errors import RequestError
 from simclr_tf.export.saved_model import export_networks
-from simclr_tf.jobs import Context
-from simclr_tf.jobs.building import build_for_export, refuse_tpu, requests_checked
-from simclr_tf.jobs.pretrained import pretrained
+from simclr_tf.export.weights import pretrained
 from simclr_tf.models.heads import projection_head
+from simclr_tf.models.networks import representation_dim
 from simclr_tf.models.resnet import resnet
+from simclr_tf.training.failures import as_request_error
 
 
 @gin.configurable
@@ -37,12 +39,14 @@ def export(
     Returns:
       The folder of the SavedModel.
     """
-    refuse_tpu(context)
-    with requests_checked():
+    _refuse_tpu(context)
+    with as_request_error():
         size = data(data_dir=context.data_dir).image_size
         weights = pretrained(context.model_dir, model_dir=context.model_dir)
-        networks = build_for_export(encoder, projection_head, size)
-        networks = {name: n for name, n in networks.items() if name in weights.groups}
+        networks = {"encoder": encoder(image_size=size)}
+        if "projection_head" in weights.groups:
+            dim = representation_dim(networks["encoder"])
+            networks["projection_head"] = projection_head(input_dim=dim)
         weights.restore(networks)
     with tf.io.gfile.GFile(os.path.join(context.model_dir, "config.gin")) as file:
         recipe = file.read()
@@ -51,3 +55,12 @@ def export(
     )
     print(f"encoder: {folder}", flush=True)
     return folder
+
+
+def _refuse_tpu(context: Context) -> None:
+    """Raises RequestError if the command line asks this job, which uses no device, for a TPU."""
+    if context.tpu not in ("auto", "none"):
+        raise RequestError(
+            "This job runs on the host, and on no TPU. Received: "
+            f"--tpu={context.tpu}. Leave --tpu out for this job."
+        )

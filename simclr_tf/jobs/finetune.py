@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import gin
 
+from simclr_tf.context import Context
 from simclr_tf.errors import RequestError
 from simclr_tf.evaluation.features import REPRESENTATION
 from simclr_tf.evaluation.result import Result
-from simclr_tf.jobs import Context
+from simclr_tf.export.weights import PretrainedWeights, pretrained
 from simclr_tf.jobs.classifier import (
     CROP_AND_FLIP,
     ClassifierRun,
@@ -18,7 +19,6 @@ from simclr_tf.jobs.classifier import (
     classifier_training,
     train_and_test,
 )
-from simclr_tf.jobs.pretrained import Weights, pretrained
 from simclr_tf.models.classifier import freeze_groups
 
 
@@ -26,7 +26,7 @@ from simclr_tf.models.classifier import freeze_groups
 def finetune(
     context: Context,
     *,
-    pretrained: Callable[..., Weights] = pretrained,
+    pretrained: Callable[..., PretrainedWeights] = pretrained,
     training: Callable[..., ClassifierRun] = classifier_training,
     label_share: float = 1.0,
     from_layer: str = REPRESENTATION,

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 
 import gin
 
+from simclr_tf.context import Context
 from simclr_tf.errors import RequestError
+from simclr_tf.evaluation.frozen_encoder import Frozen, frozen_encoder
 from simclr_tf.evaluation.knn import PROTOCOL, KnnAccuracy, knn_accuracies
 from simclr_tf.evaluation.result import Result
-from simclr_tf.jobs import Context
-from simclr_tf.jobs.building import requests_checked
-from simclr_tf.jobs.frozen import Frozen, frozen_encoder
+from simclr_tf.training.failures import as_request_error
 
 
 @gin.configurable(denylist=["context"])
@@ -49,7 +49,7 @@ def knn(
         )
     choices = [(k, temperature)]
     choices += [(n, t) for n in table_ks if n <= count for t in table_temperatures]
-    with requests_checked():
+    with as_request_error():
         chosen, *table = knn_accuracies(train, test, choices, block_bytes=block_megabytes * 2**20)
     text = (
         f"{_table(table)}\n{chosen.k} nearest neighbours (temperature {chosen.temperature:g}) on "

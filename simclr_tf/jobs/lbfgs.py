@@ -7,9 +7,11 @@ from typing import Literal
 
 import gin
 
+from simclr_tf.context import Context
 from simclr_tf.data.source import Source
 from simclr_tf.errors import RequestError
 from simclr_tf.evaluation.features import Features
+from simclr_tf.evaluation.frozen_encoder import Frozen, check_classes, frozen_encoder, labelled
 from simclr_tf.evaluation.result import Result
 from simclr_tf.evaluation.transfer import (
     PENALTIES,
@@ -18,9 +20,7 @@ from simclr_tf.evaluation.transfer import (
     fit_transfer,
     split_by_class,
 )
-from simclr_tf.jobs import Context
-from simclr_tf.jobs.building import requests_checked
-from simclr_tf.jobs.frozen import Frozen, check_classes, frozen_encoder, labelled
+from simclr_tf.training.failures import as_request_error
 
 # For these the paper reports the mean of the accuracies by class (B.8), as their authors ask.
 _MEAN_PER_CLASS = ("aircraft", "oxford_iiit_pet", "caltech101", "oxford_flowers102")
@@ -68,7 +68,7 @@ def lbfgs(
         train, validation = _split(train, validation_share, frozen.seed)
     if metric == "auto":
         metric = "mean_per_class" if _asks_for_mean_per_class(frozen.data.spec) else "top1"
-    with requests_checked():
+    with as_request_error():
         numbers = fit_transfer(
             train,
             validation,
@@ -98,7 +98,7 @@ def _validation_source(frozen: Frozen, split: str) -> Source:
             "The validation split must be neither the one to train on nor the one to test on. "
             f"Received: lbfgs.validation_split={split!r}."
         )
-    with requests_checked():
+    with as_request_error():
         return labelled(frozen.data.held_out(split, "lbfgs.validation_split"))
 
 

@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 import gin
 
+from simclr_tf.context import Context
 from simclr_tf.evaluation.features import REPRESENTATION
+from simclr_tf.evaluation.frozen_encoder import Frozen, frozen_encoder
 from simclr_tf.evaluation.linear import PROTOCOL, fit_linear
 from simclr_tf.evaluation.result import Result
-from simclr_tf.jobs import Context
+from simclr_tf.export.weights import PretrainedWeights, pretrained
 from simclr_tf.jobs.classifier import (
     CROP_AND_FLIP,
     ClassifierRun,
@@ -17,8 +19,6 @@ from simclr_tf.jobs.classifier import (
     classifier_training,
     train_and_test,
 )
-from simclr_tf.jobs.frozen import Frozen, frozen_encoder
-from simclr_tf.jobs.pretrained import Weights, pretrained
 from simclr_tf.models.networks import Networks
 
 
@@ -67,7 +67,7 @@ def cached(
 def sgd(
     context: Context,
     *,
-    pretrained: Callable[..., Weights] = pretrained,
+    pretrained: Callable[..., PretrainedWeights] = pretrained,
     training: Callable[..., ClassifierRun] = classifier_training,
 ) -> Result | None:
     """The paper's protocol (appendix B.6): a linear layer trained on crops and flips.

@@ -21,6 +21,7 @@ from typing import Any
 import gin
 
 import simclr_tf
+from simclr_tf.context import Context
 from simclr_tf.data.dataset import Dataset, data
 from simclr_tf.data.source import Source
 from simclr_tf.data.tfds_source import class_names_of
@@ -29,7 +30,6 @@ from simclr_tf.distribute.lowering import LoweringStrategy, lower
 from simclr_tf.distribute.xla import host_compiles
 from simclr_tf.errors import RequestError
 from simclr_tf.evaluation.result import Result
-from simclr_tf.jobs import Context
 from simclr_tf.jobs.pretrain import pretraining
 from simclr_tf.preflight.analysis import Analysis, analyse
 from simclr_tf.preflight.chips import Topology, parse_topology

@@ -11,17 +11,18 @@ import gin
 import keras
 import tensorflow as tf
 
+from simclr_tf.context import Context
 from simclr_tf.data.dataset import Dataset, data
+from simclr_tf.data.source import Source
 from simclr_tf.distribute.strategy import check_global_batch, check_microbatch, create_strategy
-from simclr_tf.jobs import Context
 from simclr_tf.jobs.assembly import AugmentOn, Ingredients, assemble, export_run
-from simclr_tf.jobs.building import requests_checked
 from simclr_tf.methods.base import Method
 from simclr_tf.methods.simclr import simclr
 from simclr_tf.models.resnet import resnet
 from simclr_tf.optim.factory import lars
 from simclr_tf.optim.schedules import WarmupCosine, learning_rate
-from simclr_tf.training.run import Cadence, Run, check_positive
+from simclr_tf.training.failures import as_request_error
+from simclr_tf.training.run import Cadence, Run, check_positive, check_seed
 from simclr_tf.training.trainer import train
 
 
@@ -103,7 +104,7 @@ def pretraining(
       profile_steps: (start, stop): the steps from `start` to before `stop`, counted from 0, are
         profiled for TensorBoard's profile plug-in, each as a call of its own. None for no profile.
     """
-    with requests_checked():
+    with as_request_error():
         check_positive("pretrain.global_batch_size", global_batch_size)
         cadence = Cadence(
             steps_per_loop=steps_per_loop,
@@ -113,12 +114,11 @@ def pretraining(
             profile_steps=profile_steps,
         )
         cadence.check("pretrain")
+        check_seed("pretrain", seed)
         replicas = strategy(tpu=context.tpu)
         dataset = data(data_dir=context.data_dir)
         source = dataset.train()
-        check_global_batch(global_batch_size, replicas.num_replicas_in_sync, source.num_examples)
-        if microbatch_size is not None:
-            check_microbatch(microbatch_size, global_batch_size, replicas.num_replicas_in_sync)
+        _check_batch(global_batch_size, microbatch_size, replicas, source)
         passes = epochs(num_examples=source.num_examples) if callable(epochs) else epochs
         schedule = learning_rate(
             epochs=passes, num_examples=source.num_examples, global_batch=global_batch_size
@@ -142,3 +142,17 @@ def pretraining(
         )
         build = functools.partial(method, encoder=encoder, image_size=dataset.image_size)
         return assemble(ingredients, method=build, optimizer=optimizer)
+
+
+def _check_batch(
+    global_batch_size: int,
+    microbatch_size: int | None,
+    strategy: tf.distribute.Strategy,
+    source: Source,
+) -> None:
+    replicas, images = strategy.num_replicas_in_sync, source.num_examples
+    check_global_batch(global_batch_size, replicas, images, name="pretrain.global_batch_size")
+    if microbatch_size is not None:
+        check_microbatch(
+            microbatch_size, global_batch_size, replicas, name="pretrain.microbatch_size"
+        )

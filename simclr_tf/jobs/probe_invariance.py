@@ -7,15 +7,15 @@ from collections.abc import Callable
 
 import gin
 
+from simclr_tf.context import Context
 from simclr_tf.data.source import Source
 from simclr_tf.data.subset import sample
 from simclr_tf.errors import RequestError
 from simclr_tf.evaluation import invariance
 from simclr_tf.evaluation.features import REPRESENTATION
+from simclr_tf.evaluation.frozen_encoder import Frozen, frozen_encoder
 from simclr_tf.evaluation.result import Result
-from simclr_tf.jobs import Context
-from simclr_tf.jobs.building import requests_checked
-from simclr_tf.jobs.frozen import Frozen, frozen_encoder
+from simclr_tf.training.failures import as_request_error
 
 _PROJECTION = "projection"
 
@@ -57,10 +57,10 @@ def probe_invariance(
             f"{max_train} and {max_test}."
         )
     frozen = encoder(context=context, layer=_PROJECTION)
-    with requests_checked():
+    with as_request_error():
         train = sample(frozen.data.train(), max_train, frozen.seed)
         test = sample(frozen.data.evaluation(), max_test, frozen.seed)
-    with requests_checked():
+    with as_request_error():
         rows = {task.name: _row(frozen, task, train, test) for task in invariance.TASKS}
     record = {
         "protocol": invariance.PROTOCOL,

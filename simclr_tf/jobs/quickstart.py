@@ -9,14 +9,15 @@ from typing import Any
 
 import gin
 
+from simclr_tf.context import Context
+from simclr_tf.distribute.strategy import refuse_workers
 from simclr_tf.evaluation.baselines import colour_histograms
+from simclr_tf.evaluation.frozen_encoder import Frozen, frozen_encoder
 from simclr_tf.evaluation.linear import PROTOCOL, fit_linear
 from simclr_tf.evaluation.result import Result
-from simclr_tf.jobs import Context
-from simclr_tf.jobs.building import refuse_workers, requests_checked
-from simclr_tf.jobs.frozen import Frozen, frozen_encoder
+from simclr_tf.export.weights import UNTRAINED, pretrained
 from simclr_tf.jobs.pretrain import pretraining, train_and_export
-from simclr_tf.jobs.pretrained import UNTRAINED, pretrained
+from simclr_tf.training.failures import as_request_error
 from simclr_tf.training.run import Run
 
 
@@ -52,7 +53,7 @@ def quickstart(
         "simclr": fit_linear(simclr.train(), simclr.test()),
         "untrained": fit_linear(untrained.train(), untrained.test()),
     }
-    with requests_checked():
+    with as_request_error():
         train, test = simclr.data.train(), simclr.data.evaluation()
     size = simclr.data.image_size
     numbers["colour_histogram"] = fit_linear(

@@ -8,15 +8,15 @@ from collections.abc import Callable
 import gin
 
 from simclr_tf.augment.policy import Augmentation, augmentation
+from simclr_tf.context import Context
 from simclr_tf.evaluation.result import Result
-from simclr_tf.jobs import Context
+from simclr_tf.export.weights import UNTRAINED, PretrainedWeights
 from simclr_tf.jobs.classifier import (
     ClassifierRun,
     ClassifierTask,
     classifier_training,
     train_and_test,
 )
-from simclr_tf.jobs.pretrained import UNTRAINED, Weights
 
 
 @gin.configurable
@@ -53,7 +53,7 @@ def supervised(
             label_share=label_share,
             settings={
                 "label_share": label_share,
-                "checkpoint": Weights(UNTRAINED, None, ()).record(),
+                "checkpoint": PretrainedWeights(UNTRAINED, None, ()).record(),
             },
             zero_init=False,
         )

@@ -9,26 +9,26 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import gin
 
+from simclr_tf.context import Context
 from simclr_tf.errors import PreemptedError, RequestError
+from simclr_tf.evaluation.checkpoint_follower import Follower
+from simclr_tf.evaluation.frozen_encoder import Frozen, frozen_encoder
+from simclr_tf.evaluation.history import History
 from simclr_tf.evaluation.result import Result
-from simclr_tf.jobs import Context
-from simclr_tf.jobs.building import requests_checked
+from simclr_tf.export.weights import UNTRAINED, PretrainedWeights, pretrained
 from simclr_tf.jobs.embed import embed
-from simclr_tf.jobs.following import Follower
-from simclr_tf.jobs.frozen import Frozen, frozen_encoder
-from simclr_tf.jobs.history import History
 from simclr_tf.jobs.knn import knn
 from simclr_tf.jobs.lbfgs import lbfgs
 from simclr_tf.jobs.linear_eval import cached
-from simclr_tf.jobs.pretrained import UNTRAINED, Weights, pretrained
 from simclr_tf.jobs.probe_invariance import probe_invariance
+from simclr_tf.training.failures import as_request_error
 
 
 @gin.configurable(denylist=["context"])
 def watch(
     context: Context,
     *,
-    pretrained: Callable[..., Weights] = pretrained,
+    pretrained: Callable[..., PretrainedWeights] = pretrained,
     encoder: Callable[..., Frozen] = frozen_encoder,
     knn: Callable[..., Result] = knn,
     linear_eval: Callable[..., Result] = cached,
@@ -71,7 +71,7 @@ def watch(
     }
     _check(evaluations, known, poll_seconds=poll_seconds, patience_minutes=patience_minutes)
     with _stopped_on_request():
-        with requests_checked():
+        with as_request_error():
             run = pretrained(model_dir=context.model_dir, followed=True)
             frozen = encoder(
                 context=context,
@@ -82,7 +82,7 @@ def watch(
             history = History(context.model_dir, run.path)
         jobs = {name: known[name] for name in evaluations}
 
-        def evaluate(weights: Weights, names: Sequence[str]) -> None:
+        def evaluate(weights: PretrainedWeights, names: Sequence[str]) -> None:
             looked_at = frozen.refilled(weights, sources)
 
             def encoder_of(context: Context, layer: str = frozen.layer) -> Frozen:

@@ -6,7 +6,9 @@ Legend: B examples per replica, V views, D representation, G examples over all r
 from __future__ import annotations
 
 import abc
+import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import keras
 import tensorflow as tf
@@ -19,6 +21,7 @@ from simclr_tf.models.networks import Networks
 Tensors = dict[str, tf.Tensor]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class Method(abc.ABC):
     """What a run trains, and by which loss.
 
@@ -37,29 +40,34 @@ class Method(abc.ABC):
     In micro-batches 1 and the first half of 2 see some examples at a time, and `loss` sees all of
     them: it must take what it needs of an image from `embed` and `targets`.
 
+    A subclass is a dataclass too, whose fields are what it needs beside these; the attributes after
+    `state` belong to the class.
+
     Attributes:
-        name: Of the method, in words.
-        views: What the method asks for of each image.
         networks: Trained; hold "encoder".
+        views: What the method asks for of each image.
         followers: Networks without gradient that are saved, such as target or key networks.
         fixed: Networks without gradient that are not saved, such as a teacher.
         state: Variables beside those of networks, by name: the group "method" of a checkpoint.
             What `after_update` assigns must be equal on all replicas.
+        name: Of the method, in words.
         metrics: Of `loss`; the first is the loss itself, which `loss` returns beside the others.
         embedded_specs: What `embed` returns of one example, for micro-batches: name -> shape
             [v, ...] of its v rows, and dtype. None where a batch cannot be embedded in parts.
         target_specs: The same of `targets`.
     """
 
-    name: str
-    views: Sequence[ViewGroup]
     networks: Networks
-    followers: Networks = Networks({})
-    fixed: Networks = Networks({})
-    state: Mapping[str, keras.Variable] = {}
-    metrics: Sequence[Metric]
-    embedded_specs: Mapping[str, tf.TensorSpec] | None = None
-    target_specs: Mapping[str, tf.TensorSpec] = {}
+    views: Sequence[ViewGroup]
+    _: dataclasses.KW_ONLY
+    followers: Networks = dataclasses.field(default_factory=lambda: Networks({}))
+    fixed: Networks = dataclasses.field(default_factory=lambda: Networks({}))
+    state: Mapping[str, keras.Variable] = dataclasses.field(default_factory=dict)
+
+    name: ClassVar[str]
+    metrics: ClassVar[Sequence[Metric]]
+    embedded_specs: ClassVar[Mapping[str, tf.TensorSpec] | None] = None
+    target_specs: ClassVar[Mapping[str, tf.TensorSpec]] = {}
 
     def targets(self, batch: Tensors) -> Tensors:
         """Returns what the loss needs without a gradient, each with V*B rows, view after view.

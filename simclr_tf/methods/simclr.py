@@ -42,8 +42,6 @@ class SimCLR(Method):
         objective: The loss of z.
     """
 
-    networks: Networks
-    views: Sequence[ViewGroup]
     objective: NTXent
 
     name = "SimCLR"

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import keras
 import tensorflow as tf
 
-from simclr_tf.augment.views import ViewGroup
 from simclr_tf.distribute import collectives
 from simclr_tf.methods.base import Method, Tensors
 from simclr_tf.metrics import Metric
-from simclr_tf.models.networks import Networks
 from simclr_tf.objectives.cross_entropy import cross_entropies, label_ranks
 
 
@@ -30,9 +28,6 @@ class Supervised(Method):
             logits [N, classes].
         views: One group, "images", of one view.
     """
-
-    networks: Networks
-    views: Sequence[ViewGroup]
 
     name = "supervised"
     metrics = (

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import keras
 
+from simclr_tf.errors import InvalidArgument
 from simclr_tf.models.heads import first_layers, linear_probe
 from simclr_tf.models.networks import Networks, representation_dim
 
@@ -60,7 +61,7 @@ def freeze_groups(encoder: keras.Model, groups: int) -> None:
       groups: -1 freezes nothing, 0 the stem, k the stem and block groups 1 to k; 4 is all of it.
     """
     if not -1 <= groups <= 4:
-        raise ValueError(f"Frozen block groups must be from -1 to 4. Received: {groups}.")
+        raise InvalidArgument(f"Frozen block groups must be from -1 to 4. Received: {groups}.")
     frozen = tuple(f"block_group{k}_" for k in range(1, groups + 1)) + ("stem_",) * (groups >= 0)
     for layer in encoder.layers:
         if layer.name.startswith(frozen):

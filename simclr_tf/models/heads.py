@@ -8,6 +8,7 @@ import gin
 import keras
 
 from simclr_tf.distribute.batch_norm import SyncBatchNormalization
+from simclr_tf.errors import InvalidArgument
 
 KINDS = ("none", "linear", "nonlinear")
 
@@ -41,12 +42,12 @@ def projection_head(
         ValueError: For an unknown kind or sizes that are not positive.
     """
     if kind not in KINDS:
-        raise ValueError(
+        raise InvalidArgument(
             f"kind must be one of the known heads. Received: kind={kind!r}. "
             f"Valid: {', '.join(KINDS)}."
         )
     if num_layers < 1 or output_dim < 1 or input_dim < 1:
-        raise ValueError(
+        raise InvalidArgument(
             "num_layers, output_dim and input_dim must be at least 1. Received: "
             f"num_layers={num_layers}, output_dim={output_dim}, input_dim={input_dim}."
         )
@@ -73,7 +74,7 @@ def first_layers(head: keras.Model, count: int) -> keras.Model:
         ValueError: The head has no such layer.
     """
     if not 0 <= count < len(head.output):
-        raise ValueError(
+        raise InvalidArgument(
             f"The projection head has the layers {', '.join(head.output)}. Received: "
             f"projection_{count}."
         )
@@ -100,7 +101,7 @@ def linear_probe(
         ValueError: For sizes that make no classifier.
     """
     if num_classes < 2 or input_dim < 1:
-        raise ValueError(
+        raise InvalidArgument(
             "num_classes must be at least 2 and input_dim at least 1. Received: "
             f"num_classes={num_classes}, input_dim={input_dim}."
         )

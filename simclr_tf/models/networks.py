@@ -53,7 +53,16 @@ class Networks(Mapping[str, keras.Model]):
         return len(self._models)
 
     def __or__(self, other: Networks) -> Networks:
-        """These networks, and after them those of `other`."""
+        """These networks, and after them those of `other`.
+
+        Raises:
+            ValueError: If a name stands for a network of each.
+        """
+        if twice := self.keys() & other.keys():
+            raise ValueError(
+                "Networks that are joined must have names of their own. Received twice: "
+                f"{', '.join(sorted(twice))}. Rename one, or leave it out."
+            )
         return Networks({**self, **other}, self.classifiers + other.classifiers)
 
     @property

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 
-from simclr_tf.distribute.batch_norm import statistics_kept
+from simclr_tf.distribute.batch_norm import moving_statistics_frozen
 from simclr_tf.distribute.xla import in_xla
 
-_ACTIVATIONS_KEPT: list[bool] = []
+# Of the thread that traces, since an export may trace beside a training step.
+_WITHOUT_REMAT = contextvars.ContextVar("without_remat", default=False)
 
 
 @keras.saving.register_keras_serializable(package="simclr_tf")
@@ -31,15 +33,15 @@ class Remat(keras.Model):
         self.block = block
 
     def call(self, inputs, training: bool | None = None):
-        if not training or _ACTIVATIONS_KEPT:
+        if not training or _WITHOUT_REMAT.get():
             return self.block.call(inputs, training=training)
 
         @tf.custom_gradient
         def run(x):
             def gradient(dy, variables=()):
-                # Or the compiler would see that the same was computed before, and keep that.
+                # Without the barrier the compiler sees the same computation twice, and keeps one.
                 again, later = _barrier(x, dy)
-                with statistics_kept(), tf.GradientTape() as tape:
+                with moving_statistics_frozen(), tf.GradientTape() as tape:
                     tape.watch(again)
                     y = self.block.call(again, training=True)
                 dx, *dvariables = tape.gradient(y, [again, *variables], later)
@@ -62,13 +64,13 @@ class Remat(keras.Model):
 
 
 @contextlib.contextmanager
-def activations_kept() -> Iterator[None]:
-    """Nothing is computed again, so what is traced here holds no custom gradient."""
-    _ACTIVATIONS_KEPT.append(True)
+def without_remat() -> Iterator[None]:
+    """Nothing is computed again, so what this thread traces here holds no custom gradient."""
+    token = _WITHOUT_REMAT.set(True)
     try:
         yield
     finally:
-        _ACTIVATIONS_KEPT.pop()
+        _WITHOUT_REMAT.reset(token)
 
 
 def _barrier(*tensors: tf.Tensor) -> list[tf.Tensor]:

@@ -9,13 +9,14 @@ symmetric padding, known before the input size is, wherever a convolution stride
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import gin
 import keras
 from absl import logging
 
 from simclr_tf.distribute.batch_norm import SyncBatchNormalization
+from simclr_tf.errors import InvalidArgument
 from simclr_tf.models.packing import PACKED, PACKED_FOR_POOL, Conv2D, MaxPool, Unpack
 from simclr_tf.models.remat import Remat
 from simclr_tf.models.selective_kernel import ShortcutPool, mix_streams
@@ -73,17 +74,7 @@ def resnet(
         ValueError: For a depth, width, stem or block group that does not exist, and selective
             kernels without bottlenecks.
     """
-    if depth not in DEPTHS:
-        raise ValueError(
-            f"depth must be one of the ResNets of the paper. Received: depth={depth}. "
-            f"Valid: {', '.join(map(str, DEPTHS))}."
-        )
-    if width_multiplier <= 0:
-        raise ValueError(
-            f"width_multiplier must be positive. Received: width_multiplier={width_multiplier}."
-        )
-    if not set(remat) <= {1, 2, 3, 4}:
-        raise ValueError(f"remat must name block groups, of 1 to 4. Received: remat={remat}.")
+    _check(depth, width_multiplier, remat)
     stem = _choose_stem(stem, image_size)
     kind, blocks_per_group = DEPTHS[depth]
     _check_sk_ratio(sk_ratio, kind, depth)
@@ -111,12 +102,7 @@ def resnet(
             group=group,
             pools_shortcut=bool(sk_ratio),
         )
-        if group in remat:
-            inside = keras.Input(x.shape[1:], dtype=x.dtype)
-            name = f"block_group{group}_remat"
-            x = Remat(keras.Model(inside, build(inside), name=f"{name}_block"), name=name)(x)
-        else:
-            x = build(x)
+        x = _remat(x, build, f"block_group{group}_remat") if group in remat else build(x)
         outputs[f"block_group{group}"] = Unpack(name=f"block_group{group}")(x)
     outputs["final_avg_pool"] = keras.layers.GlobalAveragePooling2D(
         dtype="float32", name="final_avg_pool"
@@ -128,9 +114,23 @@ def resnet(
 _STEM_CONV = {"imagenet": (7, 2, PACKED_FOR_POOL), "cifar": (3, 1, PACKED)}
 
 
+def _check(depth: int, width_multiplier: float, remat: Sequence[int]) -> None:
+    if depth not in DEPTHS:
+        raise InvalidArgument(
+            f"depth must be one of the ResNets of the paper. Received: depth={depth}. "
+            f"Valid: {', '.join(map(str, DEPTHS))}."
+        )
+    if width_multiplier <= 0:
+        raise InvalidArgument(
+            f"width_multiplier must be positive. Received: width_multiplier={width_multiplier}."
+        )
+    if not set(remat) <= {1, 2, 3, 4}:
+        raise InvalidArgument(f"remat must name block groups, of 1 to 4. Received: remat={remat}.")
+
+
 def _choose_stem(stem: str, image_size: int) -> str:
     if stem not in STEMS:
-        raise ValueError(
+        raise InvalidArgument(
             f"stem must be one of the known stems. Received: stem={stem!r}. "
             f"Valid: {', '.join(STEMS)}."
         )
@@ -142,9 +142,9 @@ def _choose_stem(stem: str, image_size: int) -> str:
 
 def _check_sk_ratio(sk_ratio: float, kind: str, depth: int) -> None:
     if sk_ratio < 0:
-        raise ValueError(f"sk_ratio must not be negative. Received: sk_ratio={sk_ratio}.")
+        raise InvalidArgument(f"sk_ratio must not be negative. Received: sk_ratio={sk_ratio}.")
     if sk_ratio and kind != "bottleneck":
-        raise ValueError(
+        raise InvalidArgument(
             "sk_ratio needs bottleneck blocks, of ResNet-50 and deeper. Received: "
             f"depth={depth}, sk_ratio={sk_ratio}. Leave sk_ratio at 0, or use a deeper network."
         )
@@ -179,6 +179,12 @@ def _group(x, branch, filters: int, blocks: int, group: int, pools_shortcut: boo
         x = keras.layers.Add(name=f"{name}_add")([x, shortcut])
         x = keras.layers.ReLU(name=f"{name}_relu")(x)
     return x
+
+
+def _remat(x, build: Callable, name: str):
+    """What `build` makes of x, computed again for the gradient."""
+    inside = keras.Input(x.shape[1:], dtype=x.dtype)
+    return Remat(keras.Model(inside, build(inside), name=f"{name}_block"), name=name)(x)
 
 
 def _channels(base: int, width_multiplier: float) -> int:

@@ -13,6 +13,7 @@ import gin
 import tensorflow as tf
 
 from simclr_tf.distribute import collectives
+from simclr_tf.errors import InvalidArgument
 from simclr_tf.metrics import Metric
 from simclr_tf.objectives.blockwise import Sums, contrast
 
@@ -59,8 +60,8 @@ class NTXent:
             memory and time, and no number beyond rounding. Memory is linear in G.
 
     Raises:
-        ValueError: For a temperature that is not positive, an unknown reduction or a block_size
-            below 1.
+        InvalidArgument: For a temperature that is not positive, an unknown reduction or a
+            block_size below 1.
     """
 
     temperature: float = 0.1
@@ -69,16 +70,16 @@ class NTXent:
 
     def __post_init__(self):
         if not self.temperature > 0:
-            raise ValueError(
+            raise InvalidArgument(
                 f"temperature must be positive. Received: temperature={self.temperature}."
             )
         if self.reduction not in REDUCTIONS:
-            raise ValueError(
+            raise InvalidArgument(
                 f"reduction must be a known one. Received: reduction={self.reduction!r}. "
                 f"Valid: {', '.join(REDUCTIONS)}."
             )
         if self.block_size is not None and self.block_size < 1:
-            raise ValueError(
+            raise InvalidArgument(
                 f"block_size must be None or at least 1. Received: block_size={self.block_size}."
             )
 

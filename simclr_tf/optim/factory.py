@@ -12,6 +12,7 @@ import math
 import gin
 import keras
 
+from simclr_tf.errors import InvalidArgument
 from simclr_tf.models.networks import ROLES, Networks, variable_roles
 from simclr_tf.optim.lars import LARS
 
@@ -45,8 +46,10 @@ def momentum(
     networks: Networks,
 ) -> keras.optimizers.Optimizer:
     """SGD with (Nesterov) momentum; decoupled decay of kernels only."""
+    if not 0 <= momentum <= 1:
+        raise InvalidArgument(f"momentum must be from 0 to 1. Received: momentum={momentum}.")
     optimizer = keras.optimizers.SGD(
-        learning_rate, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay or None
+        learning_rate, float(momentum), nesterov=nesterov, weight_decay=weight_decay or None
     )
     return _decay_kernels_only(optimizer, networks)
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 import keras
 import tensorflow as tf
 
+from simclr_tf.errors import InvalidArgument
+
 
 @keras.saving.register_keras_serializable(package="simclr_tf")
 class LARS(keras.optimizers.Optimizer):
@@ -45,7 +47,7 @@ class LARS(keras.optimizers.Optimizer):
         **kwargs,
     ):
         if momentum < 0 or momentum >= 1 or weight_decay < 0 or eta <= 0:
-            raise ValueError(
+            raise InvalidArgument(
                 "LARS needs 0 <= momentum < 1, weight_decay >= 0 and eta > 0. Received: "
                 f"momentum={momentum}, weight_decay={weight_decay}, eta={eta}."
             )

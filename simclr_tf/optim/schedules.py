@@ -8,6 +8,8 @@ import gin
 import keras
 import tensorflow as tf
 
+from simclr_tf.errors import InvalidArgument
+
 SCALINGS = ("linear", "sqrt", "none")
 
 
@@ -23,7 +25,7 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
 
     def __init__(self, peak: float, warmup_steps: int, total_steps: int):
         if peak < 0 or not 0 <= warmup_steps < total_steps:
-            raise ValueError(
+            raise InvalidArgument(
                 "A schedule needs peak >= 0 and 0 <= warmup_steps < total_steps. Received: "
                 f"peak={peak}, warmup_steps={warmup_steps}, total_steps={total_steps}."
             )
@@ -57,7 +59,7 @@ def scale_learning_rate(base: float, global_batch: int, scaling: str) -> float:
             and short runs (appendix B.1), "none" for base.
     """
     if scaling not in SCALINGS:
-        raise ValueError(
+        raise InvalidArgument(
             f"scaling must be a known rule. Received: scaling={scaling!r}. "
             f"Valid: {', '.join(SCALINGS)}."
         )
@@ -68,6 +70,8 @@ def scale_learning_rate(base: float, global_batch: int, scaling: str) -> float:
 
 def steps_for(epochs: float, num_examples: int, global_batch: int) -> int:
     """Steps of a run, the reference's N * epochs // G + 1. Epochs may be a fraction."""
+    if not math.isfinite(epochs):
+        raise InvalidArgument(f"epochs must be a number of passes. Received: epochs={epochs}.")
     return int(num_examples * epochs // global_batch) + 1
 
 

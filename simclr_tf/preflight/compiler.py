@@ -57,9 +57,14 @@ def compile_program(text: str, topology_name: str) -> tuple[dict, str]:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return said | {"out_of_memory": str(error)}, ""
+    said |= {"seconds": time.perf_counter() - start, **_needs(executable)}
+    return said, executable.hlo_modules()[0].to_string()
+
+
+def _needs(executable) -> dict[str, float]:
+    """The memory, in bytes, and the floating-point operations of a compiled program."""
     memory = executable.get_compiled_memory_stats()
-    said |= {
-        "seconds": time.perf_counter() - start,
+    return {
         "argument_bytes": memory.argument_size_in_bytes,
         "output_bytes": memory.output_size_in_bytes,
         "aliased_bytes": memory.alias_size_in_bytes,
@@ -67,7 +72,6 @@ def compile_program(text: str, topology_name: str) -> tuple[dict, str]:
         "code_bytes": memory.generated_code_size_in_bytes,
         "flop": executable.cost_analysis()["flops"],
     }
-    return said, executable.hlo_modules()[0].to_string()
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from simclr_tf.training.interrupt import Agreed, StopRequest
 from simclr_tf.training.loop import LoopResult
+from simclr_tf.training.preemption import Agreed, StopRequest
 from simclr_tf.training.profile import Profile
 from simclr_tf.training.stall import StallWarning
 

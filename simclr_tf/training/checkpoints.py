@@ -22,16 +22,16 @@ from absl import logging
 from simclr_tf.errors import RequestError
 from simclr_tf.files import write_text
 from simclr_tf.training.background import Background
+from simclr_tf.training.checkpoint_variables import compare_variables, describe_groups
+from simclr_tf.training.failures import UNREACHABLE, cause
 from simclr_tf.training.host_copy import Groups, Values, checkpoint_of, copy_to_host
 from simclr_tf.training.loss_scale import loss_scale_group, rule_of
 from simclr_tf.training.manifest import is_manifest
-from simclr_tf.training.mishaps import UNREACHABLE, cause
 from simclr_tf.training.recipe_changes import is_harmless, recipe_changes
 
 _FOLDER = re.compile(r"step_(\d{8})/?$")
 # What reading a checkpoint fails with whose files are not those of its manifest.
 DAMAGED = (tf.errors.OpError, ValueError, KeyError, TypeError, AssertionError)
-Description = dict[str, dict[str, list[Any]]]
 
 
 class Checkpoints:
@@ -237,38 +237,6 @@ def restore_groups(model_dir: str, step: int, groups: Groups) -> None:
     status = _trackable(groups).read(os.path.join(folder, "variables"))
     status.assert_existing_objects_matched()
     status.expect_partial()  # other groups are left where they are
-
-
-def compare_variables(saved: Description, groups: Groups, where: str) -> None:
-    """Raises RequestError, naming what differs, unless what is saved has exactly these groups."""
-    wanted = describe_groups(groups)
-    lines = []
-    for group, variables in wanted.items():
-        there = saved.get(group, {})
-        lines += [f"  {group}: no {p} in the checkpoint" for p in variables if p not in there]
-        lines += [f"  {group}: {p} only in the checkpoint" for p in there if p not in variables]
-        lines += [
-            f"  {group}: {p} is {there[p][0]} in the checkpoint, {variables[p][0]} here"
-            for p in variables
-            if p in there and there[p] != variables[p]
-        ]
-    if lines:
-        shown = "\n".join(lines[:8]) + (f"\n  and {len(lines) - 8} more" if len(lines) > 8 else "")
-        raise RequestError(
-            f"The checkpoint in {where} must be of the same architecture. It differs from this "
-            f"recipe's:\n{shown}\nUse the recipe that wrote it, or another --model_dir."
-        )
-
-
-def describe_groups(groups: Mapping[str, Mapping[str, Any]]) -> Description:
-    """Shape and dtype of every variable or array: group -> path -> [shape, dtype]."""
-    return {
-        name: {
-            path: [list(v.shape), keras.backend.standardize_dtype(v.dtype)]
-            for path, v in group.items()
-        }
-        for name, group in groups.items()
-    }
 
 
 def _steps(folder: str) -> list[int]:

@@ -21,30 +21,34 @@ _OF_THE_LOOP = (
 )
 
 
-def first_views(pipeline: ViewsPipeline, count: int = 16) -> np.ndarray:
-    """The views of the first images that a run will see: float32 [count, V, S, S, 3].
+def first_views(pipeline: ViewsPipeline, count: int = 16) -> list[np.ndarray]:
+    """The views of the first images that a run will see, by group: float32 [count, v, S, S, 3].
 
     Raises:
       RequestError: they are not what a run could learn from, or too many images are bad.
     """
     count = min(count, pipeline.source.num_examples)
     host = HostSlice(index=0, num_hosts=1, replicas=1, per_replica=count)
-    images = pipeline.views(next(iter(pipeline.dataset(host)))).numpy()
+    batch = pipeline.with_views(next(iter(pipeline.dataset(host))))
     pipeline.bad_images.check()
-    found = np.stack(np.split(images, pipeline.num_views), axis=1)
-    _check_views(found)
+    found = [
+        np.stack(np.split(batch[group.name].numpy(), group.count), axis=1)
+        for group in pipeline.groups
+    ]
+    for group in found:
+        _check_views(group)
     return found
 
 
-def views(model_dir: str, found: np.ndarray) -> str:
+def views(model_dir: str, found: Sequence[np.ndarray]) -> str:
     """Writes `figures/views.png`: the views of each image side by side."""
-    images = found.reshape(-1, *found.shape[2:])
+    images = [view for groups in zip(*found, strict=True) for group in groups for view in group]
     figure, axes = plotting.subplots(rows=(len(images) + 7) // 8, columns=8, cell=1.2)
     for axis in axes.flat:
         axis.axis("off")
     for axis, image in zip(axes.flat, images, strict=False):
         axis.imshow(image)
-    if found.shape[1] == 2:
+    if [group.shape[1] for group in found] == [2]:
         figure.suptitle("Pairs of views: columns 1-2, 3-4, 5-6, 7-8")
     return plotting.save(figure, os.path.join(model_dir, "figures", "views.png"))
 

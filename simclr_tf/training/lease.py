@@ -26,7 +26,7 @@ import tensorflow as tf
 from absl import logging
 
 from simclr_tf.errors import RequestError
-from simclr_tf.training.mishaps import cause
+from simclr_tf.training.failures import cause
 
 # Seconds between two beats, and how many may be missing. A store may be slow for a while.
 _INTERVAL, _PATIENCE = 15.0, 4

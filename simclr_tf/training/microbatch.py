@@ -22,8 +22,9 @@ from typing import Any
 
 import tensorflow as tf
 
+from simclr_tf.augment.views import num_views
 from simclr_tf.distribute import collectives
-from simclr_tf.distribute.batch_norm import statistics_kept
+from simclr_tf.distribute.batch_norm import moving_statistics_frozen
 from simclr_tf.methods.base import Method, Tensors
 from simclr_tf.models.networks import Networks, representation_dim
 from simclr_tf.training.probe import PROBE_METRICS, probe_logits, probe_numbers
@@ -57,7 +58,7 @@ def gradients_in_microbatches(
     def embed(i, state):
         embedded, targets, directions = state
         part = parts.views_of(i)
-        with statistics_kept():
+        with moving_statistics_frozen():
             found = method.embed(part, training=True)
         directions += direction_sums(found.pop("representation"))
         return _put(embedded, i, found), _put(targets, i, method.targets(part)), directions
@@ -70,7 +71,7 @@ def gradients_in_microbatches(
         tape.watch(embedded)
         loss, numbers = method.loss(embedded, targets)
         scaled = loss * scale
-    rows = sum(group.count for group in method.views) * parts.size * count
+    rows = num_views(method.views) * parts.size * count
     numbers |= representation_numbers(directions, rows)
     slopes = parts.split(tape.gradient(scaled, embedded))
     gradients, observed = _second_pass(method, probe, parts, slopes, scale)

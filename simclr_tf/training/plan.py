@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from simclr_tf.data.source import ArraySource, Source
+from simclr_tf.augment.views import ViewGroup
+from simclr_tf.data.source import Source
 from simclr_tf.distribute.strategy import describe, describe_computation
 from simclr_tf.distribute.xla import host_compiles
 from simclr_tf.models.networks import Networks, count_parameters
@@ -34,7 +35,7 @@ class Plan:
     peak_learning_rate: float
     optimizer: str
     precision: str
-    num_views: int = 2
+    views: Sequence[ViewGroup]
     augment_on: str = "host"
     microbatch_size: int | None = None
 
@@ -92,9 +93,9 @@ class Plan:
             "data": f"{self.source.name}, {self.source.num_examples:,} images, "
             + (f"{classes} classes" if classes else "no labels")
             + (f", held in memory ({self.source.cache})" if self.source.cache != "none" else ""),
-            "views": f"{self.num_views} of {self.image_size} x {self.image_size} pixels an image, "
-            f"augmented on the {self.augment_on}",
-            **({} if isinstance(self.source, ArraySource) else {"host": _host_words()}),
+            "views": " and ".join(f"{v.count} of {v.size} x {v.size}" for v in self.views)
+            + f" pixels an image, augmented on the {self.augment_on}",
+            **({} if self.source.in_memory else {"host": _host_words()}),
             "model": ", ".join(
                 f"{name} {_size(model)}" for name, model in networks.items() if model.weights
             ),

@@ -9,18 +9,20 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from simclr_tf.errors import RequestError
-from simclr_tf.training.mishaps import writes_checked
+from simclr_tf.training.failures import explain_write_errors
 
 
-def check_profile_steps(steps: tuple[int, int] | None, total_steps: int) -> None:
-    """Raises RequestError unless the steps are some of the run's, or None."""
+def check_profile_steps(
+    steps: tuple[int, int] | None, total_steps: int, name: str = "profile_steps"
+) -> None:
+    """Raises RequestError unless the steps, bound as `name`, are some of the run's, or None."""
     if steps is None:
         return
     whole = isinstance(steps, (tuple, list)) and len(steps) == 2 and all(map(_is_whole, steps))
     if not whole or not 0 <= steps[0] < steps[1] <= total_steps:
         raise RequestError(
-            "pretrain.profile_steps must be None or two whole numbers (start, stop) with 0 <= "
-            f"start < stop <= {total_steps}, the number of steps. Received: {steps!r}."
+            f"{name} must be None or two whole numbers (start, stop) with 0 <= start < stop <= "
+            f"{total_steps}, the number of steps. Received: {steps!r}."
         )
 
 
@@ -69,7 +71,7 @@ class Profile:
             yield
             return
         if not self._running:
-            with writes_checked(self._model_dir):
+            with explain_write_errors(self._model_dir):
                 tf.profiler.experimental.start(os.path.join(self._model_dir, "tensorboard"))
             self._running = True
         with tf.profiler.experimental.Trace("train", step_num=step, _r=1):
@@ -80,5 +82,5 @@ class Profile:
     def _end(self) -> None:
         if self._running:
             self._running = False
-            with writes_checked(self._model_dir):
+            with explain_write_errors(self._model_dir):
                 tf.profiler.experimental.stop()

@@ -40,7 +40,7 @@ def recipe_changes(
       defaults: of every parameter of this version: 'function.parameter' -> text, or None where
         there is no default.
     """
-    saved, now = _with_names_of_today(saved, defaults), _with_names_of_today(now, defaults)
+    saved, now = ({name_of_today(n): text for n, text in r.items()} for r in (saved, now))
     changes = []
     for name in sorted({*saved, *now}):
         default = defaults.get(_unscoped(name))
@@ -49,17 +49,6 @@ def recipe_changes(
             today = "not a parameter of this version" if gone else f"{now.get(name, 'not set')} now"
             changes.append((name, f"{saved.get(name, 'not set')} in the checkpoint, {today}"))
     return changes
-
-
-def _with_names_of_today(
-    recipe: Mapping[str, str], defaults: Mapping[str, str | None]
-) -> Mapping[str, str]:
-    """The recipe with old names replaced; one that still exists, at its default, says nothing."""
-    return {
-        name_of_today(name): text
-        for name, text in recipe.items()
-        if name_of_today(name) == name or text != defaults.get(_unscoped(name))
-    }
 
 
 def _unscoped(name: str) -> str:

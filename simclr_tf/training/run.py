@@ -57,6 +57,12 @@ def check_positive(name: str, value: int) -> None:
         raise RequestError(f"{name} must be at least 1. Received: {value}.")
 
 
+def check_seed(job: str, seed: int) -> None:
+    """Raises RequestError unless random numbers can be drawn by `seed`."""
+    if not 0 <= seed < 2**32:
+        raise RequestError(f"{job}.seed must be from 0 to 2**32 - 1. Received: {seed}.")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
     """What is trained, on what, and how long.
@@ -92,7 +98,8 @@ class Run:
     when_out_of_memory: str
 
     def __post_init__(self):
-        check_profile_steps(self.cadence.profile_steps, self.total_steps)
+        name = f"{self.job}.profile_steps"
+        check_profile_steps(self.cadence.profile_steps, self.total_steps, name)
 
     @property
     def total_steps(self) -> int:

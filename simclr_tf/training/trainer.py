@@ -18,16 +18,21 @@ from simclr_tf.training import figures
 from simclr_tf.training.calls import Calls, Tally
 from simclr_tf.training.checkpoints import Checkpoints
 from simclr_tf.training.diagnosis import Diagnosis, structural_findings
+from simclr_tf.training.failures import (
+    cause,
+    explain_lost_peers,
+    explain_step_errors,
+    explain_write_errors,
+)
 from simclr_tf.training.host_copy import Values, are_finite
-from simclr_tf.training.interrupt import StopRequest, is_chief, make_agreement, peer
 from simclr_tf.training.loop import make_loop
-from simclr_tf.training.mishaps import cause, peers_checked, steps_checked, writes_checked
-from simclr_tf.training.ownership import exclusive
 from simclr_tf.training.plan import plan_text
+from simclr_tf.training.preemption import StopRequest, is_chief, make_agreement, peer
 from simclr_tf.training.profile import Profile
-from simclr_tf.training.record import record_start
 from simclr_tf.training.reporting import Reporter
 from simclr_tf.training.run import Run
+from simclr_tf.training.run_json import record_start
+from simclr_tf.training.run_lock import exclusive
 from simclr_tf.training.stall import StallWarning
 
 
@@ -50,12 +55,12 @@ def train(run: Run, export: Callable[[], str]) -> str | None:
         with exclusive(run.model_dir) as still_ours:
             _Trainer(run, still_ours).train()
             still_ours()
-            with writes_checked(run.model_dir), _peers_checked(run):
+            with explain_write_errors(run.model_dir), _peers_checked(run):
                 return export()
 
 
 def _peers_checked(run: Run) -> AbstractContextManager:
-    return peers_checked(run.model_dir, peer(run.strategy))
+    return explain_lost_peers(run.model_dir, peer(run.strategy))
 
 
 def _nothing() -> None:
@@ -149,7 +154,7 @@ class _Trainer:
 
     def _reporter(self, step: int) -> Reporter:
         run = self.run
-        with writes_checked(run.model_dir):
+        with explain_write_errors(run.model_dir):
             reporter = Reporter(
                 run.model_dir,
                 start_step=step,
@@ -167,7 +172,7 @@ class _Trainer:
 
     def _report(self, reporter: Reporter, step: int, tally: Tally) -> None:
         numbers, epoch = self._numbers(step, tally), self.run.epoch(step)
-        with writes_checked(self.run.model_dir):
+        with explain_write_errors(self.run.model_dir):
             reporter.report(step, epoch, numbers, steps=tally.steps, seconds=tally.seconds)
             for finding in self.diagnosis.look(step, epoch, numbers):
                 reporter.warn(step, epoch, *finding)
@@ -188,11 +193,11 @@ class _Trainer:
     def _check_folder(self) -> None:
         """Ends the run where its folder is another's by now, or the last write has failed."""
         self.still_ours()
-        with writes_checked(self.run.model_dir):
+        with explain_write_errors(self.run.model_dir):
             self.checkpoints.check()
 
     def _await_write(self) -> None:
-        with writes_checked(self.run.model_dir):
+        with explain_write_errors(self.run.model_dir):
             self.checkpoints.wait()
 
     @contextlib.contextmanager
@@ -212,7 +217,7 @@ class _Trainer:
         """Says what will be done, and writes what a new run starts with; returns the step."""
         print(plan_text(self.run.plan_lines()), flush=True)
         views = None if restored else self._checked(figures.first_views)(self.run.pipeline)
-        with writes_checked(self.run.model_dir):
+        with explain_write_errors(self.run.model_dir):
             if restored is None:
                 # First of all, so that a folder in which anything else lies has a checkpoint.
                 self._save(0)
@@ -232,11 +237,11 @@ class _Trainer:
         return restored or 0
 
     def _checked(self, function: Callable) -> Callable:
-        """The function, which runs steps or collectives, with `steps_checked` around it."""
+        """The function, which runs steps or collectives, with `explain_step_errors` around it."""
 
         def checked(*args):
             with (
-                steps_checked(
+                explain_step_errors(
                     self.run.model_dir,
                     peer=peer(self.run.strategy),
                     when_out_of_memory=self.run.when_out_of_memory,

@@ -70,7 +70,9 @@ def test_what_is_missing_is_said(monkeypatch):
     "name", ["rotate", "shear_x", "shear_y", "sharpness", "equalize", "translate", "mean_filter2d"]
 )
 def test_op_is_pure_and_in_range(name, images, keys, assert_pure, changed_examples):
-    op = functools.partial(addons.op(name), op=1, strength=2.0 if name == "translate" else 0.5)
+    op = functools.partial(
+        addons.op(name).function, op=1, strength=2.0 if name == "translate" else 0.5
+    )
     assert_pure(lambda images, keys: op(images, keys, probability=0.5), images, keys, xla=False)
     assert not changed_examples(images, op(images, keys, probability=0.0)).any()
     changed = op(images, keys, probability=1.0).numpy()
@@ -84,7 +86,9 @@ def test_angles_are_drawn_from_the_keys(many_keys):
     dot = np.zeros((33, 33, 3), "f")
     dot[15:18, 29:32] = 1.0
     images = tf.tile(dot[None], [64, 1, 1, 1])
-    turned = addons.op("rotate")(images, many_keys[:64], op=1, probability=1.0, strength=0.5)
+    turned = addons.op("rotate").function(
+        images, many_keys[:64], op=1, probability=1.0, strength=0.5
+    )
     angles = 0.5 * (2.0 * keys_lib.uniform(many_keys[:64], 1, 2).numpy()[:, 1] - 1.0)
     for image, angle in zip(turned.numpy()[..., 0], angles, strict=True):
         y, x = np.argwhere(image > 0.5).mean(axis=0) - 16

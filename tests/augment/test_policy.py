@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from simclr_tf.augment import keys as keys_lib
 from simclr_tf.augment import policy as policy_lib
+from simclr_tf.augment.ops import policy_op
 
 # gaussian_blur leaves images below 20 pixels as they are, so these tests use 24.
 EVERY_OP = sorted(policy_lib.OPS)
@@ -17,7 +18,7 @@ EVERY_OP = sorted(policy_lib.OPS)
 
 @pytest.mark.parametrize("name", EVERY_OP)
 def test_op_is_pure_and_in_range(name, images, keys, assert_pure):
-    op = functools.partial(policy_lib.OPS[name], op=3, probability=0.5, strength=1.0)
+    op = functools.partial(policy_lib.OPS[name].function, op=3, probability=0.5, strength=1.0)
     assert_pure(lambda images, keys: op(images, keys), images, keys)
     result = op(images, keys)
     assert result.shape == images.shape and result.dtype == tf.float32
@@ -31,7 +32,9 @@ def test_op_changes_as_many_examples_as_its_probability(name, images, many_keys,
     fraction = {
         probability: changed_examples(
             images,
-            policy_lib.OPS[name](images, keys, op=2, probability=probability, strength=1.0),
+            policy_lib.OPS[name].function(
+                images, keys, op=2, probability=probability, strength=1.0
+            ),
         ).mean()
         for probability in (0.0, 0.3, 1.0)
     }
@@ -47,7 +50,7 @@ def test_op_draws_anew_for_another_epoch_view_index_and_op(name, images, changed
 
     def changed(epoch=0, view=0, start=0, op=1):
         keys = keys_lib.example_keys(0, epoch, np.arange(start, start + 64), view)
-        result = policy_lib.OPS[name](images, keys, op=op, probability=0.5, strength=1.0)
+        result = policy_lib.OPS[name].function(images, keys, op=op, probability=0.5, strength=1.0)
         return changed_examples(images, result)
 
     base = changed()
@@ -137,7 +140,7 @@ def test_without_random_crop_the_central_square_is_taken(images, keys):
     ("entry", "message"),
     [
         (("colour_jitter", 0.8), r"Received: 'colour_jitter'. Did you mean 'color_jitter'\?"),
-        (("xyz", 0.8), r"flip, color_jitter.*Received: 'xyz'. Use one of these names"),
+        (("xyz", 0.8), r"blur, color_jitter, .*flip.*Received: 'xyz'. Use one of these names"),
         ("flip", r"\(name, probability\).*Received: 'flip'"),
         (("flip",), r"\(name, probability\)"),
         ((0.5, "flip"), r"\(name, probability\)"),
@@ -153,6 +156,21 @@ def test_without_random_crop_the_central_square_is_taken(images, keys):
 def test_impossible_entries_are_refused(entry, message):
     with pytest.raises(ValueError, match=message):
         policy_lib.parse_policy([("flip", 0.5), entry])
+
+
+def test_an_op_is_one_definition_with_its_properties(monkeypatch, images, keys):
+    monkeypatch.setitem(policy_lib.OPS, "invert", None)
+
+    @policy_op("invert", max_strength=2.0, compiles=False)
+    def invert(images, keys, *, op, probability, strength):
+        return 1.0 - images
+
+    augmentation = policy_lib.augmentation(policy=[("flip", 0.0), ("invert", 1.0, 2.0)])
+    np.testing.assert_allclose(augmentation(images, keys), 1.0 - images.numpy(), atol=1e-6)
+    assert not augmentation.compiles
+    assert policy_lib.augmentation(policy=[("flip", 0.5)]).compiles
+    with pytest.raises(ValueError, match=r"above 0 and at most 2.0. Received: strength=2.5"):
+        policy_lib.parse_policy([("invert", 1.0, 2.5)])
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ import tensorflow as tf
 
 from simclr_tf import config, jobs
 from simclr_tf.benchmark import checkpoint
-from simclr_tf.jobs.pretrain import pretrain
-from simclr_tf.training.checkpoints import Checkpoints, named_groups
+from simclr_tf.jobs.pretrain import pretraining
+from simclr_tf.training.checkpoints import Checkpoints
 
 TINY = (
     "data.source = 'shapes'",
@@ -23,13 +23,13 @@ TINY = (
 def tiny_run():
     jobs.load()
     config.load([], TINY)
-    return pretrain(jobs.Context(model_dir="", tpu="none"), then=lambda run: run)
+    return pretraining(jobs.Context(model_dir="", tpu="none"))
 
 
 @pytest.mark.slow
 def test_both_ways_take_turns_and_change_nothing(tiny_run, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint.tempfile, "tempdir", str(tmp_path))
-    before = [v.numpy() for v in tiny_run.simclr.variables]
+    before = [v.numpy() for v in tiny_run.trained.variables]
     size, table = checkpoint.measure(tiny_run, rounds=2).split("\n\n")
     assert size.endswith("GiB of variables")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
@@ -42,14 +42,14 @@ def test_both_ways_take_turns_and_change_nothing(tiny_run, tmp_path, monkeypatch
     ]
     assert rows[0][2] == rows[3][2] == "1.00 (1.00 to 1.00)"
     assert all(
-        (a == v.numpy()).all() for a, v in zip(before, tiny_run.simclr.variables, strict=True)
+        (a == v.numpy()).all() for a, v in zip(before, tiny_run.trained.variables, strict=True)
     )
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
 @pytest.mark.slow
 def test_the_baseline_writes_what_a_save_writes(tiny_run, tmp_path):
-    groups = named_groups(tiny_run.simclr.groups(), tiny_run.optimizer)
+    groups = tiny_run.groups()
     checkpoint._write(groups, str(tmp_path / "variables"))
     Checkpoints(str(tmp_path), groups, {}).save(0)
     ours = tf.train.load_checkpoint(str(tmp_path / "checkpoints" / "step_00000000" / "variables"))

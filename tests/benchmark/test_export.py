@@ -4,7 +4,7 @@ import pytest
 
 from simclr_tf import config, jobs
 from simclr_tf.benchmark import export
-from simclr_tf.jobs.pretrain import pretrain
+from simclr_tf.jobs.pretrain import pretraining
 
 TINY = (
     "data.source = 'shapes'",
@@ -22,7 +22,7 @@ def test_every_stage_is_timed_and_sized(tmp_path, monkeypatch):
     monkeypatch.setattr(export.tempfile, "tempdir", str(tmp_path))
     jobs.load()
     config.load([], TINY)
-    run = pretrain(jobs.Context(model_dir="", tpu="none"), then=lambda run: run)
+    run = pretraining(jobs.Context(model_dir="", tpu="none"))
     rows = [
         [cell.strip() for cell in line.split("|")[1:-1]]
         for line in export.measure(run, rounds=1).splitlines()[2:]
@@ -35,7 +35,7 @@ def test_every_stage_is_timed_and_sized(tmp_path, monkeypatch):
         "its first request",
         "its second request",
     ]
-    parameters = sum(v.numpy().nbytes for v in run.simclr.variables) / 2**20
+    parameters = sum(v.numpy().nbytes for v in run.trained.variables) / 2**20
     sizes = {name: float(mib) for name, _, mib in rows if mib}
     # The optimizer's velocities are as large as the weights; files have some overhead.
     assert 1.8 * parameters < sizes["save a checkpoint"] < 2.5 * parameters + 1

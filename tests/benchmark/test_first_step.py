@@ -46,7 +46,7 @@ def test_the_first_error_is_told_in_one_line(monkeypatch, error, words):
     def failing(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(first_step, "pretrain", failing)
+    monkeypatch.setattr(first_step, "pretraining", failing)
     assert first_step.measure("none") == {"host": ("ERROR", words), "device": ("ERROR", words)}
 
 

@@ -9,7 +9,7 @@ from simclr_tf.benchmark import step
 from simclr_tf.benchmark.loss import plain_nt_xent
 from simclr_tf.benchmark.plain import plain_copy, plain_step
 from simclr_tf.errors import RequestError
-from simclr_tf.jobs.pretrain import pretrain
+from simclr_tf.jobs.pretrain import pretraining
 from simclr_tf.models.heads import projection_head
 from simclr_tf.models.resnet import resnet
 
@@ -27,7 +27,7 @@ TINY = (
 def put_together(*bindings):
     jobs.load()
     config.load([], [*TINY, *bindings])
-    return pretrain(jobs.Context(model_dir="", tpu="none"), then=lambda run: run)
+    return pretraining(jobs.Context(model_dir="", tpu="none"))
 
 
 def with_values_of(plain, ours):

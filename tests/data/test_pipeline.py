@@ -8,7 +8,8 @@ from simclr_tf.augment.policy import augmentation
 from simclr_tf.data import folder_source, tfrecord_source
 from simclr_tf.data import pipeline as pipeline_module
 from simclr_tf.data.bad_images import BadImages
-from simclr_tf.data.pipeline import ViewsPipeline, plain_images
+from simclr_tf.data.pipeline import ViewsPipeline
+from simclr_tf.data.plain_images import plain_images
 from simclr_tf.data.read_errors import is_read_error
 from simclr_tf.data.source import ArraySource
 from simclr_tf.distribute.strategy import HostSlice

@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 
 from simclr_tf.data import record_stream
-from simclr_tf.data.source import RECORDS_PER_FILE, RecordFile, RecordSource
+from simclr_tf.data.record_source import RecordSource
+from simclr_tf.data.record_stream import RECORDS_PER_FILE, RecordFile
 from simclr_tf.distribute.strategy import HostSlice
 
 UNEVEN = (7, 1, 12, 3, 0, 5)
@@ -40,7 +41,7 @@ def stream(source, start, count, buffer, host=None, seed=3):
     """`count` rows (record, index, epoch) from `start` on."""
     with tf.device("/CPU:0"):
         dataset = record_stream.epochs(
-            source, seed, buffer, host or host_of(), start, block=1, after=0
+            source.files, seed, buffer, host or host_of(), start, block=1, after=0, name=source.name
         )
     rows = dataset.take(count).as_numpy_iterator()
     return [(int(r["record"][0]), int(r["index"][0]), int(r["epoch"][0])) for r in rows]
@@ -73,7 +74,7 @@ def test_a_start_goes_on_in_the_order_of_an_uninterrupted_run(write, counts, ski
         return host_epochs.rest(start // total, start % total)
 
     with tf.device("/CPU:0"):
-        host_epochs = record_stream.HostEpochs.of(source, 3, buffer, host)
+        host_epochs = record_stream.HostEpochs.of(source.files, 3, buffer, host, source.name)
         rests = tf.data.Dataset.range(0, 2 * total, starts.step).flat_map(rest).as_numpy_iterator()
     for start in starts:
         expected = whole[start : (start // total + 1) * total]

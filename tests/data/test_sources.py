@@ -6,7 +6,8 @@ import tensorflow as tf
 
 from simclr_tf.data import folder_source, tfrecord_source
 from simclr_tf.data.dataset import data, open_source
-from simclr_tf.data.source import ArraySource, RecordSource
+from simclr_tf.data.record_source import RecordSource
+from simclr_tf.data.source import ArraySource
 from simclr_tf.errors import RequestError
 
 
@@ -111,7 +112,7 @@ def test_a_large_tfds_set_is_read_record_by_record(datasets, monkeypatch):
     """The same images and labels, whether decoded at once or as they come."""
     from simclr_tf.data import tfds_source
     from simclr_tf.data.bad_images import BadImages
-    from simclr_tf.data.pipeline import plain_images
+    from simclr_tf.data.plain_images import plain_images
 
     in_memory = open_source("tfds:cifar10", "test[10:50]", str(datasets / "tfds"))
     monkeypatch.setattr(tfds_source, "_IN_MEMORY_BYTES", 0)

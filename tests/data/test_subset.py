@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 from simclr_tf.data.bad_images import BadImages
 from simclr_tf.data.folder_source import open_folder
-from simclr_tf.data.pipeline import plain_images
-from simclr_tf.data.source import ArraySource, FileSource, RecordSource
-from simclr_tf.data.subset import class_balanced, sample, select
+from simclr_tf.data.plain_images import plain_images
+from simclr_tf.data.record_source import RecordSource
+from simclr_tf.data.source import ArraySource, FileSource
+from simclr_tf.data.subset import class_balanced, sample
 from simclr_tf.data.tfrecord_source import open_tfrecord
 from simclr_tf.errors import RequestError
 
@@ -41,13 +42,13 @@ def read(source):
 @pytest.mark.parametrize("positions", [[3], [7, 2, 11, 0], [4, 5, 6, 7], list(range(12))])
 def test_the_images_of_the_places_in_their_order(source, positions):
     images, labels = read(source)
-    found, found_labels = read(select(source, positions))
+    found, found_labels = read(source.select(positions))
     np.testing.assert_array_equal(found, images[positions])
     np.testing.assert_array_equal(found_labels, labels[positions])
 
 
 def test_names_are_those_of_the_whole(source):
-    part = select(source, [7, 2])
+    part = source.select([7, 2])
     if not isinstance(source, ArraySource):
         whole = [source.name_of(int(i)) for i in source.indices()]
         assert [part.name_of(int(i)) for i in part.indices()] == [whole[7], whole[2]]

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from simclr_tf.distribute.batch_norm import SyncBatchNormalization
+from simclr_tf.distribute.batch_norm import SyncBatchNormalization, moving_statistics_frozen
 from simclr_tf.distribute.strategy import simulated_replicas
 from simclr_tf.models.resnet import resnet
+from tests.support.threads import entered_elsewhere
 
 MOMENTUM, EPSILON, CHANNELS = 0.9, 1e-5, 3
 
@@ -354,3 +355,20 @@ def test_inference_is_the_same_under_xla():
     layer.set_weights([np.random.default_rng(i).uniform(0.5, 2, 6) for i in range(4)])
     compiled = tf.function(lambda x: layer(x, training=False), jit_compile=True)
     np.testing.assert_allclose(compiled(x), layer(x, training=False), rtol=1e-5, atol=1e-5)
+
+
+def test_statistics_are_frozen_in_one_thread_alone():
+    layer = SyncBatchNormalization()
+    x = inputs(offset=3.0)
+    layer.build(x.shape)
+
+    def moved() -> bool:
+        layer.moving_mean.assign(tf.zeros([CHANNELS]))
+        layer(x, training=True)
+        return bool(tf.reduce_all(layer.moving_mean != 0.0))
+
+    assert moved()
+    with entered_elsewhere(moving_statistics_frozen()):
+        assert moved()
+    with moving_statistics_frozen():
+        assert not moved()

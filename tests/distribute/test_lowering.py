@@ -10,8 +10,6 @@ import tensorflow as tf
 
 from simclr_tf.distribute import collectives
 from simclr_tf.distribute.lowering import LoweringStrategy, traced_once
-from simclr_tf.objectives.nt_xent import nt_xent
-from simclr_tf.training.step import make_train_step
 from tests.support.fake_tpu import fake_tpu_strategy, program
 
 CORES = 4
@@ -202,16 +200,14 @@ def test_both_write_the_same_program_for_a_training_step(build_tiny):
     for make in STRATEGIES:
         strategy = make(CORES)
         with strategy.scope():
-            simclr, optimizer = build_tiny(rate=0.1, precision="mixed_bfloat16")
-        kinds.append(
-            kinds_of(program(strategy, make_train_step(simclr, optimizer, nt_xent), batch))
-        )
+            tiny = build_tiny(rate=0.1, precision="mixed_bfloat16")
+        kinds.append(kinds_of(program(strategy, tiny.step(), batch)))
     combined = [
         v.path
-        for v in (*simclr.variables, *optimizer.variables)
+        for v in (*tiny.networks.variables, *tiny.optimizer.variables)
         if v.value.aggregation != tf.VariableAggregation.NONE
     ]
-    assert combined == [optimizer.iterations.path]
+    assert combined == [tiny.optimizer.iterations.path]
     ours, real = kinds
     assert real - ours == {"AllToAll": 1, "Pack": 1, "StridedSlice": 1}
     assert not ours - real

@@ -10,7 +10,7 @@ reading  reads a variable of the second worker, as a checkpoint's copy does
 restore  restores it
 """
 
-import collections
+import dataclasses
 import os
 import sys
 import types
@@ -20,27 +20,49 @@ import numpy as np
 import tensorflow as tf
 
 from simclr_tf.data.bad_images import BadImages
+from simclr_tf.data.source import Source
 from simclr_tf.errors import RunError
-from simclr_tf.jobs import trainer
-from simclr_tf.jobs.training import Training
+from simclr_tf.methods.base import Method
+from simclr_tf.metrics import Metric
+from simclr_tf.models.networks import Networks
 from simclr_tf.optim.schedules import WarmupCosine
+from simclr_tf.training import trainer
 from simclr_tf.training.host_copy import copy_to_host
 from simclr_tf.training.interrupt import peer
 from simclr_tf.training.loop import LoopResult
 from simclr_tf.training.mishaps import steps_checked
+from simclr_tf.training.plan import Plan
+from simclr_tf.training.probe import NO_PROBE
+from simclr_tf.training.run import Cadence, Run
 from tests.support.tpu_slice import HOSTS, connect
 
-Source = collections.namedtuple("Source", "num_examples")
+
+@dataclasses.dataclass(frozen=True)
+class Nothing(Method):
+    """Stands for a method; its steps are not run."""
+
+    metrics = (Metric("loss"),)
+
+    def embed(self, batch, training):
+        raise NotImplementedError
+
+    loss = embed
+
+    def words(self, numbers):
+        return "ready"
 
 
 class Pipeline:
     """Batches without end."""
 
-    source = Source(num_examples=1000)
+    source = Source(name="none", num_examples=1000, class_names=None)
     bad_images = BadImages(source)
 
     def dataset(self, host, start_step):
         return tf.data.Dataset.counter().map(lambda i: {"index": i[None]})
+
+    def with_views(self, batch):
+        return batch
 
 
 def fetching(strategy, train_step, names):
@@ -65,28 +87,39 @@ def steps(strategy: tf.distribute.Strategy, folder: str) -> None:
     strategy.distribute_datasets_from_function = lambda f: distribute(f, options)
     trainer.make_loop = fetching
     trainer.figures.first_views = lambda pipeline: None
-    network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    image = keras.Input((2,))
+    method = Nothing(Networks({"encoder": keras.Model(image, keras.layers.Dense(1)(image))}), [])
     optimizer = keras.optimizers.SGD()
-    optimizer.build(network.trainable_variables)
-    run = Training(
+    optimizer.build(method.networks.trainable_variables)
+    schedule = WarmupCosine(0.1, 0, 10**7)
+    run = Run(
+        job="none",
         model_dir=os.path.join(folder, "run"),
         strategy=strategy,
-        job="none",
-        plan={"job": "none"},
+        plan=Plan.of(
+            strategy=strategy,
+            schedule=schedule,
+            optimizer=optimizer,
+            source=Pipeline.source,
+            image_size=1,
+            global_batch_size=2,
+            epochs=1.0,
+            precision="float32",
+        ),
         pipeline=Pipeline(),
-        networks={"network": network},
+        method=method,
+        probe=NO_PROBE,
         optimizer=optimizer,
-        schedule=WarmupCosine(0.1, 0, 10**7),
-        train_step=lambda batch: None,
-        metric_names=("loss",),
-        chance=1.0,
-        words=lambda numbers: "ready",
+        schedule=schedule,
         settings={},
-        global_batch_size=2,
-        steps_per_loop=100,
-        checkpoint_every_steps=10**6,
-        checkpoint_every_minutes=None,
-        keep_checkpoints=1,
+        cadence=Cadence(
+            steps_per_loop=100,
+            checkpoint_every_steps=10**6,
+            checkpoint_every_minutes=None,
+            keep_checkpoints=1,
+        ),
+        rebuild=lambda: method,
+        when_out_of_memory="",
     )
     trainer.train(run, export=lambda: "")
 
@@ -104,7 +137,7 @@ def again_and_again(strategy: tf.distribute.Strategy, folder: str, what: str) ->
     copy = copy_to_host(groups)["group"]["variable"]
     assert "/job:worker" not in copy.device, copy.device
     print("ready", flush=True)
-    with steps_checked(folder, peer=peer(strategy)):
+    with steps_checked(folder, peer=peer(strategy), when_out_of_memory=""):
         while True:
             work()
 

@@ -12,7 +12,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from simclr_tf.data.bad_images import BadImages
 from simclr_tf.data.folder_source import open_folder
-from simclr_tf.data.pipeline import plain_images
+from simclr_tf.data.plain_images import plain_images
 from simclr_tf.data.source import ArraySource
 from simclr_tf.errors import RequestError
 from simclr_tf.evaluation import embedding_figures, projector

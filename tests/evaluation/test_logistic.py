@@ -100,6 +100,7 @@ def test_an_end_before_the_minimum_is_told():
         ([0, 3, 1], [0.1], "from 0 to 2"),
         ([0, -1, 1], [0.1], "from -1"),
         ([0, 2, 1], [0.1, 0.0], "Penalties must be positive"),
+        ([0, 2, 1], [], "at least one"),
     ],
 )
 def test_what_cannot_be_fitted_is_refused(labels, penalties, words):

@@ -15,10 +15,11 @@ from simclr_tf import config, jobs
 from simclr_tf.errors import RequestError
 from simclr_tf.export.conversion import convert
 from simclr_tf.export.reference_format import places_of_keys, places_of_names
+from simclr_tf.methods.simclr import simclr
 from simclr_tf.models.heads import linear_probe, projection_head
 from simclr_tf.models.resnet import resnet
-from simclr_tf.models.simclr import SimCLR, forward, representation_dim
 from simclr_tf.training.checkpoints import complete_steps, named_groups, restore_groups
+from simclr_tf.training.probe import online_probe
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NETWORKS = {
@@ -96,21 +97,20 @@ def assert_outputs(model_dir: pathlib.Path, golden) -> None:
     jobs.load()
     config.load([str(model_dir / "config.gin")], [])
     config.check({"pretrain", "linear_eval"})
-    encoder = resnet(image_size=golden.image_size)
-    dim = representation_dim(encoder)
-    simclr = SimCLR(encoder, projection_head(input_dim=dim), linear_probe(10, input_dim=dim))
+    method = simclr(encoder=resnet, image_size=golden.image_size)
+    networks = method.networks | online_probe(10, method.networks["encoder"])
     (step,) = complete_steps(str(model_dir))
-    restore_groups(str(model_dir), step, named_groups(simclr.groups()))
-    found = forward(simclr, golden.images(), training=False)
-    for name, value in (("representation", found.representation), ("projection", found.projection)):
+    restore_groups(str(model_dir), step, named_groups(networks))
+    found = method.embed({"images": golden.images()}, training=False)
+    for name, value in found.items():
         expected = golden.outputs[f"inference_{name}"]
         scale = np.abs(value).max()
         for entries, part in ((np.ravel(value)[:8], "first"), (np.ravel(value)[-8:], "last")):
             np.testing.assert_allclose(entries, expected[part], rtol=0, atol=1e-5 * scale)
     row = golden.outputs["inference_representation_full_row0"]
-    np.testing.assert_allclose(found.representation[0], row, atol=1e-5 * np.abs(row).max())
+    np.testing.assert_allclose(found["representation"][0], row, atol=1e-5 * np.abs(row).max())
     row = golden.outputs["inference_projection_row0"]
-    np.testing.assert_allclose(found.projection[0], row, atol=1e-5 * np.abs(row).max())
+    np.testing.assert_allclose(found["projection"][0], row, atol=1e-5 * np.abs(row).max())
 
 
 @pytest.mark.parametrize("network", ["r18_cifar", "r18_cifar_head3", *LARGE])

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from simclr_tf.data import folder_source
 from simclr_tf.data.bad_images import BadImages
-from simclr_tf.data.pipeline import plain_images
+from simclr_tf.data.plain_images import plain_images
 from simclr_tf.export import saved_model, warmup
 from simclr_tf.export.saved_model import export_networks
 from simclr_tf.models.heads import projection_head

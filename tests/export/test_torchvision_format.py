@@ -17,8 +17,8 @@ from simclr_tf.export.torchvision_format import (
     torchvision_key,
 )
 from simclr_tf.models.heads import linear_probe
+from simclr_tf.models.networks import representation_dim
 from simclr_tf.models.resnet import resnet
-from simclr_tf.models.simclr import representation_dim
 from simclr_tf.training.checkpoints import Checkpoints, named_groups, read_manifest
 
 

@@ -5,14 +5,13 @@ import pathlib
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from simclr_tf import run
 from simclr_tf.models.heads import projection_head
 from simclr_tf.models.resnet import resnet
 from simclr_tf.training.checkpoints import Checkpoints, named_groups
+from tests.support.pictures import write_pictures
 
-CLASSES = ("blue", "green", "red")
 RECIPE = """
 include 'gin/base.gin'
 data.source = 'folder:'
@@ -32,14 +31,7 @@ class Evaluation:
         self.recipe = folder / "tiny.gin"
         self.recipe.write_text(RECIPE)
         rng = np.random.default_rng(0)
-        for split, count in (("train", 10), ("test", 4)):
-            for channel, name in enumerate(reversed(CLASSES)):
-                for i in range(count):
-                    pixels = rng.integers(0, 128, (16, 16, 3), np.uint8)
-                    pixels[..., channel] += 128
-                    path = self.pictures / split / name / f"{i}.png"
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_bytes(tf.io.encode_png(pixels).numpy())
+        write_pictures(self.pictures, rng)
         networks = {
             "encoder": resnet(18, 0.125, image_size=16),
             "projection_head": projection_head(output_dim=8, input_dim=64),

@@ -1,7 +1,6 @@
 """If this breaks, a run goes on with other views than it began with, or fails on a TPU alone."""
 
 import functools
-import importlib
 
 import pytest
 import tensorflow as tf
@@ -10,27 +9,23 @@ from simclr_tf.augment import addons, policy
 from simclr_tf.data.dataset import Dataset
 from simclr_tf.distribute.lowering import LoweringStrategy
 from simclr_tf.errors import RequestError
-from simclr_tf.jobs import Context
-from simclr_tf.jobs.pretrain import pretrain
-from simclr_tf.jobs.pretraining import training_of
+from simclr_tf.jobs import Context, assembly
+from simclr_tf.jobs.pretrain import pretraining
+from simclr_tf.methods.simclr import simclr
 from simclr_tf.models.resnet import resnet
 from simclr_tf.training import plan as plan_module
-from simclr_tf.training.checkpoints import Checkpoints, named_groups
+from simclr_tf.training.checkpoints import Checkpoints
 from simclr_tf.training.loss_scale import SCALE_METRICS
-
-# The package has a function of the same name.
-pretrain_module = importlib.import_module("simclr_tf.jobs.pretrain")
 
 
 def put_together(pictures, model_dir="", **kwargs):
     """The run on a folder of 16 px pictures, which is not started."""
-    return pretrain(
+    return pretraining(
         Context(model_dir=str(model_dir), data_dir=str(pictures), tpu="none"),
         data=functools.partial(Dataset, "folder:", 16, "train", "test", 64),
         encoder=functools.partial(resnet, depth=18, width_multiplier=0.125),
         global_batch_size=4,
         epochs=20.0,
-        then=lambda run: run,
         **{"augment_on": "device"} | kwargs,
     )
 
@@ -38,7 +33,7 @@ def put_together(pictures, model_dir="", **kwargs):
 def test_where_files_are_augmented_is_said_and_must_not_change(evaluation):
     run = put_together(evaluation.pictures)
     assert run.settings["augment_on"] == "device"
-    assert run.plan.lines(run.simclr)["views"].endswith("augmented on the device")
+    assert run.plan_lines()["views"].endswith("augmented on the device")
 
 
 @pytest.mark.parametrize("compiles", [True, False])
@@ -46,12 +41,12 @@ def test_where_files_are_augmented_is_said_and_must_not_change(evaluation):
 def test_the_policy_runs_on_tpus_and_where_the_host_does_not_compile(
     evaluation, monkeypatch, compiles, strategy
 ):
-    for module in (pretrain_module, plan_module):
+    for module in (assembly, plan_module):
         monkeypatch.setattr(module, "host_compiles", lambda: compiles)
     run = put_together(evaluation.pictures, augment_on="auto", strategy=lambda tpu: strategy())
     on_tpus = isinstance(run.strategy, LoweringStrategy)
     place = "device" if on_tpus or not compiles else "host"
-    lines = run.plan.lines(run.simclr)
+    lines = run.plan_lines()
     assert run.pipeline.augment_on == place and lines["views"].endswith(f"on the {place}")
     assert ("not compiled" in lines["host"]) != compiles
 
@@ -59,9 +54,9 @@ def test_the_policy_runs_on_tpus_and_where_the_host_does_not_compile(
 @pytest.mark.parametrize("place", ["host", "device"])
 def test_a_run_that_goes_on_keeps_its_place(evaluation, monkeypatch, tmp_path, place):
     started = put_together(evaluation.pictures, tmp_path, augment_on=place)
-    Checkpoints(str(tmp_path), named_groups(started.simclr.groups()), started.settings).save(0)
+    Checkpoints(str(tmp_path), started.groups(), started.settings).save(0)
     for compiles in (True, False):
-        monkeypatch.setattr(pretrain_module, "host_compiles", lambda there=compiles: there)
+        monkeypatch.setattr(assembly, "host_compiles", lambda there=compiles: there)
         run = put_together(evaluation.pictures, tmp_path, augment_on="auto")
         assert run.pipeline.augment_on == place and run.settings == started.settings
 
@@ -70,14 +65,18 @@ def test_ops_of_addons_are_refused_on_the_device(evaluation, monkeypatch):
     monkeypatch.setattr(addons, "op", lambda name: None)
     rotating = functools.partial(policy.augmentation, policy=(("addons:rotate", 0.5),))
     with pytest.raises(RequestError, match=r"addons:rotate(.|\n)*pretrain.augment_on = 'host'"):
-        put_together(evaluation.pictures, augmentation=rotating)
+        put_together(evaluation.pictures, method=functools.partial(simclr, augmentation=rotating))
 
 
 def test_float16_is_trained_with_a_scaled_loss(evaluation):
     run = put_together(evaluation.pictures, precision="mixed_float16")
-    assert run.plan.lines(run.simclr)["compute"].startswith("mixed_float16")
+    assert run.plan_lines()["compute"].startswith("mixed_float16")
     assert run.settings["optimizer"] == "LARS"
-    training = training_of(run)
-    assert training.metric_names[-2:] == SCALE_METRICS
-    groups = named_groups(training.networks, training.optimizer)
-    assert float(groups["loss_scale"]["scale"].numpy()) == 2**15
+    assert tuple(run.metrics[-2:]) == SCALE_METRICS
+    assert float(run.groups()["loss_scale"]["scale"].numpy()) == 2**15
+
+
+@pytest.mark.parametrize("name", ["steps_per_loop", "checkpoint_every_steps", "keep_checkpoints"])
+def test_counts_are_positive(evaluation, name):
+    with pytest.raises(RequestError, match=rf"pretrain\.{name} must be at least 1. Received: 0"):
+        put_together(evaluation.pictures, **{name: 0})

@@ -1,5 +1,7 @@
 """If this breaks, an evaluation judges other weights than those that were asked for."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -88,3 +90,16 @@ def test_a_partial_checkpoint_is_passed_over(run, tmp_path):
         checkpoints.save(step)
     (tmp_path / "checkpoints" / "step_00000002" / "manifest.json").unlink()
     assert pretrained(model_dir=str(tmp_path)).step == 1
+
+
+def test_a_checkpoint_that_cannot_be_read_is_one_clear_error(run, tmp_path):
+    """Its files are as long as they were, so that only reading tells."""
+    folder = shutil.copytree(run[0], tmp_path / "damaged")
+    shutil.rmtree(folder / "checkpoints" / "step_00000003")
+    for file in (folder / "checkpoints" / "step_00000005").glob("variables.*"):
+        whole = file.read_bytes()
+        file.write_bytes(bytes(len(whole)))
+        with pytest.raises(RequestError, match=r"step 5 in .* must be intact.*pretrained\.step"):
+            pretrained(model_dir=str(folder)).restore(build())
+        file.write_bytes(whole)
+    pretrained(model_dir=str(folder)).restore(build())

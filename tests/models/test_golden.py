@@ -1,15 +1,19 @@
 """The networks against numbers of google-research/simclr (see the README of ../shared/goldens)."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from simclr_tf.distribute import fused_batch_norm
 from simclr_tf.export.reference_format import our_shape, places_of_keys
-from simclr_tf.models.heads import linear_probe, projection_head
+from simclr_tf.methods.simclr import SimCLR, simclr
+from simclr_tf.models.heads import projection_head
+from simclr_tf.models.networks import Networks
 from simclr_tf.models.resnet import resnet
-from simclr_tf.models.simclr import SimCLR, forward, representation_dim
-from simclr_tf.objectives.nt_xent import nt_xent
+from simclr_tf.objectives.nt_xent import NTXent
+from simclr_tf.training.probe import online_probe
 
 SMALL = ["r18_cifar", "r18_cifar_head3"]
 
@@ -36,24 +40,24 @@ def test_outputs_equal_the_reference(golden, monkeypatch, network):
     monkeypatch.setattr(fused_batch_norm, "normalize", reference_normalization)
     reference = golden(network)
     expected = reference.outputs
-    simclr = build(reference.flags, reference.image_size)
-    fill(simclr, reference)
-    images = reference.images()
+    method = build(reference.flags, reference.image_size)
+    fill(method.networks | online_probe(10, method.networks["encoder"]), reference)
+    batch = {"images": reference.images()}
 
-    inference = forward(simclr, images, training=False)
-    assert_entries(inference.representation, expected["inference_representation"], 1e-5)
-    assert_entries(inference.projection, expected["inference_projection"], 1e-5)
-    assert_close(inference.representation[0], expected["inference_representation_full_row0"], 1e-5)
-    assert_close(inference.projection[0], expected["inference_projection_row0"], 1e-5)
+    inference = method.embed(batch, training=False)
+    assert_entries(inference["representation"], expected["inference_representation"], 1e-5)
+    assert_entries(inference["projection"], expected["inference_projection"], 1e-5)
+    row = inference["representation"][0]
+    assert_close(row, expected["inference_representation_full_row0"], 1e-5)
+    assert_close(inference["projection"][0], expected["inference_projection_row0"], 1e-5)
 
-    training = forward(simclr, images, training=True)
-    assert_moments(training.representation, expected["training_representation"], 0.4)
-    assert_moments(training.projection, expected["training_projection"], 0.4)
+    training = method.embed(batch, training=True)
+    assert_moments(training["representation"], expected["training_representation"], 0.4)
+    assert_moments(training["projection"], expected["training_projection"], 0.4)
     if network in SMALL:
-        assert_entries(training.representation, expected["training_representation"], 2e-3)
-        assert_entries(training.projection, expected["training_projection"], 2e-2)
-        temperature = float(reference.flags["temperature"])
-        loss, _ = nt_xent(training.projection, temperature, reduction="reference")
+        assert_entries(training["representation"], expected["training_representation"], 2e-3)
+        assert_entries(training["projection"], expected["training_projection"], 2e-2)
+        loss, _ = method.loss(training, targets={})
         np.testing.assert_allclose(loss, expected["training_nt_xent_doubled"], rtol=2e-2)
 
 
@@ -66,21 +70,26 @@ def reference_normalization(x, gamma, beta, epsilon: float):
 
 
 def build(flags: dict[str, str], size: int) -> SimCLR:
-    encoder = resnet(
+    encoder = functools.partial(
+        resnet,
         int(flags["resnet_depth"]),
         float(flags.get("width_multiplier", 1)),
         "cifar" if size <= 32 else "imagenet",
         sk_ratio=float(flags.get("sk_ratio", 0)),
+    )
+    return simclr(
+        projection_head=functools.partial(
+            projection_head, num_layers=int(flags["num_proj_layers"])
+        ),
+        loss=lambda: NTXent(float(flags["temperature"]), reduction="reference"),
+        encoder=encoder,
         image_size=size,
     )
-    dim = representation_dim(encoder)
-    head = projection_head(num_layers=int(flags["num_proj_layers"]), input_dim=dim)
-    return SimCLR(encoder, head, linear_probe(10, input_dim=dim))
 
 
-def fill(simclr: SimCLR, golden) -> None:
+def fill(networks: Networks, golden) -> None:
     """Gives every variable the golden files' stated values; none may be missing or left over."""
-    ours = {(g, v.path): v for g, model in simclr.groups().items() for v in model.variables}
+    ours = {(g, v.path): v for g, model in networks.items() for v in model.variables}
     places = places_of_keys(v["checkpoint_key"] for v in golden.variables)
     for variable, value in golden.values():
         place = places[variable["checkpoint_key"]]

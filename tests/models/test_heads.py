@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from simclr_tf.models.heads import linear_probe, projection_head
-from simclr_tf.models.simclr import count_parameters
+from simclr_tf.models.networks import count_parameters
 
 
 @pytest.fixture

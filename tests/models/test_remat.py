@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from simclr_tf.models.remat import Remat, without_remat
 from simclr_tf.models.resnet import resnet
+from tests.support.threads import entered_elsewhere
 
 
 def step(remat, jit_compile):
@@ -50,3 +52,27 @@ def test_inference():
 def test_unknown_group():
     with pytest.raises(ValueError, match=r"of 1 to 4.*remat=\(0,\)"):
         resnet(remat=(0,), image_size=32)
+
+
+def test_an_export_in_another_thread_leaves_a_training_step_as_it_is():
+    inputs = keras.Input([3])
+    model = Remat(keras.Model(inputs, keras.layers.Dense(3)(inputs)))
+    model(tf.zeros([2, 3]))
+
+    def products() -> int:
+        """Matrix products in a training step as it is traced here: forward, again, two back."""
+
+        @tf.function(autograph=False)
+        def step(x):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = model(x, training=True)
+            return tape.gradient(y, [x, *(v.value for v in model.trainable_variables)])
+
+        graph = step.get_concrete_function(tf.TensorSpec([2, 3])).graph
+        return sum(op.type == "MatMul" for op in graph.get_operations())
+
+    with entered_elsewhere(without_remat()):
+        assert products() == 4
+    with without_remat():
+        assert products() == 3

@@ -8,8 +8,8 @@ import tensorflow as tf
 from absl import logging
 
 from simclr_tf.distribute.batch_norm import SyncBatchNormalization
+from simclr_tf.models.networks import count_parameters
 from simclr_tf.models.resnet import DEPTHS, resnet
-from simclr_tf.models.simclr import count_parameters
 
 OUTPUTS = (
     "initial_conv",

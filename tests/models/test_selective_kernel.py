@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from simclr_tf.models.networks import count_parameters, variable_roles
 from simclr_tf.models.resnet import resnet
 from simclr_tf.models.selective_kernel import ShortcutPool, mix_streams
-from simclr_tf.models.simclr import count_parameters, variable_roles
 
 
 def maps(*shape: int) -> np.ndarray:

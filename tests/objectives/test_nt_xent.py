@@ -1,5 +1,6 @@
 """NT-Xent against eq. 1 of the paper, the reference's numbers, and itself on R replicas."""
 
+import dataclasses
 import json
 import math
 import pathlib
@@ -15,17 +16,7 @@ import tensorflow as tf
 from simclr_tf.distribute.batch_norm import SyncBatchNormalization
 from simclr_tf.distribute.strategy import simulated_replicas
 from simclr_tf.models.heads import projection_head
-from simclr_tf.objectives.nt_xent import loss_chance, loss_floor, nt_xent
-
-METRICS = {
-    "contrastive_top1",
-    "contrastive_top5",
-    "positive_cosine",
-    "negative_cosine",
-    "embedding_std",
-    "effective_rank",
-    "temperature",
-}
+from simclr_tf.objectives.nt_xent import METRICS, NTXent, nt_xent
 
 
 @pytest.fixture(params=[None, 3], ids=["at once", "in blocks"])
@@ -35,6 +26,11 @@ def blocks(request):
 
 
 at_once_and_in_blocks = pytest.mark.usefixtures("blocks")
+
+
+def loss_of(z, temperature: float = 0.1, **kwargs):
+    """This replica's share, and the metrics, by the loss that gin's factory gives."""
+    return nt_xent(temperature, **kwargs)(tf.convert_to_tensor(z))
 
 
 def oracle(z: np.ndarray, temperature: float) -> dict[str, float]:
@@ -71,7 +67,6 @@ def oracle(z: np.ndarray, temperature: float) -> dict[str, float]:
         "negative_cosine": np.mean(negatives),
         "embedding_std": unit.std(0).mean() * math.sqrt(z.shape[1]),
         "effective_rank": moments.sum() ** 2 / (moments**2).sum(),
-        "temperature": temperature,
     }
 
 
@@ -98,7 +93,7 @@ def value_and_gradient(z, temperature=0.1, **kwargs):
     z = tf.convert_to_tensor(z)
     with tf.GradientTape() as tape:
         tape.watch(z)
-        loss, metrics = nt_xent(z, temperature, **kwargs)
+        loss, metrics = loss_of(z, temperature, **kwargs)
     return loss, tape.gradient(loss, z), metrics
 
 
@@ -128,8 +123,8 @@ def distribute(strategy: tf.distribute.Strategy, array: np.ndarray):
 def test_equals_equation_1(global_batch, dim, temperature):
     z = embeddings(global_batch, dim)
     expected = oracle(z, temperature)
-    loss, metrics = nt_xent(z, temperature)
-    assert set(metrics) == METRICS
+    loss, metrics = loss_of(z, temperature)
+    assert list(metrics) == [metric.name for metric in METRICS]
     for name, value in {"loss": loss, **metrics}.items():
         assert value.dtype == tf.float32 and value.shape == ()
         np.testing.assert_allclose(value, expected[name], rtol=2e-5, atol=1e-6, err_msg=name)
@@ -157,30 +152,34 @@ def test_equals_the_reference(goldens):
         for row, name in ((0, "gradient_row0"), (-1, "gradient_last_row")):
             atol = 1e-5 * np.abs(case[name]).max()
             np.testing.assert_allclose(gradient[row], case[name], rtol=0, atol=atol)
-        paper, _ = nt_xent(z, case["temperature"])
+        paper, _ = loss_of(z, case["temperature"])
         np.testing.assert_allclose(2 * paper, loss, rtol=1e-6)
 
 
 @at_once_and_in_blocks
 def test_does_not_depend_on_order_or_length():
     z = embeddings(8)
-    loss, _ = nt_xent(z)
+    loss, _ = loss_of(z)
     swapped = np.concatenate([z[8:], z[:8]])
-    np.testing.assert_allclose(nt_xent(swapped)[0], loss, rtol=1e-6)
+    np.testing.assert_allclose(loss_of(swapped)[0], loss, rtol=1e-6)
     order = np.random.default_rng(1).permutation(8)
     permuted = np.concatenate([z[:8][order], z[8:][order]])
-    np.testing.assert_allclose(nt_xent(permuted)[0], loss, rtol=1e-6)
+    np.testing.assert_allclose(loss_of(permuted)[0], loss, rtol=1e-6)
     lengths = np.random.default_rng(2).uniform(0.01, 100, (16, 1)).astype(np.float32)
-    np.testing.assert_allclose(nt_xent(z * lengths)[0], loss, rtol=1e-5)
+    np.testing.assert_allclose(loss_of(z * lengths)[0], loss, rtol=1e-5)
 
 
 @at_once_and_in_blocks
 @pytest.mark.parametrize("temperature", [0.01, 0.1, 1.0])
 def test_collapsed_embeddings_are_at_chance_and_look_it(temperature):
     z = np.eye(8, dtype=np.float32)[np.zeros(32, int)]
-    loss, metrics = nt_xent(z, temperature)
-    np.testing.assert_allclose(loss, loss_chance(16), rtol=1e-6)
-    np.testing.assert_allclose(loss_chance(16), math.log(31))
+    loss, metrics = loss_of(z, temperature)
+    np.testing.assert_allclose(loss, NTXent(temperature).chance(16), rtol=1e-6)
+    np.testing.assert_allclose(NTXent(temperature).chance(16), math.log(31))
+    doubled, _ = loss_of(z, temperature, reduction="reference")
+    chance = NTXent(temperature, "reference").chance(16)
+    np.testing.assert_allclose(doubled, chance, rtol=1e-6)
+    np.testing.assert_allclose(chance, 2 * math.log(31))
     assert metrics["contrastive_top1"] == 0 and metrics["contrastive_top5"] == 0
     np.testing.assert_allclose(metrics["embedding_std"], 0, atol=1e-6)
     np.testing.assert_allclose(metrics["negative_cosine"], 1, rtol=1e-5)
@@ -190,7 +189,7 @@ def test_collapsed_embeddings_are_at_chance_and_look_it(temperature):
 @at_once_and_in_blocks
 def test_perfect_embeddings():
     z = np.tile(np.eye(16, dtype=np.float32), (2, 1))
-    loss, metrics = nt_xent(z, temperature=0.05)
+    loss, metrics = loss_of(z, temperature=0.05)
     np.testing.assert_allclose(loss, math.log1p(30 * math.exp(-20)), atol=1e-6)
     assert metrics["contrastive_top1"] == 1
     np.testing.assert_allclose(metrics["positive_cosine"], 1, rtol=1e-6)
@@ -198,17 +197,19 @@ def test_perfect_embeddings():
     np.testing.assert_allclose(metrics["effective_rank"], 16, rtol=1e-6)
 
 
+@pytest.mark.parametrize("reduction", ["paper", "reference"])
 @pytest.mark.parametrize("temperature", [0.1, 0.5, 1.0])
 @pytest.mark.parametrize("global_batch", [2, 64, 512])
-def test_the_floor_is_the_loss_of_orthogonal_pairs(global_batch, temperature):
+def test_the_floor_is_the_loss_of_orthogonal_pairs(global_batch, temperature, reduction):
     z = np.tile(np.eye(global_batch, dtype=np.float32), (2, 1))
-    loss, _ = nt_xent(z, temperature)
-    np.testing.assert_allclose(loss, loss_floor(global_batch, temperature), rtol=1e-4, atol=1e-6)
+    loss, _ = loss_of(z, temperature, reduction=reduction)
+    floor = NTXent(temperature, reduction).floor(global_batch)
+    np.testing.assert_allclose(loss, floor, rtol=1e-4, atol=1e-6)
 
 
 def test_embedding_std_of_a_uniform_sphere_is_one():
     z = np.random.default_rng(0).normal(size=(2048, 32)).astype(np.float32)
-    np.testing.assert_allclose(nt_xent(z)[1]["embedding_std"], 1, atol=0.01)
+    np.testing.assert_allclose(loss_of(z)[1]["embedding_std"], 1, atol=0.01)
 
 
 @at_once_and_in_blocks
@@ -218,13 +219,13 @@ def test_zero_embedding_has_a_finite_gradient():
     loss, gradient, metrics = value_and_gradient(z)
     assert np.isfinite(loss) and np.isfinite(gradient).all()
     assert all(np.isfinite(value) for value in metrics.values())
-    assert nt_xent(np.zeros_like(z))[1]["effective_rank"] == 0
+    assert loss_of(np.zeros_like(z))[1]["effective_rank"] == 0
 
 
 @at_once_and_in_blocks
 def test_bfloat16_embeddings_are_compared_in_float32():
     z = embeddings(256, 128)
-    expected, _ = nt_xent(z)
+    expected, _ = loss_of(z)
     loss, gradient, _ = value_and_gradient(tf.cast(z, tf.bfloat16))
     assert loss.dtype == tf.float32 and gradient.dtype == tf.bfloat16
     np.testing.assert_allclose(loss, expected, rtol=1e-3)
@@ -270,7 +271,7 @@ def test_shares_sum_to_the_single_replica(replicas, reduction):
 def test_own_column_follows_the_replica_not_the_device(devices):
     z = embeddings(6)
     strategy = tf.distribute.MirroredStrategy(devices, tf.distribute.ReductionToOneDevice())
-    run = tf.function(lambda z: strategy.run(lambda z: nt_xent(z)[0], (z,)))
+    run = tf.function(lambda z: strategy.run(lambda z: loss_of(z)[0], (z,)))
     loss = strategy.reduce("SUM", run(distribute(strategy, z)), axis=None)
     np.testing.assert_allclose(loss, oracle(z, 0.1)["loss"], rtol=1e-5)
 
@@ -295,7 +296,7 @@ def weight_gradients(strategy: tf.distribute.Strategy, images: np.ndarray) -> di
 
     def share(images):
         with tf.GradientTape() as tape:
-            loss, _ = nt_xent(model(images, training=True))
+            loss, _ = loss_of(model(images, training=True))
         return tape.gradient(loss, [v.value for v in model.trainable_variables])
 
     gradients = tf.function(lambda x: strategy.run(share, (x,)))(distribute(strategy, images))
@@ -320,7 +321,7 @@ def test_gradient_of_weights_does_not_depend_on_replicas(replicas):
 COLLECTIVE_SCRIPT = """
 import sys
 import tensorflow as tf
-from simclr_tf.objectives.nt_xent import nt_xent
+from simclr_tf.objectives.nt_xent import NTXent
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -331,7 +332,7 @@ def share():
     z = tf.sin(1.7 * tf.reshape(tf.range(24.0), [6, 4]) + r)
     with tf.GradientTape() as tape:
         tape.watch(z)
-        loss, _ = nt_xent(z)
+        loss, _ = NTXent()(z)
     return z, loss, tape.gradient(loss, z)
 
 @tf.function
@@ -344,7 +345,7 @@ zs, losses, gradients = map(strategy.experimental_local_results, step())
 z = tf.reshape(tf.stack([tf.reshape(z, [2, 3, 4]) for z in zs], axis=1), [12, 4])
 with tf.GradientTape() as tape:
     tape.watch(z)
-    loss, _ = nt_xent(z)
+    loss, _ = NTXent()(z)
 expected = tf.reshape(tape.gradient(loss, z), [2, 2, 3, 4])
 tf.debugging.assert_near(tf.add_n(losses), loss, rtol=1e-5)
 for r in range(2):
@@ -369,7 +370,19 @@ def test_collective_ops_give_the_same():
 def test_gin_sets_the_temperature():
     z = embeddings(4)
     gin.parse_config("nt_xent.temperature = 0.5")
-    np.testing.assert_allclose(nt_xent(z)[0], oracle(z, 0.5)["loss"], rtol=1e-5)
+    np.testing.assert_allclose(nt_xent()(tf.constant(z))[0], oracle(z, 0.5)["loss"], rtol=1e-5)
+
+
+def test_gin_sets_the_loss_when_it_is_built_and_not_later():
+    gin.parse_config("nt_xent.temperature = 0.5\nnt_xent.reduction = 'reference'")
+    loss = nt_xent()
+    assert loss == NTXent(0.5, "reference") and nt_xent(0.2, block_size=3).block_size == 3
+    gin.bind_parameter("nt_xent.temperature", 0.1)
+    z = embeddings(4)
+    expected = 2 * oracle(z, 0.5)["loss"]
+    np.testing.assert_allclose(loss(tf.constant(z))[0], expected, rtol=1e-5)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        loss.temperature = 0.1
 
 
 @pytest.mark.parametrize(
@@ -386,4 +399,4 @@ def test_gin_sets_the_temperature():
 )
 def test_rejects(shape, kwargs, message):
     with pytest.raises(ValueError, match=message):
-        nt_xent(tf.ones(shape), **kwargs)
+        NTXent(**kwargs)(tf.ones(shape))

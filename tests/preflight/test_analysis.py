@@ -2,15 +2,14 @@
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from simclr_tf.errors import RequestError
-from simclr_tf.jobs.building import build_simclr
-from simclr_tf.models.heads import projection_head
+from simclr_tf.methods.simclr import simclr
 from simclr_tf.models.resnet import resnet
 from simclr_tf.preflight.analysis import Collective, analyse
 from simclr_tf.preflight.chips import CHIPS, parse_topology
 from simclr_tf.preflight.flop import training_flop
+from simclr_tf.training.probe import NO_PROBE
 
 # Lines as the compiler writes them, shortened.
 # ruff: noqa: E501
@@ -203,9 +202,7 @@ def test_clocks_and_peaks_belong_together():
 def test_flop_of_a_resnet_50():
     """4.09 G multiplications and additions a 224 px image (He et al., table 1: 3.8 without the
     shortcuts and the stride on the 3x3 convolution)."""
-    simclr = build_simclr(
-        resnet, projection_head, image_size=224, num_classes=None, precision="float32", seed=0
-    )
-    flop = training_flop(simclr, tf.TensorSpec([2, 224, 224, 3]))
+    method = simclr(encoder=resnet, image_size=224)
+    flop = training_flop(method, NO_PROBE, images=1)
     head = 2048 * 2048 + 2048 * 128
     np.testing.assert_allclose(flop / (3 * 2 * 2), 4.089e9 + head, rtol=2e-3)

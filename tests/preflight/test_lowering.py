@@ -1,5 +1,6 @@
 """If this breaks, a run fails on the TPU that somebody has rented for it, after minutes."""
 
+import functools
 import pathlib
 
 import gin
@@ -7,22 +8,24 @@ import pytest
 import tensorflow as tf
 
 from simclr_tf import config, jobs
+from simclr_tf.augment.views import ViewGroup
 from simclr_tf.distribute.lowering import LoweringStrategy, lower, not_for_tpu
 from simclr_tf.errors import RequestError
 from simclr_tf.jobs import preflight
-from simclr_tf.jobs.building import dtype_policy
+from simclr_tf.jobs.assembly import dtype_policy
+from simclr_tf.jobs.classifier import CROP_AND_FLIP
 from simclr_tf.jobs.preflight import _lower_step, _OnPaper
-from simclr_tf.jobs.pretrain import pretrain
-from simclr_tf.models.classifier import freeze_groups
-from simclr_tf.models.heads import first_layers, linear_probe, projection_head
+from simclr_tf.jobs.pretrain import pretraining
+from simclr_tf.methods.supervised import Supervised
+from simclr_tf.models.classifier import build_classifier, freeze_groups
+from simclr_tf.models.heads import projection_head
 from simclr_tf.models.resnet import resnet
-from simclr_tf.models.simclr import SimCLR
 from simclr_tf.optim.factory import lars
 from simclr_tf.optim.schedules import WarmupCosine
 from simclr_tf.preflight.analysis import analyse
 from simclr_tf.preflight.chips import parse_topology
 from simclr_tf.preflight.table import details, row
-from simclr_tf.training.classification import make_classification_step
+from simclr_tf.training.step import make_train_step
 
 RECIPES = sorted(
     path
@@ -51,13 +54,12 @@ def assert_is_for_tpus(recipe: pathlib.Path, *bindings: str) -> None:
     jobs.load()
     small = ["pretrain.global_batch_size = 16", "data.image_size = 64"]
     config.load([str(recipe)], [*small, *bindings])
-    step = pretrain(
+    run = pretraining(
         jobs.Context(model_dir="unused"),
         data=_OnPaper(num_classes=10),
         strategy=lambda tpu: LoweringStrategy(8, values=False),
-        then=_lower_step,
     )
-    text = step.stablehlo
+    text = _lower_step(run).stablehlo
     assert "stablehlo.all_reduce" in text and "bf16" in text
     for unwanted in ("f64", "?x", "dynamic_reshape", "custom_call", "infeed", "outfeed", "send"):
         assert unwanted not in text, unwanted
@@ -68,14 +70,21 @@ def assert_is_for_tpus(recipe: pathlib.Path, *bindings: str) -> None:
 def test_training_a_classifier_is_for_tpus():
     replicas = LoweringStrategy(8)
     with replicas.scope(), dtype_policy("mixed_bfloat16"):
-        encoder = resnet(18, 0.125, image_size=32)
-        head = first_layers(projection_head(input_dim=64), 1)
-        simclr = SimCLR(encoder, head, linear_probe(10, input_dim=64))
-        freeze_groups(encoder, 1)
+        networks = build_classifier(
+            functools.partial(resnet, 18, 0.125),
+            projection_head,
+            image_size=32,
+            num_classes=10,
+            head_layers=1,
+            zero_init=True,
+            seed=0,
+        )
+        freeze_groups(networks["encoder"], 1)
         schedule = WarmupCosine(0.1, 0, 10)
-        optimizer = lars(weight_decay=0.0, learning_rate=schedule, simclr=simclr)
-        optimizer.build(simclr.trainable_variables)
-    step = make_classification_step(simclr, optimizer)
+        optimizer = lars(weight_decay=0.0, learning_rate=schedule, networks=networks)
+        optimizer.build(networks.trainable_variables)
+    method = Supervised(networks, [ViewGroup("images", [CROP_AND_FLIP], 32)])
+    step = make_train_step(method, optimizer)
     batch = {
         "images": tf.TensorSpec([2, 32, 32, 3], tf.float32),
         "labels": tf.TensorSpec([2], tf.int32),

@@ -4,7 +4,6 @@ The real training step, lowered for 8 replicas, is executed on 8 virtual devices
 compared with TensorFlow's own execution of the same step on one device.
 """
 
-import functools
 import pathlib
 import subprocess
 import sys
@@ -14,8 +13,6 @@ import pytest
 import tensorflow as tf
 
 from simclr_tf.distribute.lowering import LoweringStrategy, lower
-from simclr_tf.objectives.nt_xent import nt_xent
-from simclr_tf.training.step import make_train_step
 
 pytest.importorskip("jax", reason="needs the extra [preflight]")
 
@@ -28,9 +25,8 @@ SPEC = {
 
 def build(build_tiny, strategy, precision):
     with strategy.scope():
-        simclr, optimizer = build_tiny(rate=0.05, precision=precision)
-    step = make_train_step(simclr, optimizer, functools.partial(nt_xent, temperature=0.5))
-    return step, [*simclr.variables, *optimizer.variables]
+        tiny = build_tiny(rate=0.05, precision=precision)
+    return tiny.step(), [*tiny.networks.variables, *tiny.optimizer.variables]
 
 
 def global_batch(step: int) -> dict[str, np.ndarray]:

@@ -1,6 +1,6 @@
 """If this breaks, a version is called supported in which the tests failed or were never run."""
 
-import importlib.util
+import importlib
 import json
 import pathlib
 import re
@@ -16,11 +16,13 @@ MINE = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 @pytest.fixture
 def compatibility(monkeypatch):
-    spec = importlib.util.spec_from_file_location("compatibility", PROGRAM)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "compatibility", module)
-    spec.loader.exec_module(module)
-    return module
+    """The program, imported as a command does, and what it takes from the module beside it."""
+    monkeypatch.syspath_prepend(PROGRAM.parent)
+    module = importlib.import_module("compatibility")
+    module.environments = importlib.import_module("compatibility_environments")
+    yield module
+    for name in ("compatibility", "compatibility_environments"):
+        del sys.modules[name]
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def two(compatibility, monkeypatch, tmp_path):
 
     Outputs are those of the environment's versions: the second differs by `two.off` parts.
     """
-    first, second = compatibility.ALL[0], compatibility.ALL[-1]
+    first, second = compatibility.environments.ALL[0], compatibility.environments.ALL[-1]
     environments = [
         compatibility.Environment(v, "python", tmp_path / v.folder) for v in (first, second)
     ]
@@ -49,7 +51,7 @@ def two(compatibility, monkeypatch, tmp_path):
             failures = ("failures", "x") if self.versions == second else ("x", "failures")
             text = compatibility.suite.format(*failures) + "</testsuites>"
             pathlib.Path(report).write_text(text)
-        elif command[1] == str(compatibility.OUTPUTS):
+        elif command[1] == str(compatibility.environments.OUTPUTS):
             h = [1.0, -2.0 + (compatibility.off if self.versions == second else 0.0)]
             pathlib.Path(command[3]).write_text(
                 json.dumps({"checkpoint": {"h": h, "z": [0.5]}, "png": {"h": h}})
@@ -80,7 +82,7 @@ def test_both_ends_of_what_setup_py_asks_for_are_tested(compatibility):
     low, below = re.search(r'"tensorflow>=([\d.]+),<([\d.]+)"', text).groups()
     keras = re.search(r'"keras>=([\d.]+)"', text)[1]
     python = re.search(r'python_requires=">=([\d.]+)"', text)[1]
-    lowest, newest = compatibility.ALL[0], compatibility.ALL[-1]
+    lowest, newest = compatibility.environments.ALL[0], compatibility.environments.ALL[-1]
     assert lowest.python == python
     assert lowest.tensorflow.startswith(low + ".") and lowest.keras.startswith(keras + ".")
     assert int(newest.tensorflow.split(".")[1]) == int(below.split(".")[1]) - 1
@@ -89,7 +91,7 @@ def test_both_ends_of_what_setup_py_asks_for_are_tested(compatibility):
 
 
 def test_environments_are_those_of_the_interpreters(compatibility, tmp_path):
-    expected = [v for v in compatibility.ALL if v.python == MINE]
+    expected = [v for v in compatibility.environments.ALL if v.python == MINE]
     found = compatibility.plan([sys.executable], tmp_path)
     assert [e.versions for e in found] == expected
     assert len({e.folder for e in found}) == len(expected)
@@ -132,7 +134,7 @@ def test_the_counts_are_those_of_pytest(compatibility, tmp_path):
     ]
     done = subprocess.run(command, capture_output=True, check=False, cwd=tmp_path)
     assert done.returncode == 1
-    assert compatibility.count(report) == {"passed": 5, "failed": 2, "skipped": 2}
+    assert compatibility.environments.count(report) == {"passed": 5, "failed": 2, "skipped": 2}
 
 
 def test_the_tables_say_what_was_found(two, capsys):
@@ -189,7 +191,7 @@ def test_other_outputs_are_a_failure(two, capsys):
 def test_numbers_that_are_none_or_too_few_do_not_agree(compatibility):
     expected = {"h": [1.0, 2.0]}
     for wrong in ([1.0, float("nan")], [float("nan"), 2.0], [1.0, float("inf")]):
-        value = compatibility.difference({"h": wrong}, expected)
+        value = compatibility.environments.difference({"h": wrong}, expected)
         assert compatibility.cell(value, 1e-5) == "**inf**"
     with pytest.raises(ValueError, match="zip"):
-        compatibility.difference({"h": [1.0]}, expected)
+        compatibility.environments.difference({"h": [1.0]}, expected)

@@ -1,6 +1,6 @@
 """If this breaks, the image fuzzer misses failures, or does not repeat the files that it found."""
 
-import importlib.util
+import importlib
 import io
 import pathlib
 import struct
@@ -12,10 +12,15 @@ import pytest
 from PIL import Image
 
 PROGRAM = pathlib.Path(__file__).resolve().parents[2] / "tools" / "fuzz_images.py"
-spec = importlib.util.spec_from_file_location("fuzz_images", PROGRAM)
-fuzz_images = importlib.util.module_from_spec(spec)
-sys.modules["fuzz_images"] = fuzz_images
-spec.loader.exec_module(fuzz_images)
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """Imports a program, or a module beside it, as a command does."""
+    monkeypatch.syspath_prepend(PROGRAM.parent)
+    yield importlib.import_module
+    for name in ("fuzz_images", "image_mutations"):
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture
@@ -29,27 +34,29 @@ def photos(tmp_path):
 
 def run(photos, *flags):
     command = [sys.executable, str(PROGRAM), f"--data_dir={photos}", f"--keep={photos}/kept"]
-    done = subprocess.run([*command, *flags], capture_output=True, text=True, timeout=500)
+    done = subprocess.run([*command, *flags], capture_output=True, text=True, timeout=900)
     lines = [line.rsplit(maxsplit=1) for line in done.stdout.splitlines()]
     kept = sorted(p.name for p in photos.glob("kept/*"))
     return done.returncode, {line[0]: line[1] for line in lines if len(line) == 2}, kept
 
 
-def test_the_same_seed_gives_the_same_files_and_another_does_not(photos):
-    seeds = fuzz_images.seeds_of(photos)
+def test_the_same_seed_gives_the_same_files_and_another_does_not(load, photos):
+    mutations = load("image_mutations")
+    seeds = mutations.seeds_of(photos)
     assert {Image.open(io.BytesIO(s)).format for s in seeds} == {"JPEG", "PNG", "GIF", "BMP"}
-    files = [fuzz_images.mutant(seeds, 0, n) for n in range(200)]
-    assert files == [fuzz_images.mutant(seeds, 0, n) for n in range(200)]
-    assert files != [fuzz_images.mutant(seeds, 1, n) for n in range(200)]
+    files = [mutations.mutant(seeds, 0, n) for n in range(200)]
+    assert files == [mutations.mutant(seeds, 0, n) for n in range(200)]
+    assert files != [mutations.mutant(seeds, 1, n) for n in range(200)]
     assert sum(content in seeds for _, content in files) < 20
     used = {name for names, _ in files for name in names.split("+")}
     assert used == {"bits", "truncation", "header", "splice", "length"}
 
 
-def test_lengths_and_sizes_of_all_formats_are_found(photos):
-    for content in fuzz_images.seeds_of(photos):
+def test_lengths_and_sizes_of_all_formats_are_found(load, photos):
+    mutations = load("image_mutations")
+    for content in mutations.seeds_of(photos):
         image = Image.open(io.BytesIO(content))
-        fields = fuzz_images._fields(content)
+        fields = mutations._fields(content)
         sizes = {struct.unpack_from(form, content, place)[0] for place, form in fields}
         assert {image.width, image.height} <= sizes
 
@@ -65,15 +72,16 @@ def test_mutated_files_are_decoded_or_refused(photos):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bound", ["--max_mib=1", "--max_seconds=0.000001"])
-def test_what_goes_beyond_the_bounds_is_a_failure_and_kept(photos, bound):
+def test_what_goes_beyond_the_bounds_is_a_failure_and_kept(load, photos, bound):
     """By the second, the process that decodes is ended and started again."""
     code, counts, kept = run(photos, "--files=1", "--seed=7", bound)
     assert code == 1 and int(counts["failures"]) == 1
     assert kept == ["7_0"]
-    seeds = fuzz_images.seeds_of(photos)
-    assert (photos / "kept/7_0").read_bytes() == fuzz_images.mutant(seeds, 7, 0)[1]
+    mutations = load("image_mutations")
+    seeds = mutations.seeds_of(photos)
+    assert (photos / "kept/7_0").read_bytes() == mutations.mutant(seeds, 7, 0)[1]
 
 
-def test_a_folder_without_images_is_refused(tmp_path, capsys):
-    assert fuzz_images.main([f"--data_dir={tmp_path}"]) == 2
+def test_a_folder_without_images_is_refused(load, tmp_path, capsys):
+    assert load("fuzz_images").main([f"--data_dir={tmp_path}"]) == 2
     assert "must hold JPEG or PNG" in capsys.readouterr().err

@@ -14,7 +14,7 @@ import tensorflow as tf
 from simclr_tf import run
 from simclr_tf.distribute import strategy as strategies
 from simclr_tf.evaluation.features import FrozenEncoder
-from simclr_tf.jobs import trainer
+from simclr_tf.training import trainer
 from simclr_tf.training.loop import LoopResult
 from tests.support.fake_tpu import fake_tpu_strategy, faults, ops_on_tpu
 

@@ -15,15 +15,15 @@ from simclr_tf.data.source import ArraySource
 from simclr_tf.distribute.batch_norm import SyncBatchNormalization
 from simclr_tf.distribute.strategy import create_strategy
 from simclr_tf.jobs import Context
-from simclr_tf.jobs.pretrain import pretrain
-from simclr_tf.jobs.pretraining import training_of
-from simclr_tf.jobs.trainer import train
+from simclr_tf.jobs.pretrain import pretraining
+from simclr_tf.methods.simclr import simclr
 from simclr_tf.models.heads import projection_head
-from simclr_tf.objectives.nt_xent import nt_xent
+from simclr_tf.objectives.nt_xent import NTXent
 from simclr_tf.optim.factory import lars, momentum
 from simclr_tf.optim.schedules import WarmupCosine, learning_rate
 from simclr_tf.training import figures
 from simclr_tf.training.reporting import read_metrics, read_warnings
+from simclr_tf.training.trainer import train
 
 COUNT, BATCH, SIZE, CLASSES = 256, 32, 16, 4
 CROPS = functools.partial(
@@ -86,11 +86,15 @@ def run(folder, *, images=None, labels=None, epochs=2.0, rate=1.0, warmup=0.0, *
         images=images,
         labels=None if isinstance(labels, str) else labels,
     )
-    settings = {
-        "encoder": encoder,
+    method = {
         "projection_head": functools.partial(projection_head, output_dim=16),
-        "loss": functools.partial(nt_xent, temperature=0.5),
+        "loss": lambda: NTXent(0.5),
         "augmentation": CROPS,
+    }
+    method |= {name: kwargs.pop(name) for name in method.keys() & kwargs.keys()}
+    settings = {
+        "method": functools.partial(simclr, **method),
+        "encoder": encoder,
         "optimizer": lars,
         "learning_rate": functools.partial(
             learning_rate, base=rate, scaling="none", warmup_epochs=warmup
@@ -98,15 +102,15 @@ def run(folder, *, images=None, labels=None, epochs=2.0, rate=1.0, warmup=0.0, *
         "steps_per_loop": 4,
         **kwargs,
     }
-    pretrain(
+    assembled = pretraining(
         Context(model_dir=str(folder), tpu="none"),
         data=lambda data_dir: Dataset("arrays", SIZE, "train", "test", 64, None, opened=source),
         global_batch_size=BATCH,
         epochs=epochs,
         precision="float32",
-        then=lambda pretraining: train(training_of(pretraining), export=lambda: ""),
         **settings,
     )
+    train(assembled, export=lambda: "")
     return [warning["kind"] for warning in read_warnings(str(folder))]
 
 
@@ -133,7 +137,7 @@ FAULTS = {
         "learning_rate": lambda **numbers: Leap(peak=0.1, warmup_steps=0, total_steps=49),
         "epochs": 6.0,
     },
-    "temperature out of range": {"loss": functools.partial(nt_xent, temperature=0.01)},
+    "temperature out of range": {"loss": lambda: NTXent(0.01)},
     "dead encoder": {"encoder": functools.partial(encoder, offset=-100.0)},
     "collapse": {"projection_head": head_with_a_large_bias},
     "no learning": {
@@ -158,7 +162,7 @@ HEALTHY = {
     "past the warm-up": {"epochs": 10.0, "warmup": 1.0},
     "without labels, by another optimizer": {"labels": "none", "optimizer": momentum, "rate": 0.1},
     "synchronized": {"strategy": functools.partial(create_strategy, cpu_replicas=2)},
-    "twice the loss": {"loss": functools.partial(nt_xent, temperature=0.5, reduction="reference")},
+    "twice the loss": {"loss": lambda: NTXent(0.5, reduction="reference")},
 }
 
 

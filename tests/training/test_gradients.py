@@ -1,20 +1,19 @@
 """If this breaks, gradients are summed twice or not at all, or their numbers tell of others."""
 
-import functools
+import dataclasses
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from simclr_tf.models.simclr import forward, variable_roles
-from simclr_tf.objectives.nt_xent import nt_xent
-from simclr_tf.training.gradients import gradient_metrics, take_summed
-from simclr_tf.training.probe import probe_numbers
+from simclr_tf.methods.simclr import SimCLR
+from simclr_tf.models.networks import variable_roles
+from simclr_tf.objectives.nt_xent import NTXent
+from simclr_tf.training.gradients import GRADIENT_NORM, gradient_metrics, take_summed
+from simclr_tf.training.probe import probe_logits, probe_numbers
 from simclr_tf.training.representation import direction_sums, representation_numbers
-from simclr_tf.training.step import make_train_step, metric_names
 
-LOSS = functools.partial(nt_xent, temperature=0.5)
 SIZE = 16
 
 
@@ -27,27 +26,28 @@ def batch() -> dict[str, tf.Tensor]:
     }
 
 
-def float64_gradients(simclr, batch) -> dict[str, np.ndarray]:
+def float64_gradients(tiny, batch) -> dict[str, np.ndarray]:
+    variables = tiny.networks.trainable_variables
     with tf.GradientTape() as tape:
-        outputs = forward(simclr, batch["images"], training=True)
-        loss = LOSS(outputs.projection)[0]
-        loss += probe_numbers(outputs.probe_logits, batch["labels"])["probe_loss"]
-    gradients = tape.gradient(loss, [v.value for v in simclr.trainable_variables])
-    paths = [v.path for v in simclr.trainable_variables]
+        embedded = tiny.method.embed(batch, training=True)
+        loss = NTXent(0.5)(embedded["projection"])[0]
+        logits = probe_logits(tiny.probe, embedded["representation"])
+        loss += probe_numbers(logits, batch["labels"])["probe_loss"]
+    gradients = tape.gradient(loss, [v.value for v in variables])
+    paths = [v.path for v in variables]
     return {p: g.numpy().astype(np.float64) for p, g in zip(paths, gradients, strict=True)}
 
 
 def test_norm_and_trust_ratios_equal_numpy(build_tiny, batch):
     """Of the gradient, and the weights, from before the step."""
-    simclr, optimizer = build_tiny(rate=1.0)
-    gradients = float64_gradients(simclr, batch)
-    weights = {v.path: v.numpy().astype(np.float64) for v in simclr.trainable_variables}
-    roles = variable_roles(simclr)
-    numbers = make_train_step(simclr, optimizer, LOSS)(batch).numpy()
-    found = dict(zip(metric_names(simclr, optimizer), numbers, strict=True))
+    tiny = build_tiny(rate=1.0)
+    gradients = float64_gradients(tiny, batch)
+    weights = {v.path: v.numpy().astype(np.float64) for v in tiny.networks.trainable_variables}
+    roles = variable_roles(tiny.networks)
+    found = dict(zip(tiny.names, tiny.step()(batch).numpy(), strict=True))
 
     taught = [g for path, g in gradients.items() if roles[path] != "probe"]
-    assert len(taught) == len(gradients) - len(simclr.probe.trainable_variables)
+    assert len(taught) == len(gradients) - len(tiny.probe.trainable_variables)
     norm = np.sqrt(sum((g**2).sum() for g in taught))
     np.testing.assert_allclose(found["gradient_norm"], norm, rtol=1e-4)
     ratios = []
@@ -62,25 +62,53 @@ def test_norm_and_trust_ratios_equal_numpy(build_tiny, batch):
 
 
 def test_other_optimizers_have_no_trust_ratios(build_tiny, batch):
-    simclr, _ = build_tiny(rate=1.0)
+    tiny = build_tiny(rate=1.0)
     optimizer = keras.optimizers.SGD(0.1)
-    optimizer.build(simclr.trainable_variables)
-    assert gradient_metrics(optimizer) == ("gradient_norm",)
-    numbers = make_train_step(simclr, optimizer, LOSS)(batch)
-    assert numbers.shape == len(metric_names(simclr, optimizer))
+    optimizer.build(tiny.networks.trainable_variables)
+    tiny = dataclasses.replace(tiny, optimizer=optimizer)
+    assert gradient_metrics(optimizer) == (GRADIENT_NORM,)
+    assert GRADIENT_NORM.name == tiny.names[-1] == "gradient_norm"
+    assert tiny.step()(batch).shape == len(tiny.names)
 
 
 def test_a_gradient_that_is_not_finite_shows(build_tiny, batch):
     """Where the loss still is: the square root at zero has no slope."""
-    simclr, optimizer = build_tiny(rate=1.0)
 
-    def loss(z):
-        share, numbers = LOSS(z)
-        return share + tf.sqrt(tf.reduce_sum(0.0 * z)), numbers
+    class Steep(NTXent):
+        def __call__(self, z):
+            share, numbers = super().__call__(z)
+            return share + tf.sqrt(tf.reduce_sum(0.0 * z)), numbers
 
-    numbers = make_train_step(simclr, optimizer, loss)(batch).numpy()
-    found = dict(zip(metric_names(simclr, optimizer), numbers, strict=True))
+    tiny = build_tiny(rate=1.0, loss=Steep(0.5))
+    found = dict(zip(tiny.names, tiny.step()(batch).numpy(), strict=True))
     assert np.isfinite(found["loss"]) and not np.isfinite(found["gradient_norm"])
+
+
+class Doubled(SimCLR):
+    def transform_gradients(self, step, gradients):
+        return [2.0 * gradient for gradient in gradients]
+
+
+def test_a_method_transforms_its_own_gradients_and_not_the_probes(build_tiny, batch):
+    tiny = build_tiny(rate=1.0)
+    method = tiny.method
+    doubled = Doubled(method.networks, method.views, method.objective)
+    start = [(v, v.numpy()) for v in tiny.networks.variables]
+    moved = []
+    for trained in (method, doubled):
+        for variable, value in start:
+            variable.assign(value)
+        optimizer = keras.optimizers.SGD(0.01)
+        optimizer.build(tiny.networks.trainable_variables)
+        dataclasses.replace(tiny, method=trained, optimizer=optimizer).step()(batch)
+        moved.append({v.path: v.numpy() - value for v, value in start if v.trainable})
+    probes = {v.path for v in tiny.probe.variables}
+    for path, change in moved[0].items():
+        factor = 1.0 if path in probes else 2.0
+        scale = np.abs(change).max()
+        np.testing.assert_allclose(
+            moved[1][path], factor * change, rtol=0, atol=1e-2 * scale + 1e-7
+        )
 
 
 def test_a_keras_that_sums_elsewhere_is_refused():

@@ -1,5 +1,6 @@
 """If this breaks, float16 trains on gradients that vanished or overflowed, or ends for them."""
 
+import dataclasses
 import functools
 
 import keras
@@ -7,19 +8,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from simclr_tf.augment.views import ViewGroup
 from simclr_tf.distribute.strategy import simulated_replicas
-from simclr_tf.jobs.building import dtype_policy
+from simclr_tf.jobs.assembly import dtype_policy
+from simclr_tf.jobs.classifier import CROP_AND_FLIP
+from simclr_tf.methods.supervised import Supervised
 from simclr_tf.models.heads import linear_probe
-from simclr_tf.models.simclr import SimCLR
-from simclr_tf.objectives.nt_xent import nt_xent
+from simclr_tf.models.networks import Networks
 from simclr_tf.training.checkpoints import Checkpoints, named_groups, read_manifest
-from simclr_tf.training.classification import make_classification_step
-from simclr_tf.training.classification import metric_names as classification_metrics
 from simclr_tf.training.loop import make_loop
 from simclr_tf.training.loss_scale import apply_scaled, rule_of, with_loss_scale
-from simclr_tf.training.step import make_train_step, metric_names
+from simclr_tf.training.step import make_train_step, step_metrics
 
-LOSS = functools.partial(nt_xent, temperature=0.5)
 HALF = "mixed_float16"
 BATCH, SIZE = 8, 16
 TOO_LARGE = 2.0**30
@@ -31,17 +31,18 @@ class Run:
     def __init__(self, build_tiny, precision, replicas=1, parts=1):
         strategy = simulated_replicas(replicas)
         with strategy.scope():
-            self.simclr, rule = build_tiny(rate=0.1, precision=precision)
-            self.optimizer = with_loss_scale(rule, self.simclr.trainable_variables, precision)
-        step = make_train_step(self.simclr, self.optimizer, LOSS, parts)
-        loop = make_loop(strategy, step, metric_names(self.simclr, self.optimizer))
+            tiny = build_tiny(rate=0.1, precision=precision)
+            self.trainable = tiny.networks.trainable_variables
+            self.optimizer = with_loss_scale(tiny.optimizer, self.trainable, precision)
+        tiny = dataclasses.replace(tiny, optimizer=self.optimizer)
+        loop = make_loop(strategy, tiny.step(num_microbatches=parts), tiny.names)
         batches = iter(strategy.distribute_datasets_from_function(_batches))
         self.train = functools.partial(loop, batches)
 
     def taught(self) -> dict[str, np.ndarray]:
         """What an update changes: all but moving statistics and the scaling."""
         groups = named_groups({}, self.optimizer)
-        variables = {v.path: v for v in self.simclr.trainable_variables} | groups["optimizer"]
+        variables = {v.path: v for v in self.trainable} | groups["optimizer"]
         return {path: v.numpy() for path, v in variables.items()}
 
     @property
@@ -170,12 +171,14 @@ def test_an_overflow_on_one_replica_stops_a_classifier_on_all():
     """Only the second replica's images have labels, so that the first one's gradient is zero."""
     strategy = simulated_replicas(2)
     with strategy.scope():
-        simclr = tiny_classifier()
+        method = tiny_classifier()
+        trainable = method.networks.trainable_variables
         rule = keras.optimizers.SGD(0.1, momentum=0.9)
-        rule.build(simclr.trainable_variables)
-        optimizer = with_loss_scale(rule, simclr.trainable_variables, HALF)
+        rule.build(trainable)
+        optimizer = with_loss_scale(rule, trainable, HALF)
         optimizer.dynamic_scale.assign(TOO_LARGE)
-    step = make_classification_step(simclr, optimizer)
+    step = make_train_step(method, optimizer)
+    names = [metric.name for metric in step_metrics(method, optimizer)]
     images = np.random.default_rng(0).random((2, 4, SIZE, SIZE, 3), np.float32)
     labels = np.array([[-1] * 4, [0, 1, 2, 0]], np.int32)
     batch = {
@@ -184,21 +187,23 @@ def test_an_overflow_on_one_replica_stops_a_classifier_on_all():
         )
         for name, array in (("images", images), ("labels", labels))
     }
-    before = [v.numpy() for v in simclr.trainable_variables]
+    before = [v.numpy() for v in trainable]
     numbers = tf.function(lambda b: strategy.run(step, args=(b,)))(batch)
     for result in strategy.experimental_local_results(numbers):
-        found = dict(zip(classification_metrics(optimizer), result.numpy(), strict=True))
+        found = dict(zip(names, result.numpy(), strict=True))
         assert found["skipped_updates"] == 1 and found["loss_scale"] == TOO_LARGE
-    for variable, value in zip(simclr.trainable_variables, before, strict=True):
+    for variable, value in zip(trainable, before, strict=True):
         for copy in strategy.experimental_local_results(variable.value):
             np.testing.assert_array_equal(copy, value)
     assert float(optimizer.dynamic_scale.numpy()) == TOO_LARGE / 2
 
 
-def tiny_classifier() -> SimCLR:
+def tiny_classifier() -> Supervised:
     with dtype_policy(HALF):
-        images, features = keras.Input((SIZE, SIZE, 3)), keras.Input((8,))
+        images = keras.Input((SIZE, SIZE, 3))
         h = keras.layers.Dense(8)(keras.layers.Flatten()(images))
+        h = keras.layers.Activation("linear", dtype="float32")(h)
         encoder = keras.Model(images, {"final_avg_pool": h})
-        head = keras.Model(features, {"projection_0": keras.layers.Identity()(features)})
-    return SimCLR(encoder, head, linear_probe(3, input_dim=8))
+    networks = {"encoder": encoder, "probe": linear_probe(3, input_dim=8)}
+    views = ViewGroup("images", [CROP_AND_FLIP], SIZE)
+    return Supervised(Networks(networks, classifiers=("probe",)), [views])

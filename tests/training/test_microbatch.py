@@ -1,7 +1,7 @@
 """If this breaks, a batch in parts is not trained as the whole is, or does not fit after all."""
 
 import collections
-import functools
+import dataclasses
 
 import numpy as np
 import pytest
@@ -14,21 +14,16 @@ from simclr_tf.data.source import ArraySource
 from simclr_tf.distribute.batch_norm import SyncBatchNormalization
 from simclr_tf.distribute.lowering import LoweringStrategy, lower
 from simclr_tf.distribute.strategy import HostSlice, simulated_replicas
-from simclr_tf.jobs.building import build_simclr
-from simclr_tf.models.heads import projection_head
-from simclr_tf.models.resnet import resnet
-from simclr_tf.models.simclr import SimCLR, forward
-from simclr_tf.objectives.nt_xent import nt_xent
+from simclr_tf.objectives.nt_xent import NTXent
 from simclr_tf.optim.factory import lars
 from simclr_tf.optim.schedules import WarmupCosine
 from simclr_tf.training.microbatch import gradients_in_microbatches
-from simclr_tf.training.probe import probe_numbers
+from simclr_tf.training.probe import probe_logits, probe_numbers
 from simclr_tf.training.representation import direction_sums, representation_numbers
-from simclr_tf.training.step import gradients_at_once, make_train_step
+from simclr_tf.training.step import gradients_at_once
 from tests.support.fake_tpu import fake_tpu_strategy, faults, program
 
 BATCH, SIZE = 16, 16
-LOSS = functools.partial(nt_xent, temperature=0.5)
 
 
 def views_and_labels() -> tuple[np.ndarray, np.ndarray]:
@@ -43,32 +38,42 @@ def part(views: np.ndarray, labels: np.ndarray, rows: slice) -> dict[str, tf.Ten
     return {"images": tf.constant(images), "labels": tf.constant(labels[rows])}
 
 
-def build_unmixed(remat=()) -> SimCLR:
+def build_unmixed(build_tiny, rate=1.0, remat=()):
     """Networks whose batch normalization uses moving statistics, and so keeps examples apart."""
-    simclr = build_simclr(
-        functools.partial(resnet, depth=18, width_multiplier=0.125, remat=remat),
-        functools.partial(projection_head, output_dim=16),
-        image_size=SIZE,
-        num_classes=3,
-        precision="float32",
-        seed=0,
-    )
-    for model in simclr.groups().values():
+    tiny = build_tiny(rate=rate, remat=remat)
+    for model in tiny.networks.values():
         for layer in model._flatten_layers():
             if isinstance(layer, SyncBatchNormalization):
                 layer.trainable = False
-    return simclr
+    # Built for what is trained; batch normalization is not any more.
+    optimizer = lars(learning_rate=WarmupCosine(rate, 0, 10), networks=tiny.networks)
+    optimizer.build(tiny.networks.trainable_variables)
+    return dataclasses.replace(tiny, optimizer=optimizer)
 
 
-def step_on(strategy, count: int, remat=()) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def at_once(tiny, batch):
+    return tf.function(lambda: gradients_at_once(tiny.method, tiny.probe, batch)[:2])()
+
+
+def in_parts(tiny, batch, count, views=lambda batch: batch):
+    """Without the targets, of which SimCLR has none."""
+
+    def gradients():
+        found = gradients_in_microbatches(tiny.method, tiny.probe, batch, count, views)
+        assert found[2] == {}
+        return found[:2]
+
+    return tf.function(gradients)()
+
+
+def step_on(build_tiny, strategy, count: int, remat=()) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """The numbers of one step of LARS, and by how much it moved each variable."""
     with strategy.scope():
-        simclr = build_unmixed(remat)
         # Large, or what is compared would be lost in the rounding of the weights that it moves.
-        optimizer = lars(learning_rate=WarmupCosine(100.0, 0, 10), simclr=simclr)
-        optimizer.build(simclr.trainable_variables)
-    before = {v.path: v.numpy() for v in simclr.trainable_variables}
-    step = make_train_step(simclr, optimizer, LOSS, count)
+        tiny = build_unmixed(build_tiny, rate=100.0, remat=remat)
+    trainable = tiny.networks.trainable_variables
+    before = {v.path: v.numpy() for v in trainable}
+    step = tiny.step(num_microbatches=count)
     views, labels = views_and_labels()
     size = BATCH // strategy.num_replicas_in_sync
 
@@ -78,22 +83,24 @@ def step_on(strategy, count: int, remat=()) -> tuple[np.ndarray, dict[str, np.nd
 
     batch = strategy.experimental_distribute_values_from_function(own)
     numbers = tf.function(lambda batch: strategy.run(step, (batch,)))(batch)
-    moved = {v.path: v.numpy() - before[v.path] for v in simclr.trainable_variables}
+    moved = {v.path: v.numpy() - before[v.path] for v in trainable}
     return strategy.experimental_local_results(numbers)[0].numpy(), moved
 
 
 @pytest.fixture(scope="module")
-def whole_batch():
-    return step_on(simulated_replicas(1), count=1)
+def whole_batch(build_tiny):
+    return step_on(build_tiny, simulated_replicas(1), count=1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("replicas", "count", "remat"), [(1, 4, ()), (2, 2, ()), (1, 2, (1, 2, 3, 4))]
 )
-def test_parts_move_the_weights_as_the_whole_batch_does(whole_batch, replicas, count, remat):
+def test_parts_move_the_weights_as_the_whole_batch_does(
+    build_tiny, whole_batch, replicas, count, remat
+):
     """In a loop of the graph on one replica, and one after the other on several."""
-    numbers, moved = step_on(simulated_replicas(replicas), count, remat)
+    numbers, moved = step_on(build_tiny, simulated_replicas(replicas), count, remat)
     np.testing.assert_allclose(numbers, whole_batch[0], rtol=1e-5, atol=1e-5)
     for path, value in whole_batch[1].items():
         error = np.linalg.norm(moved[path] - value) / (np.linalg.norm(value) + 1e-9)
@@ -111,13 +118,12 @@ def compare(found, expected, atol=1e-5):
 
 
 def test_one_part_is_the_whole_batch(build_tiny):
-    simclr, _ = build_tiny(rate=1.0)
+    tiny = build_tiny(rate=1.0)
     batch = part(*views_and_labels(), slice(None))
-    at_once = tf.function(lambda: gradients_at_once(simclr, LOSS, batch))()
-    compare(tf.function(lambda: gradients_in_microbatches(simclr, LOSS, batch, 1))(), at_once)
+    compare(in_parts(tiny, batch, 1), at_once(tiny, batch))
 
 
-def test_views_that_the_step_makes_are_the_same_in_parts():
+def test_views_that_the_step_makes_are_the_same_in_parts(build_tiny):
     """Of what is shipped, both passes augment a part at a time, by the keys of its own examples."""
     rng = np.random.default_rng(2)
     images = rng.integers(0, 256, (BATCH, SIZE, SIZE, 3), np.uint8)
@@ -135,19 +141,16 @@ def test_views_that_the_step_makes_are_the_same_in_parts():
     host = HostSlice(index=0, num_hosts=1, replicas=1, per_replica=BATCH)
     batch = next(iter(pipeline.dataset(host)))
     made = {"images": pipeline.views(batch), "labels": batch["labels"]}
-    simclr = build_unmixed()
-    compare(
-        tf.function(lambda: gradients_in_microbatches(simclr, LOSS, batch, 4, pipeline.views))(),
-        tf.function(lambda: gradients_in_microbatches(simclr, LOSS, made, 4))(),
-    )
+    tiny = build_unmixed(build_tiny)
+    compare(in_parts(tiny, batch, 4, pipeline.with_views), in_parts(tiny, made, 4))
 
 
 @pytest.mark.slow
 def test_gradient_is_that_of_networks_that_normalize_each_part(build_tiny):
     """One tape over all parts and the loss of all; and moving statistics that each part moves."""
-    simclr, _ = build_tiny(rate=1.0)
+    tiny = build_tiny(rate=1.0)
     views, labels = views_and_labels()
-    start = [(v, v.numpy()) for v in simclr.variables]
+    start = [(v, v.numpy()) for v in tiny.networks.variables]
 
     @tf.function
     def one_tape():
@@ -155,25 +158,26 @@ def test_gradient_is_that_of_networks_that_normalize_each_part(build_tiny):
             outputs, probe = [], []
             for first in range(0, BATCH, 4):
                 rows = part(views, labels, slice(first, first + 4))
-                outputs.append(forward(simclr, rows["images"], training=True))
-                probe.append(probe_numbers(outputs[-1].probe_logits, rows["labels"]))
-            z = tf.concat([o.projection[:4] for o in outputs], 0)
-            z = tf.concat([z, *(o.projection[4:] for o in outputs)], 0)
-            loss, numbers = LOSS(z)
+                outputs.append(tiny.method.embed(rows, training=True))
+                logits = probe_logits(tiny.probe, outputs[-1]["representation"])
+                probe.append(probe_numbers(logits, rows["labels"]))
+            z = tf.concat([o["projection"][:4] for o in outputs], 0)
+            z = tf.concat([z, *(o["projection"][4:] for o in outputs)], 0)
+            loss, numbers = NTXent(0.5)(z)
             means = {n: tf.add_n([p[n] for p in probe]) / len(probe) for n in probe[0]}
-            h = tf.concat([o.representation for o in outputs], 0)
+            h = tf.concat([o["representation"] for o in outputs], 0)
             numbers |= representation_numbers(direction_sums(h), 2 * BATCH)
             total = loss + means["probe_loss"]
-        gradients = tape.gradient(total, [v.value for v in simclr.trainable_variables])
+        gradients = tape.gradient(total, [v.value for v in tiny.networks.trainable_variables])
         return {"contrastive_loss": loss} | numbers | means, gradients
 
     expected = one_tape()
-    moving = {v.path: v.numpy() for v in simclr.variables}
+    moving = {v.path: v.numpy() for v in tiny.networks.variables}
     for variable, value in start:
         variable.assign(value)
     batch = part(views, labels, slice(None))
-    compare(tf.function(lambda: gradients_in_microbatches(simclr, LOSS, batch, 4))(), expected)
-    for variable in simclr.variables:
+    compare(in_parts(tiny, batch, 4), expected)
+    for variable in tiny.networks.variables:
         np.testing.assert_allclose(
             variable, moving[variable.path], rtol=1e-5, atol=1e-6, err_msg=variable.path
         )
@@ -187,8 +191,8 @@ TPU_BATCH = {
 
 def step_for_tpus(build_tiny, strategy, count: int):
     with strategy.scope():
-        simclr, optimizer = build_tiny(rate=1.0, precision="mixed_bfloat16")
-    return make_train_step(simclr, optimizer, nt_xent, num_microbatches=count)
+        tiny = build_tiny(rate=1.0, precision="mixed_bfloat16")
+    return tiny.step(num_microbatches=count)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """If this breaks, a full disk or a damaged record ends a run with a traceback, or as no fault."""
 
 import errno
+import functools
 import os
 
 import pytest
@@ -15,6 +16,8 @@ from simclr_tf.training.mishaps import (
     steps_checked,
     writes_checked,
 )
+
+steps = functools.partial(steps_checked, when_out_of_memory="Set a smaller batch.")
 
 
 def read(dataset):
@@ -53,7 +56,7 @@ def end(content):
 def test_data_that_cannot_be_read_are_the_requests_fault(tmp_path, harm, words):
     with (
         pytest.raises(RequestError, match="as they were when the run began") as error,
-        steps_checked("runs/x", peer=None),
+        steps("runs/x", peer=None),
     ):
         read(records(tmp_path, harm))
     assert words in str(error.value) and "runs/x" in str(error.value)
@@ -66,17 +69,17 @@ def test_a_host_that_is_gone_is_no_fault_of_this_one():
         pytest.raises(
             PreemptedError, match=r"Another host of this run is gone \(Connection reset by peer"
         ),
-        steps_checked("runs/x", peer=OTHER_HOST),
+        steps("runs/x", peer=OTHER_HOST),
     ):
         raise error
-    with pytest.raises(tf.errors.UnavailableError), steps_checked("runs/x", peer=None):
+    with pytest.raises(tf.errors.UnavailableError), steps("runs/x", peer=None):
         raise error
 
 
 def test_a_step_that_does_not_fit_says_what_to_do():
     with (
-        pytest.raises(RequestError, match="microbatch_size"),
-        steps_checked("runs/x", peer=None),
+        pytest.raises(RequestError, match=r"OOM when allocating tensor\. Set a smaller batch\.$"),
+        steps("runs/x", peer=None),
     ):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
@@ -102,7 +105,7 @@ def test_a_mistake_of_this_program_keeps_its_traceback():
         raise wrong
     with (
         pytest.raises(tf.errors.InvalidArgumentError),
-        steps_checked("runs/x", peer=OTHER_HOST),
+        steps("runs/x", peer=OTHER_HOST),
     ):
         raise wrong
 
@@ -122,7 +125,7 @@ def test_a_mistake_of_this_program_keeps_its_traceback():
     ],
 )
 def test_what_is_gone_or_has_forgotten_all_ends_the_run_as_preempted(peer, error):
-    with pytest.raises(PreemptedError, match=peer.name), steps_checked("runs/x", peer=peer):
+    with pytest.raises(PreemptedError, match=peer.name), steps("runs/x", peer=peer):
         raise error
 
 

@@ -2,12 +2,10 @@
 
 import pytest
 
-from simclr_tf.training import recipe_changes as module
 from simclr_tf.training.recipe_changes import recipe_changes
 
 DEFAULTS = {
     "pretrain.method": "@simclr",
-    "pretrain.loss": None,
     "resnet.depth": "50",
     "resnet.remat": "()",
     "simclr.loss": "@nt_xent",
@@ -50,22 +48,15 @@ def test_a_parameter_that_is_gone_is_a_change():
     assert changes({"resnet.kernel": "3"}, {}) == words
 
 
-@pytest.fixture
-def renamed(monkeypatch):
-    monkeypatch.setitem(module.RENAMED, "pretrain.loss", "simclr.loss")
-    monkeypatch.setitem(DEFAULTS, "pretrain.loss", "None")
-
-
 @pytest.mark.parametrize(
     "now",
     [
         {},
         {"simclr.loss": "@nt_xent"},
         {"pretrain.loss": "@nt_xent"},  # an old recipe
-        {"pretrain.loss": "None", "simclr.loss": "@nt_xent"},  # the old name is kept, and unused
     ],
 )
-def test_a_renamed_parameter_is_the_same_under_both_names(renamed, now):
+def test_a_renamed_parameter_is_the_same_under_both_names(now):
     assert not changes({"pretrain.loss": "@nt_xent"}, now)
     assert not changes({"a/pretrain.loss": "@mine"}, {"a/simclr.loss": "@mine"})
     assert changes({"pretrain.loss": "@mine"}, now) == {

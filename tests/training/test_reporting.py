@@ -3,19 +3,21 @@
 import json
 import logging
 
-from simclr_tf.objectives.nt_xent import loss_chance
+from simclr_tf.methods.simclr import SimCLR
+from simclr_tf.models.networks import Networks
+from simclr_tf.objectives.nt_xent import NTXent
 from simclr_tf.training.reporting import (
     Reporter,
-    contrastive_words,
     duration,
     read_metrics,
     read_warnings,
 )
 
+WORDS = SimCLR(Networks({}), [], NTXent()).words
 HEALTHY = {
     "loss": 3.0,
     "contrastive_loss": 3.0,
-    "loss_chance": loss_chance(128),
+    "loss_chance": NTXent().chance(128),
     "contrastive_top1": 0.6,
     "embedding_std": 0.95,
     "learning_rate": 0.1,
@@ -29,12 +31,12 @@ def report(reporter, step):
 
 
 def test_going_on_drops_reports_that_will_be_made_again(tmp_path):
-    first = Reporter(str(tmp_path), start_step=0, total_steps=9, words=contrastive_words)
+    first = Reporter(str(tmp_path), start_step=0, total_steps=9, words=WORDS)
     for step in (1, 2, 3):
         report(first, step)
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 4, "lo')  # killed while writing
-    second = Reporter(str(tmp_path), start_step=2, total_steps=9, words=contrastive_words)
+    second = Reporter(str(tmp_path), start_step=2, total_steps=9, words=WORDS)
     report(second, 3)
     assert [r["step"] for r in read_metrics(str(tmp_path))] == [1, 2, 3]
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
@@ -46,16 +48,14 @@ def test_files_that_were_damaged_do_not_keep_a_run_from_going_on(tmp_path):
     for name in ("metrics.jsonl", "warnings.jsonl"):
         harm = b'{"step": 1, "lo\xff\n[]\n{"loss": 2}\n{"step": "x"}\n\x00\xfe'
         (tmp_path / name).write_bytes(good.encode() + harm)
-    report(Reporter(str(tmp_path), start_step=1, total_steps=9, words=contrastive_words), 2)
+    report(Reporter(str(tmp_path), start_step=1, total_steps=9, words=WORDS), 2)
     assert [r["step"] for r in read_metrics(str(tmp_path))] == [1, 2]
     assert (tmp_path / "warnings.jsonl").read_text() == good
 
 
 def test_a_process_that_is_not_the_chief_writes_nothing(tmp_path):
     report(
-        Reporter(
-            str(tmp_path), start_step=0, total_steps=9, words=contrastive_words, is_chief=False
-        ),
+        Reporter(str(tmp_path), start_step=0, total_steps=9, words=WORDS, is_chief=False),
         1,
     )
     assert not list(tmp_path.iterdir())
@@ -65,9 +65,7 @@ def test_each_kind_of_warning_is_said_once_a_run(tmp_path, caplog):
     """Restarts included; what came after the step of the restart has not been said."""
 
     def reporter(start_step):
-        return Reporter(
-            str(tmp_path), start_step=start_step, total_steps=9, words=contrastive_words
-        )
+        return Reporter(str(tmp_path), start_step=start_step, total_steps=9, words=WORDS)
 
     with caplog.at_level(logging.WARNING):
         first = reporter(0)

@@ -1,16 +1,12 @@
 """If this breaks, training on several replicas is not training on their global batch."""
 
-import functools
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from simclr_tf.distribute.strategy import simulated_replicas
-from simclr_tf.objectives.nt_xent import nt_xent
 from simclr_tf.training.loop import make_loop
 from simclr_tf.training.probe import probe_numbers
-from simclr_tf.training.step import make_train_step, metric_names
 
 GLOBAL_BATCH, SIZE, STEPS = 8, 16, 2
 
@@ -25,9 +21,8 @@ def train(strategy, build_tiny, steps=STEPS):
     labels = rng.integers(0, 3, (steps, GLOBAL_BATCH)).astype(np.int32)
     with strategy.scope():
         # Large enough a rate that an error in one step would show in the next.
-        simclr, optimizer = build_tiny(rate=1.0)
-    step = make_train_step(simclr, optimizer, functools.partial(nt_xent, temperature=0.5))
-    run_steps = make_loop(strategy, step, metric_names(simclr, optimizer))
+        tiny = build_tiny(rate=1.0)
+    run_steps = make_loop(strategy, tiny.step(), tiny.names)
 
     def batches(context):
         replicas = context.num_replicas_in_sync
@@ -52,7 +47,7 @@ def train(strategy, build_tiny, steps=STEPS):
 
     iterator = iter(strategy.distribute_datasets_from_function(batches))
     metrics = [run_steps(iterator, 1).metrics]
-    weights = {v.path: v.numpy() for v in simclr.variables}
+    weights = {v.path: v.numpy() for v in tiny.networks.variables}
     return metrics + [run_steps(iterator, 1).metrics for _ in range(steps - 1)], weights
 
 
@@ -77,18 +72,18 @@ def test_replicas_train_as_one_device_does(single, build_tiny, replicas):
 
 def test_the_probe_does_not_teach_the_encoder(build_tiny):
     """Other labels change the probe's weights and nothing else."""
-    simclr, optimizer = build_tiny(rate=1.0)
-    step = make_train_step(simclr, optimizer, nt_xent)
+    tiny = build_tiny(rate=1.0)
+    step = tiny.step()
     images = tf.random.stateless_uniform([4, SIZE, SIZE, 3], [1, 2])
-    start = [(v, v.numpy()) for v in [*simclr.variables, *optimizer.variables]]
+    start = [(v, v.numpy()) for v in [*tiny.networks.variables, *tiny.optimizer.variables]]
     after = []
     for labels in ([0, 1], [2, 2]):
         for variable, value in start:
             variable.assign(value)
         step({"images": images, "labels": tf.constant(labels)})
-        after.append({v.path: v.numpy() for v in simclr.variables})
+        after.append({v.path: v.numpy() for v in tiny.networks.variables})
     differing = {p for p in after[0] if not np.array_equal(after[0][p], after[1][p])}
-    assert differing == {v.path for v in simclr.probe.variables}
+    assert differing == {v.path for v in tiny.probe.variables}
 
 
 def test_unknown_labels_teach_the_probe_nothing():

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import pathlib
 import signal
 
 import numpy as np
@@ -12,36 +13,46 @@ import tensorflow as tf
 from simclr_tf.data.dataset import Dataset
 from simclr_tf.errors import PreemptedError, RequestError
 from simclr_tf.jobs import Context
-from simclr_tf.jobs.pretrain import pretrain
-from simclr_tf.jobs.pretraining import training_of
-from simclr_tf.jobs.trainer import train
+from simclr_tf.jobs.pretrain import pretraining
+from simclr_tf.methods.simclr import simclr
 from simclr_tf.models.heads import projection_head
 from simclr_tf.models.resnet import resnet
 from simclr_tf.training import calls
 from simclr_tf.training.checkpoints import complete_steps
 from simclr_tf.training.stall import StallWarning
+from simclr_tf.training.trainer import train
+from tests.support.pictures import write_pictures
 
 pytestmark = pytest.mark.slow
 TOTAL = 12
 
 
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    write_pictures(folder, np.random.default_rng(0))
+    return folder
+
+
 @pytest.fixture
-def run(evaluation):
+def run(pictures):
     """Pretrains for 12 steps on 30 pictures, with a report every 4."""
 
     def run(folder, **kwargs):
-        return pretrain(
-            Context(model_dir=str(folder), data_dir=str(evaluation.pictures), tpu="none"),
+        assembled = pretraining(
+            Context(model_dir=str(folder), data_dir=str(pictures), tpu="none"),
             data=functools.partial(Dataset, "folder:", 16, "train", "test", 64),
+            method=functools.partial(
+                simclr, projection_head=functools.partial(projection_head, output_dim=8)
+            ),
             encoder=functools.partial(resnet, depth=18, width_multiplier=0.125),
-            projection_head=functools.partial(projection_head, output_dim=8),
             global_batch_size=5,
             epochs=1.9,
             precision="float32",
             steps_per_loop=4,
-            then=lambda pretraining: train(training_of(pretraining), export=lambda: "") or "",
             **kwargs,
         )
+        train(assembled, export=lambda: "")
 
     return run
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from simclr_tf.distribute import collectives
-from simclr_tf.training.mishaps import OTHER_HOST, OWN_TPU, TPU_WORKER, Peer
+from simclr_tf.training.failures import OTHER_HOST, OWN_TPU, TPU_WORKER, Peer
 
 
 class Agreed(NamedTuple):

@@ -15,8 +15,8 @@ import tensorflow as tf
 from absl import logging
 
 from simclr_tf.errors import RequestError
+from simclr_tf.training.failures import explain_write_errors
 from simclr_tf.training.lease import Lease
-from simclr_tf.training.mishaps import writes_checked
 
 try:
     import fcntl
@@ -38,7 +38,7 @@ def exclusive(model_dir: str) -> Iterator[Callable[[], None]]:
       RequestError: another process does, or the folder cannot be written.
     """
     leased = "://" in model_dir
-    with writes_checked(model_dir):
+    with explain_write_errors(model_dir):
         foreign = _is_foreign(model_dir)
     if foreign or (fcntl is None and not leased):
         yield _nothing
@@ -62,7 +62,7 @@ def _nothing() -> None:
 @contextlib.contextmanager
 def _lease(model_dir: str) -> Iterator[Callable[[], None]]:
     lease = Lease(model_dir)
-    with writes_checked(model_dir):
+    with explain_write_errors(model_dir):
         lease.take()
     try:
         yield lease.check
@@ -73,7 +73,7 @@ def _lease(model_dir: str) -> Iterator[Callable[[], None]]:
 @contextlib.contextmanager
 def _lock(model_dir: str) -> Iterator[Callable[[], None]]:
     folder = os.path.join(model_dir, "checkpoints")
-    with writes_checked(model_dir):
+    with explain_write_errors(model_dir):
         os.makedirs(folder, exist_ok=True)
         lock = os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CREAT, 0o666)
     try:
@@ -99,6 +99,6 @@ def _take(lock: int, model_dir: str) -> None:
             model_dir,
             error.strerror,
         )
-    with writes_checked(model_dir):
+    with explain_write_errors(model_dir):
         os.ftruncate(lock, 0)
         os.write(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())

@@ -11,23 +11,25 @@ import gin
 import keras
 import tensorflow as tf
 
-from simclr_tf.errors import RequestError
+from simclr_tf.errors import InvalidArgument, RequestError, cause
 from simclr_tf.export.loading import read_metadata, read_weights
+from simclr_tf.training.checkpoint_variables import compare_variables, describe_groups
 from simclr_tf.training.checkpoints import (
-    compare_variables,
+    DAMAGED,
     complete_steps,
-    describe_groups,
     named_groups,
     read_manifest,
     restore_groups,
 )
+from simclr_tf.training.host_copy import Groups
+from simclr_tf.training.mishaps import UNREACHABLE
 
 UNTRAINED = "untrained"
 _STEP_FOLDER = re.compile(r"(.+?)/checkpoints/step_(\d+)/?$")
 
 
 @dataclasses.dataclass(frozen=True)
-class Weights:
+class PretrainedWeights:
     """Weights that lie somewhere, group by group ("encoder", "projection_head", ...).
 
     Attributes:
@@ -41,15 +43,18 @@ class Weights:
     step: int | None
     groups: tuple[str, ...]
 
-    def at(self, step: int) -> Weights:
+    def at(self, step: int) -> PretrainedWeights:
         """Those of a checkpoint of the same run."""
-        return Weights(self.path, step, tuple(read_manifest(self.path, step)["variables"]))
+        return PretrainedWeights(
+            self.path, step, tuple(read_manifest(self.path, step)["variables"])
+        )
 
     def restore(self, networks: Mapping[str, keras.Model]) -> None:
         """Fills all of `networks`, or changes nothing.
 
         Raises:
           RequestError: a part is missing, or of another architecture.
+          InvalidArgument: the checkpoint cannot be read.
         """
         if self.path == UNTRAINED:
             return
@@ -68,7 +73,18 @@ class Weights:
                 for path, variable in variables.items():
                     variable.assign(values[name][path])
         else:
+            self._restore_checkpoint(groups)
+
+    def _restore_checkpoint(self, groups: Groups) -> None:
+        try:
             restore_groups(self.path, self.step, groups)
+        except UNREACHABLE:
+            raise
+        except DAMAGED as error:
+            raise InvalidArgument(
+                f"The checkpoint of step {self.step} in {self.path} must be intact. Received: "
+                f"{cause(error)}. Choose another one by pretrained.step."
+            ) from error
 
     def refuse_to_lie_in(self, model_dir: str) -> None:
         """Raises RequestError if a job that trains would write its checkpoints among these."""
@@ -87,7 +103,7 @@ class Weights:
 @gin.configurable(denylist=["model_dir", "followed"])
 def pretrained(
     path: str = "", step: int | None = None, *, model_dir: str, followed: bool = False
-) -> Weights:
+) -> PretrainedWeights:
     """Finds pretrained weights.
 
     Args:
@@ -96,7 +112,7 @@ def pretrained(
         model_dir.
       step: which of the run's checkpoints; by default the newest.
       model_dir: the command line's.
-      followed: whether a run is asked for whose checkpoints are still to come, see `Weights.at`.
+      followed: whether a run is asked for whose checkpoints are still to come, see `at`.
 
     Raises:
       RequestError: there are no such weights.
@@ -105,7 +121,7 @@ def pretrained(
     if followed:
         return _followed(path, step)
     if path == UNTRAINED:
-        return Weights(UNTRAINED, None, ())
+        return PretrainedWeights(UNTRAINED, None, ())
     if _is_saved_model(path):
         if step is not None:
             raise RequestError(
@@ -113,7 +129,7 @@ def pretrained(
                 f"pretrained.step={step} for the SavedModel {path}. Leave it out."
             )
         metadata = read_metadata(path)
-        return Weights(path, metadata["step"], tuple(metadata["networks"]))
+        return PretrainedWeights(path, metadata["step"], tuple(metadata["networks"]))
     named = _STEP_FOLDER.match(path)
     if named:
         path, step = named[1], int(named[2])
@@ -126,17 +142,17 @@ def pretrained(
             "Pretrain first, or set pretrained.path to a run's folder, a SavedModel, or "
             f"'{UNTRAINED}' for initial weights."
         )
-    return Weights(path, None, ()).at(steps[-1] if step is None else step)
+    return PretrainedWeights(path, None, ()).at(steps[-1] if step is None else step)
 
 
-def _followed(path: str, step: int | None) -> Weights:
+def _followed(path: str, step: int | None) -> PretrainedWeights:
     if path == UNTRAINED or step is not None or _STEP_FOLDER.match(path) or _is_saved_model(path):
         asked = path if step is None else f"{path} with pretrained.step={step}"
         raise RequestError(
             "What is followed must be a run, by its folder, which need not exist yet. Received: "
             f"{asked}. Set pretrained.path to the --model_dir of the run."
         )
-    return Weights(path, None, ())
+    return PretrainedWeights(path, None, ())
 
 
 def _is_saved_model(path: str) -> bool:

@@ -13,17 +13,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from simclr_tf.context import Context
 from simclr_tf.data.dataset import Dataset, data
 from simclr_tf.data.source import Source
-from simclr_tf.distribute.strategy import create_strategy
+from simclr_tf.distribute.strategy import create_strategy, refuse_workers
 from simclr_tf.errors import RequestError
 from simclr_tf.evaluation.features import REPRESENTATION, Features, FrozenEncoder
-from simclr_tf.jobs import Context
-from simclr_tf.jobs.building import refuse_workers, requests_checked
-from simclr_tf.jobs.pretrained import Weights, pretrained
+from simclr_tf.export.weights import PretrainedWeights, pretrained
 from simclr_tf.models.heads import projection_head
 from simclr_tf.models.networks import representation_dim
 from simclr_tf.models.resnet import resnet
+from simclr_tf.training.failures import as_request_error
+from simclr_tf.training.run import check_seed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Frozen:
     networks: Mapping[str, keras.Model]
     data: Dataset
     layer: str
-    weights: Weights
+    weights: PretrainedWeights
     seed: int
     strategy: tf.distribute.Strategy
     at_hand: Callable[[], tuple[Features, Features]] | None = None
@@ -70,7 +71,7 @@ class Frozen:
         """
         return self.at_hand() if self.at_hand else self._features_of(self.sources())
 
-    def refilled(self, weights: Weights, sources: tuple[Source, Source]) -> Frozen:
+    def refilled(self, weights: PretrainedWeights, sources: tuple[Source, Source]) -> Frozen:
         """The same networks, once other weights were restored into them.
 
         Args:
@@ -120,7 +121,7 @@ def frozen_encoder(
     data: Callable[..., Dataset] = data,
     encoder: Callable[..., keras.Model] = resnet,
     projection_head: Callable[..., keras.Model] = projection_head,
-    pretrained: Callable[..., Weights] = pretrained,
+    pretrained: Callable[..., PretrainedWeights] = pretrained,
     layer: str = REPRESENTATION,
     strategy: Callable[..., tf.distribute.Strategy] = create_strategy,
     seed: int = 0,
@@ -140,8 +141,9 @@ def frozen_encoder(
       keep_features: whether features are kept in the model_dir, for the next job that wants them.
       context: what the command line says.
     """
-    with requests_checked():
+    with as_request_error():
         refuse_workers()
+        check_seed("frozen_encoder", seed)
         devices = strategy(tpu=context.tpu)
         recipe = data(data_dir=context.data_dir)
         weights = pretrained(model_dir=context.model_dir)

@@ -12,10 +12,10 @@ import tensorflow as tf
 from absl import logging
 
 from simclr_tf.errors import RequestError
-from simclr_tf.jobs.history import History
-from simclr_tf.jobs.pretrained import Weights
+from simclr_tf.evaluation.history import History
+from simclr_tf.export.weights import PretrainedWeights
 from simclr_tf.training.checkpoints import DAMAGED, complete_steps, is_intact, read_manifest
-from simclr_tf.training.mishaps import cause
+from simclr_tf.training.failures import cause
 from simclr_tf.training.reporting import duration
 
 
@@ -33,11 +33,11 @@ class Follower:
 
     def __init__(
         self,
-        run: Weights,
+        run: PretrainedWeights,
         networks: Mapping[str, keras.Model],
         history: History,
         jobs: Sequence[str],
-        evaluate: Callable[[Weights, Sequence[str]], None],
+        evaluate: Callable[[PretrainedWeights, Sequence[str]], None],
     ):
         self._run = run
         self._networks = networks
@@ -89,7 +89,7 @@ class Follower:
     def _missing(self, step: int) -> list[str]:
         return [job for job in self._jobs if self._history.numbers(step, job) is None]
 
-    def _restore(self, step: int) -> Weights | None:
+    def _restore(self, step: int) -> PretrainedWeights | None:
         """Fills the networks; None if the checkpoint is damaged, or being deleted.
 
         Only what fails twice is called damaged. It is tried again at every look, since the run may

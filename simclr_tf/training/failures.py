@@ -61,7 +61,7 @@ _WRITES = (
 
 
 @contextlib.contextmanager
-def peers_checked(model_dir: str, peer: Peer | None) -> Iterator[None]:
+def explain_lost_peers(model_dir: str, peer: Peer | None) -> Iterator[None]:
     """Says so where something that takes part in the run, and is none of this process, is gone.
 
     Args:
@@ -87,20 +87,22 @@ def _tells_of_loss(error: tf.errors.OpError, peer: Peer) -> bool:
 
 
 @contextlib.contextmanager
-def steps_checked(model_dir: str, *, peer: Peer | None, when_out_of_memory: str) -> Iterator[None]:
+def explain_step_errors(
+    model_dir: str, *, peer: Peer | None, when_out_of_memory: str
+) -> Iterator[None]:
     """Says what has happened where steps end for want of data, of memory or of a peer.
 
     Args:
       model_dir: the run's folder.
-      peer: what may be gone, see `peers_checked`.
+      peer: what may be gone, see `explain_lost_peers`.
       when_out_of_memory: what a person should do where a step does not fit into memory.
 
     Raises:
       RequestError: the data cannot be read any longer, or a step does not fit into memory.
-      PreemptedError: the peer is gone, see `peers_checked`.
+      PreemptedError: the peer is gone, see `explain_lost_peers`.
     """
     try:
-        with peers_checked(model_dir, peer):
+        with explain_lost_peers(model_dir, peer):
             yield
     except tf.errors.ResourceExhaustedError as error:
         raise RequestError(
@@ -118,7 +120,7 @@ def steps_checked(model_dir: str, *, peer: Peer | None, when_out_of_memory: str)
 
 
 @contextlib.contextmanager
-def writes_checked(model_dir: str) -> Iterator[None]:
+def explain_write_errors(model_dir: str) -> Iterator[None]:
     """Says so where the run's folder cannot be written.
 
     Raises:
@@ -131,3 +133,23 @@ def writes_checked(model_dir: str) -> Iterator[None]:
             f"{model_dir} must be writable and have room. Received: {cause(error)}. What was "
             "saved before stands, and the same command goes on from there."
         ) from error
+
+
+@contextlib.contextmanager
+def as_request_error() -> Iterator[None]:
+    """While a run is put together, makes a RequestError of what lies outside this program.
+
+    That is a file that is not there or cannot be read, a package that is not installed, and memory
+    that does not suffice. Any other error is a bug and keeps its traceback.
+    """
+    try:
+        yield
+    except (OSError, ImportError, tf.errors.OpError) as error:
+        if isinstance(error, tf.errors.OpError) and not _is_of_files_or_memory(error):
+            raise
+        raise RequestError(str(error).partition("\n  In call to configurable")[0]) from error
+
+
+def _is_of_files_or_memory(error: tf.errors.OpError) -> bool:
+    kinds = (tf.errors.ResourceExhaustedError, *UNREACHABLE)
+    return is_read_error(error) or isinstance(error, kinds) or "File system" in error.message

@@ -1,0 +1,138 @@
+"""The views of images: crops, and what of the policy the host computes.
+
+The views of all groups are counted through: the second group's first view has the number that
+follows on the first group's last.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from simclr_tf.augment import keys as random_keys
+from simclr_tf.augment.host import box_sampler, view_augmenter
+from simclr_tf.augment.policy import Augmentation
+from simclr_tf.augment.views import ViewGroup, num_views
+from simclr_tf.data import cache, decode, header
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageViews:
+    """How the host makes views; those of an image depend on (seed, epoch, index) alone.
+
+    Attributes:
+      groups: the views of each image; V of them in all.
+      seed: the run's seed.
+      on_host: whether the policy runs here, or later on the device.
+      rounded: whether crops are rounded to uint8 levels.
+      decoded: whether what is stored of an image are its pixels, as `cache.hold` writes them.
+    """
+
+    groups: Sequence[ViewGroup]
+    seed: int
+    on_host: bool
+    rounded: bool
+    decoded: bool
+
+    def keys(self, epoch: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+        """Random keys of [view 1 of all images; view 2 of all images; ...], uint32 [V*B, 2]."""
+        views = range(num_views(self.groups))
+        keys = [random_keys.example_keys(self.seed, epoch, index, view) for view in views]
+        return tf.concat(keys, axis=0)
+
+    def of_pixels(self, images: tf.Tensor, keys: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Crops of uint8 images [B, H, W, 3] in memory: by group, float32 [v*B, S, S, 3]."""
+
+        def crops(run: _Run) -> tf.Tensor:
+            repeated = tf.concat([images] * run.count, axis=0)
+            return run.augmentation.crop(repeated, self._keys_of(run, keys), run.group.size)
+
+        return self._by_group(crops)
+
+    def augmented(self, crops: dict[str, tf.Tensor], keys: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Applies the policies to crops by group, float32 [v*B, S, S, 3] in [0, 1]."""
+
+        def views(run: _Run) -> tf.Tensor:
+            group = run.group
+            own = _rows_of(crops[group.name], run.first_in_group, run.count, group.count)
+            return run.augmentation(own, self._keys_of(run, keys))
+
+        return self._by_group(views)
+
+    def crops(self, stored: tf.Tensor, epoch: tf.Tensor, index: tf.Tensor) -> tuple:
+        """The crops of an image's views, V of [S, S, 3]: float32 levels, or uint8 if rounded."""
+        image = cache.pixels(stored) if self.decoded else stored
+        shape = tf.shape(image)[:2] if self.decoded else header.image_shape(image)
+        height, width = tf.unstack(shape)
+        seed = tf.constant(self.seed, tf.int64)
+        boxes = [
+            box_sampler(run.augmentation, run.count, run.first)(seed, epoch, index, height, width)
+            for run in self._runs()
+        ]
+        crop_out = decode.crops_of if self.decoded else decode.decode_crops
+        crops = crop_out(image, tf.concat(boxes, axis=0), self._sizes())
+        return tuple(map(_rounded, crops) if self.rounded else crops)
+
+    def finished(self, crops: tuple, epoch: tf.Tensor, index: tf.Tensor) -> tuple:
+        """An image's views by its crops: augmented, float32 in [0, 1], where that is done here."""
+        if not self.on_host:
+            return crops
+        seed = tf.constant(self.seed, tf.int64)
+        augmentations = [a for group in self.groups for a in group.augmentations]
+        return tuple(
+            view_augmenter(augmentation)(crop, seed, epoch, index, view)
+            for view, (augmentation, crop) in enumerate(zip(augmentations, crops, strict=True))
+        )
+
+    def blank(self) -> tuple:
+        """Black crops, which hold the place of an image that does not decode."""
+        dtype = tf.uint8 if self.rounded else tf.float32
+        return tuple(tf.zeros([size, size, 3], dtype) for size in self._sizes())
+
+    def _sizes(self) -> list[int]:
+        """The side of each view."""
+        return [group.size for group in self.groups for _ in group.augmentations]
+
+    def _runs(self) -> Iterator[_Run]:
+        first = 0
+        for group in self.groups:
+            first_in_group = 0
+            for augmentation, count in group.runs():
+                yield _Run(group, augmentation, first, first_in_group, count)
+                first += count
+                first_in_group += count
+
+    def _by_group(self, make: Callable[[_Run], tf.Tensor]) -> dict[str, tf.Tensor]:
+        """What `make` gives for each run, joined by group."""
+        made: dict[str, list[tf.Tensor]] = {}
+        for run in self._runs():
+            made.setdefault(run.group.name, []).append(make(run))
+        return {n: tf.concat(p, axis=0) if len(p) > 1 else p[0] for n, p in made.items()}
+
+    def _keys_of(self, run: _Run, keys: tf.Tensor) -> tf.Tensor:
+        return _rows_of(keys, run.first, run.count, num_views(self.groups))
+
+
+class _Run(NamedTuple):
+    """Successive views of a group that one augmentation makes."""
+
+    group: ViewGroup
+    augmentation: Augmentation
+    first: int
+    first_in_group: int
+    count: int
+
+
+def _rows_of(tensor: tf.Tensor, first: int, count: int, views: int) -> tf.Tensor:
+    """The rows of `count` views of a tensor that has those of `views`, view after view."""
+    if count == views:
+        return tensor
+    return tf.concat(tf.split(tensor, views)[first : first + count], axis=0)
+
+
+def _rounded(levels: tf.Tensor) -> tf.Tensor:
+    """Levels as `decode.decode_crops` gives them, to the nearest of the 256 of uint8."""
+    return tf.cast(tf.clip_by_value(levels, 0.0, 255.0) + 0.5, tf.uint8)

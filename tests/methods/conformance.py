@@ -1,0 +1,333 @@
+"""What every method must do, whatever it trains by: the checks that `test_conformance.py` runs.
+
+A method is given as a factory of `encoder` and `image_size`, as `pretrain.method` is. All networks
+are tiny, and the numbers come from NumPy. A run is put together by the job itself; its steps are
+then fed by hand, so that no check waits for an input pipeline.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import pathlib
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from simclr_tf.augment.policy import augmentation
+from simclr_tf.data.dataset import Dataset
+from simclr_tf.data.source import ArraySource
+from simclr_tf.distribute.batch_norm import SyncBatchNormalization
+from simclr_tf.distribute.lowering import LoweringStrategy, lower
+from simclr_tf.distribute.strategy import simulated_replicas
+from simclr_tf.errors import RequestError
+from simclr_tf.export.saved_model import export_networks
+from simclr_tf.jobs import Context
+from simclr_tf.jobs.pretrain import pretraining
+from simclr_tf.methods.base import Method
+from simclr_tf.optim.factory import momentum
+from simclr_tf.optim.schedules import WarmupCosine
+from simclr_tf.training.checkpoints import Checkpoints, read_manifest
+from simclr_tf.training.run import Run
+
+Factory = Callable[..., Method]
+Values = dict[str, np.ndarray]
+
+IMAGE_SIZE, BATCH, CLASSES = 16, 8, 3
+AUGMENTATION = functools.partial(augmentation, policy=(("flip", 0.5),))
+
+
+def tiny_encoder(*, image_size: int) -> keras.Model:
+    """Two convolutions, each with batch normalization over all replicas."""
+    x = images = keras.Input((image_size, image_size, 3), name="images")
+    for i, width in enumerate((4, 6)):
+        x = keras.layers.Conv2D(width, 3, 2, use_bias=False, name=f"conv{i}")(x)
+        x = keras.layers.ReLU(name=f"relu{i}")(SyncBatchNormalization(name=f"bn{i}")(x))
+    h = keras.layers.GlobalAveragePooling2D(name="pool", dtype="float32")(x)
+    return keras.Model(images, {"final_avg_pool": h}, name="encoder")
+
+
+def assemble(factory: Factory, strategy: tf.distribute.Strategy | None = None, **kwargs) -> Run:
+    """The run that pretrains by a method, which no online probe watches."""
+    rng = np.random.default_rng(0)
+    source = ArraySource(
+        name="arrays",
+        num_examples=4 * BATCH,
+        class_names=[str(i) for i in range(CLASSES)],
+        images=rng.integers(0, 256, (4 * BATCH, 20, 20, 3), np.uint8),
+        labels=rng.integers(0, CLASSES, 4 * BATCH),
+    )
+    settings = {
+        "method": factory,
+        "encoder": tiny_encoder,
+        "optimizer": momentum,
+        "learning_rate": lambda **numbers: WarmupCosine(0.002, 0, 8),
+        "epochs": 2.0,
+        "global_batch_size": BATCH,
+        "precision": "float32",
+        "augment_on": "host",
+        "online_probe": False,
+        **kwargs,
+    }
+    return pretraining(
+        Context(model_dir="", tpu="none"),
+        data=lambda data_dir: Dataset(
+            "arrays", IMAGE_SIZE, "train", "test", 64, None, opened=source
+        ),
+        strategy=lambda tpu: strategy or tf.distribute.get_strategy(),
+        **settings,
+    )
+
+
+def batch_of(method: Method, step: int, replica: int = 0, replicas: int = 1) -> dict:
+    """A replica's part of the global batch of a step: views, labels, index."""
+    rng = np.random.default_rng([7, step])
+    rows = slice(replica * BATCH // replicas, (replica + 1) * BATCH // replicas)
+    labels = rng.integers(-1, CLASSES, BATCH).astype(np.int32)  # -1: unknown
+    index = rng.permutation(4 * BATCH)[:BATCH].astype(np.int32)
+    batch = {"labels": tf.constant(labels[rows]), "index": tf.constant(index[rows])}
+    for group in method.views:
+        shape = (group.count, BATCH, group.size, group.size, 3)
+        colours = rng.random((1, BATCH, 1, 1, 3), np.float32)  # by which examples are told apart
+        images = (0.7 * colours + 0.3 * rng.random(shape, np.float32))[:, rows]
+        batch[group.name] = tf.constant(images.reshape(-1, *shape[2:]))
+    return batch
+
+
+def distributed(run: Run, step: int) -> dict:
+    """The global batch of a step, dealt out to the replicas."""
+    count = run.strategy.num_replicas_in_sync
+    parts = [batch_of(run.method, step, replica, count) for replica in range(count)]
+    if count == 1:
+        return parts[0]
+    deal = run.strategy.experimental_distribute_values_from_function
+    return {name: deal(lambda c, n=name: parts[c.replica_id_in_sync_group][n]) for name in parts[0]}
+
+
+def train(run: Run, steps: range) -> list[dict[str, float]]:
+    """Takes some steps; returns the numbers of each, which are equal on every replica."""
+    replica_fn = run.train_step()
+    step = tf.function(lambda batch: run.strategy.run(replica_fn, (batch,)), autograph=False)
+    names, numbers = [metric.name for metric in run.metrics], []
+    for i in steps:
+        results = run.strategy.experimental_local_results(step(distributed(run, i)))
+        for result in results:
+            np.testing.assert_array_equal(result, results[0])
+        numbers.append(dict(zip(names, results[0].numpy().tolist(), strict=True)))
+    return numbers
+
+
+def values(run: Run) -> Values:
+    """All that a checkpoint holds, which must be equal on every replica."""
+    found = {}
+    for group, variables in run.groups().items():
+        for path, variable in variables.items():
+            copies = run.strategy.experimental_local_results(variable.value)
+            for copy in copies:
+                np.testing.assert_array_equal(copy, copies[0], err_msg=f"{group}/{path}")
+            found[f"{group}/{path}"] = copies[0].numpy()
+    return found
+
+
+def assert_equal_numbers(found: list[dict], expected: list[dict]) -> None:
+    """To 1e-5, of shares and cosines on a scale of 1."""
+    for step, (numbers, wanted) in enumerate(zip(found, expected, strict=True)):
+        assert list(numbers) == list(wanted)
+        for name, value in wanted.items():
+            np.testing.assert_allclose(
+                numbers[name], value, rtol=1e-5, atol=1e-5, err_msg=f"{name} of step {step}"
+            )
+
+
+def assert_close(found: Values, expected: Values, tolerance: float = 1e-5) -> None:
+    assert found.keys() == expected.keys()
+    for path, value in expected.items():
+        error = np.linalg.norm(found[path] - value)
+        scale = np.linalg.norm(value) + 1e-4
+        assert error <= tolerance * scale, f"{path}: relative error {error / scale:.1e}"
+
+
+def check_replicas(factory: Factory, replicas: int) -> None:
+    """Numbers, weights and state are those of one replica with the same global batch."""
+    alone, together = assemble(factory), assemble(factory, simulated_replicas(replicas))
+    start = values(alone)
+    assert_close(values(together), start, tolerance=0.0)
+    assert_equal_numbers(train(together, range(2)), train(alone, range(2)))
+    after = values(alone)
+    assert_close(values(together), after)
+    trained = [f"{g}/{v.path}" for g, m in alone.trained.items() for v in m.trainable_variables]
+    assert any(not np.array_equal(after[path], start[path]) for path in trained)
+
+
+def check_resume(factory: Factory, folder: pathlib.Path) -> None:
+    """What goes on from a checkpoint ends bit for bit as what was never interrupted.
+
+    The second process starts from other random values, so that all of them must be restored.
+    """
+    whole, first, second = assemble(factory), assemble(factory), assemble(factory, seed=1)
+    expected = train(whole, range(4))
+    train(first, range(2))
+    Checkpoints(str(folder), first.groups(), {}).save(2)
+    before, saved = values(second), values(first)
+    assert any(not np.array_equal(before[path], value) for path, value in saved.items())
+    assert Checkpoints(str(folder), second.groups(), {}).restore() == 2
+    assert train(second, range(2, 4)) == expected[2:]
+    assert_close(values(second), values(whole), tolerance=0.0)
+
+
+def check_lowering(factory: Factory) -> None:
+    """One program is what every core of a TPU runs, and it replaces all state in its place."""
+    run = assemble(
+        factory, LoweringStrategy(8), global_batch_size=4 * BATCH, precision="mixed_bfloat16"
+    )
+    spec = {name: tf.TensorSpec([4], tf.int32) for name in ("labels", "index")}
+    for group in run.method.views:
+        spec[group.name] = tf.TensorSpec([group.count * 4, group.size, group.size, 3])
+    program = lower(run.strategy, run.train_step(), spec)
+    assert "stablehlo.all_reduce" in program.stablehlo and "bf16" in program.stablehlo
+    for unwanted in ("f64", "?x", "dynamic_reshape", "custom_call"):
+        assert unwanted not in program.stablehlo, unwanted
+    updated = {id(variable) for variable in program.updated}
+    assert all(id(variable.value) in updated for variable in run.method.state.values())
+
+
+def check_microbatches(factory: Factory) -> None:
+    """A batch in parts moves all as the whole does, or the request for parts is refused."""
+    whole = assemble(without_batch_statistics(factory))
+    if whole.method.embedded_specs is None:
+        with pytest.raises(RequestError, match="must be None"):
+            assemble(factory, microbatch_size=BATCH // 4)
+        return
+    parts = assemble(without_batch_statistics(factory), microbatch_size=BATCH // 4)
+    assert parts.plan.num_microbatches == 4
+    assert_equal_numbers(train(parts, range(1)), train(whole, range(1)))
+    assert_close(values(parts), values(whole))
+
+
+def without_batch_statistics(factory: Factory) -> Factory:
+    """The method with batch normalization in inference mode, which keeps examples apart."""
+
+    def build(**kwargs) -> Method:
+        method = factory(**kwargs)
+        for networks in (method.networks, method.followers, method.fixed):
+            for model in networks.values():
+                for layer in model._flatten_layers():
+                    if isinstance(layer, SyncBatchNormalization):
+                        layer.trainable = False
+        return method
+
+    return build
+
+
+def check_variables(factory: Factory, folder: pathlib.Path) -> None:
+    """Followers and state are saved and not trained, fixed networks are neither.
+
+    The memory of state does not grow with the number of replicas.
+    """
+    run = assemble(factory)
+    method = run.method
+    Checkpoints(str(folder), run.groups(), {}).save(0)
+    saved = read_manifest(str(folder), 0)["variables"]
+    for name, model in method.followers.items():
+        assert set(saved[name]) == {v.path for v in model.variables}
+    assert set(saved.get("method", ())) == set(method.state)
+    assert set(saved) == {
+        *method.networks,
+        *method.followers,
+        "optimizer",
+        *(["method"] if method.state else []),
+    }
+    trained, followers, fixed, state = (
+        {id(v) for v in variables}
+        for variables in (
+            run.trained.variables,
+            method.followers.variables,
+            method.fixed.variables,
+            method.state.values(),
+        )
+    )
+    assert len(trained | followers | fixed | state) == sum(
+        map(len, (trained, followers, fixed, state))
+    )
+    shapes = {name: value.shape for name, value in values(run).items()}
+    many = assemble(factory, simulated_replicas(4))
+    assert {name: value.shape for name, value in values(many).items()} == shapes
+
+
+def check_what_is_fixed(factory: Factory) -> None:
+    """Steps leave fixed networks as they are, to the byte."""
+    run = assemble(factory)
+    before = [variable.numpy() for variable in run.method.fixed.variables]
+    train(run, range(2))
+    for variable, value in zip(run.method.fixed.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value, err_msg=variable.path)
+
+
+def check_export(factory: Factory, folder: pathlib.Path) -> None:
+    """The SavedModel gives the representation of the trained encoder."""
+    run = assemble(factory)
+    train(run, range(1))
+    exported = run.method.exported()
+    path = export_networks(
+        str(folder),
+        1,
+        exported,
+        lambda: run.rebuild().exported(),
+        image_size=IMAGE_SIZE,
+        recipe="",
+        class_names=run.plan.source.class_names if "classifier" in exported else None,
+    )
+    images = np.random.default_rng(0).random((3, IMAGE_SIZE, IMAGE_SIZE, 3), np.float32)
+    expected = run.method.networks["encoder"](images, training=False)["final_avg_pool"]
+    found = tf.saved_model.load(path)(tf.constant(images))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def check_metrics(factory: Factory) -> None:
+    """Each number is declared once, and is the sum over replicas of what are said to be shares."""
+    alone, together = assemble(factory), assemble(factory, simulated_replicas(2))
+    names = [metric.name for metric in alone.metrics]
+    assert len(names) == len(set(names))
+    (expected,), found = numbers_of(alone), numbers_of(together)
+    for metric in alone.method.metrics:
+        shares = [numbers[metric.name] for numbers in found]
+        assert metric.whole <= (shares[0] == shares[1])
+        number = shares[0] if metric.whole else sum(shares)
+        assert number == pytest.approx(expected[metric.name], rel=1e-5, abs=1e-6), metric.name
+    told = alone.method.words(dict.fromkeys([*names, "loss_chance"], 1.0))
+    assert "1.0" in told
+    limits = alone.method.expected(BATCH)
+    assert limits is None or (math.isfinite(limits[1]) and limits[1] < limits[0])
+
+
+def numbers_of(run: Run) -> list[dict[str, float]]:
+    """What the loss says on each replica, and what it says it of."""
+    method = run.method
+
+    def replica_fn(batch):
+        targets = method.targets(batch)
+        embedded = method.embed(batch, training=True)
+        representation = embedded.pop("representation")
+        views = sum(group.count for group in method.views)
+        assert representation.shape[0] == views * batch["labels"].shape[0]
+        assert representation.dtype == tf.float32
+        for specs, tensors in (
+            (method.embedded_specs, embedded),
+            (method.target_specs, targets),
+        ):
+            for name, spec in (specs or {}).items():
+                rows = spec.shape[0] * batch["labels"].shape[0]
+                assert tensors[name].shape == (rows, *spec.shape[1:]), name
+                assert tensors[name].dtype == spec.dtype, name
+        loss, numbers = method.loss(embedded, targets)
+        assert list(numbers) == [metric.name for metric in method.metrics[1:]]
+        return {method.metrics[0].name: loss} | numbers
+
+    call = tf.function(lambda batch: run.strategy.run(replica_fn, (batch,)), autograph=False)
+    found = call(distributed(run, 0))
+    local = {name: run.strategy.experimental_local_results(v) for name, v in found.items()}
+    count = run.strategy.num_replicas_in_sync
+    return [{name: float(parts[i]) for name, parts in local.items()} for i in range(count)]

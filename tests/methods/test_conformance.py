@@ -1,0 +1,86 @@
+"""If this breaks, a method is one thing on one replica, or before a restart, and another after it.
+
+A new method is a line in `METHODS`.
+"""
+
+import functools
+
+import pytest
+
+from simclr_tf.augment.views import ViewGroup
+from simclr_tf.methods.simclr import simclr
+from simclr_tf.methods.supervised import Supervised
+from simclr_tf.models.classifier import build_classifier
+from simclr_tf.models.heads import projection_head
+from simclr_tf.objectives.nt_xent import NTXent
+from tests.methods import conformance
+from tests.methods.made_up import FollowAtOnce, follow
+
+
+def classifier(*, encoder, image_size, head_layers=1) -> Supervised:
+    networks = build_classifier(
+        encoder,
+        functools.partial(projection_head, num_layers=2, output_dim=5),
+        image_size=image_size,
+        num_classes=conformance.CLASSES,
+        head_layers=head_layers,
+        zero_init=False,
+        seed=0,
+    )
+    views = ViewGroup("images", [conformance.AUGMENTATION()], image_size)
+    return Supervised(networks, [views])
+
+
+METHODS = {
+    "SimCLR": functools.partial(
+        simclr,
+        augmentation=conformance.AUGMENTATION,
+        projection_head=functools.partial(projection_head, output_dim=5),
+        loss=lambda: NTXent(0.5),
+    ),
+    "supervised": classifier,
+    "made up": functools.partial(follow, augmentation=conformance.AUGMENTATION),
+}
+
+
+@pytest.fixture(params=METHODS)
+def method(request) -> conformance.Factory:
+    return METHODS[request.param]
+
+
+@pytest.mark.parametrize("replicas", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_replicas_train_as_one_does(method, replicas):
+    conformance.check_replicas(method, replicas)
+
+
+def test_a_run_goes_on_bit_for_bit(method, tmp_path):
+    conformance.check_resume(method, tmp_path)
+
+
+def test_a_step_is_for_tpus(method):
+    conformance.check_lowering(method)
+
+
+def test_microbatches_are_the_whole_batch(method):
+    conformance.check_microbatches(method)
+
+
+def test_microbatches_are_refused_where_the_method_does_not_say_that_it_can():
+    at_once = functools.partial(METHODS["made up"], method=FollowAtOnce)
+    conformance.check_microbatches(at_once)
+
+
+def test_what_is_saved_and_what_is_trained(method, tmp_path):
+    conformance.check_variables(method, tmp_path)
+
+
+def test_what_is_fixed_stays(method):
+    conformance.check_what_is_fixed(method)
+
+
+def test_the_encoder_is_exported(method, tmp_path):
+    conformance.check_export(method, tmp_path)
+
+
+def test_metrics_are_declared_and_shared(method):
+    conformance.check_metrics(method)

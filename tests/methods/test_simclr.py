@@ -1,0 +1,137 @@
+"""If this breaks, SimCLR passes other views through other networks, or tells other numbers."""
+
+import functools
+import math
+
+import gin
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from simclr_tf.augment.policy import augmentation
+from simclr_tf.methods.simclr import SimCLR, simclr
+from simclr_tf.models.heads import projection_head
+from simclr_tf.models.networks import Networks
+from simclr_tf.models.resnet import resnet
+from simclr_tf.objectives.nt_xent import NTXent
+from simclr_tf.training.probe import NO_PROBE, online_probe, probe_logits, probe_numbers
+
+
+def build(head: str = "nonlinear", temperature: float = 0.5, reduction: str = "paper") -> SimCLR:
+    return simclr(
+        projection_head=functools.partial(projection_head, head, output_dim=5),
+        loss=lambda: NTXent(temperature, reduction),
+        encoder=functools.partial(resnet, depth=18, width_multiplier=0.125),
+        image_size=32,
+    )
+
+
+@pytest.fixture
+def method() -> SimCLR:
+    return build()
+
+
+@pytest.fixture
+def probe(method) -> Networks:
+    return online_probe(3, method.networks["encoder"])
+
+
+def batch(count: int = 4) -> dict[str, tf.Tensor]:
+    images = np.random.default_rng(0).uniform(size=(2 * count, 32, 32, 3)).astype(np.float32)
+    return {"images": tf.constant(images), "labels": tf.constant([0, 1, 2, 1][:count])}
+
+
+def test_what_is_built(method):
+    assert list(method.networks) == ["encoder", "projection_head"]
+    assert list(method.exported()) == ["encoder", "projection_head"]
+    [group] = method.views
+    assert (group.name, group.count, group.size) == ("images", 2, 32)
+    assert group.augmentations[0] is group.augmentations[1]
+    assert (method.followers, method.fixed, method.state) == ({}, {}, {})
+
+
+def test_gin_binds_its_parts():
+    gin.parse_config("nt_xent.temperature = 0.25\nprojection_head.output_dim = 7")
+    gin.parse_config("augmentation.area_range = (0.5, 1.0)")
+    built = simclr(encoder=functools.partial(resnet, 18, 0.125), image_size=32)
+    assert built.objective == NTXent(0.25)
+    assert built.embedded_specs["projection"].shape == (2, 7)
+    assert built.views[0].augmentations[0] == augmentation()
+
+
+def test_embed(method, probe):
+    embedded = method.embed(batch(), training=True)
+    logits = probe_logits(probe, embedded["representation"])
+    outputs = [embedded["representation"], embedded["projection"], logits]
+    assert [tuple(out.shape) for out in outputs] == [(8, 64), (8, 5), (8, 3)]
+    assert all(out.dtype == tf.float32 for out in outputs)
+
+
+def test_no_classes_no_probe(method):
+    assert online_probe(None, method.networks["encoder"]) is NO_PROBE
+    assert probe_logits(NO_PROBE, tf.zeros([8, 64])) is None
+    assert probe_numbers(None, tf.zeros([4], tf.int32)) == {}
+
+
+@pytest.mark.parametrize("kind", ["none", "linear"])
+def test_embed_takes_the_last_projection(kind):
+    method = build(kind)
+    found = method.embed(batch(), training=False)["projection"]
+    dim = 64 if kind == "none" else 5
+    assert found.shape == (8, dim) and method.embedded_specs["projection"].shape == (2, dim)
+
+
+def test_training_moves_the_statistics_and_inference_does_not(method):
+    moving = [v for v in method.networks.variables if "moving" in v.name]
+    before = [v.numpy() for v in moving]
+    method.embed(batch(), training=False)
+    assert all(np.array_equal(v, b) for v, b in zip(moving, before, strict=True))
+    method.embed(batch(), training=True)
+    assert not any(np.array_equal(v, b) for v, b in zip(moving, before, strict=True))
+
+
+def test_probe_does_not_teach_the_encoder(method, probe):
+    trainable = (method.networks | probe).trainable_variables
+    with tf.GradientTape() as tape:
+        representation = method.embed(batch(), training=True)["representation"]
+        loss = tf.reduce_sum(tf.square(probe_logits(probe, representation)))
+    gradients = tape.gradient(loss, [v.value for v in trainable])
+    taught = [v.path for v, g in zip(trainable, gradients, strict=True) if g is not None]
+    assert taught == ["probe_dense/kernel", "probe_dense/bias"]
+
+
+def test_the_loss_is_the_objectives(method):
+    z = tf.random.stateless_normal([8, 5], [1, 2])
+    share, metrics = method.loss({"projection": z}, {})
+    expected, numbers = NTXent(0.5)(z)
+    assert float(share) == float(expected)
+    assert list(metrics) == list(numbers) == [m.name for m in method.metrics[1:]]
+
+
+@pytest.mark.parametrize(("reduction", "factor"), [("paper", 1), ("reference", 2)])
+def test_what_is_expected_of_the_loss_has_its_scale(reduction, factor):
+    chance, floor = build(reduction=reduction).expected(16)
+    assert chance == pytest.approx(factor * math.log(31))
+    assert floor == pytest.approx(factor * math.log(1 + 30 * math.exp(-2)))
+
+
+@pytest.mark.parametrize(
+    ("temperature", "words"),
+    [(0.01, "nearest negative alone"), (3.0, "count the same"), (0.1, None), (1.0, None)],
+)
+def test_a_temperature_that_nothing_is_learned_by_is_a_fault(temperature, words):
+    """And the one fault that is told: that nothing is learned follows from it."""
+    method = build(temperature=temperature)
+    kinds = {rule.kind for chain in method.rules() for rule in chain}
+    assert ("no learning" in kinds) == (words is None)
+    if words is None:
+        assert not method.faults()
+    else:
+        [fault] = method.faults()
+        assert fault.kind == "temperature out of range" and words in fault.text
+
+
+def test_the_plan_and_the_progress_in_words(method):
+    assert method.plan_lines(16) == {"loss": "NT-Xent, temperature 0.5, 30 negatives per anchor"}
+    numbers = {"contrastive_loss": 3.0, "loss_chance": 5.5, "contrastive_top1": 0.625}
+    assert method.words(numbers) == "contrastive loss 3.000 (chance 5.50), top-1 62.5%"

@@ -1,0 +1,65 @@
+"""A SimCLR that is small enough to train in a test."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+
+import keras
+
+from simclr_tf.augment.policy import augmentation
+from simclr_tf.jobs.assembly import dtype_policy
+from simclr_tf.methods.base import Method
+from simclr_tf.methods.simclr import simclr
+from simclr_tf.models.heads import projection_head
+from simclr_tf.models.networks import Networks
+from simclr_tf.models.resnet import resnet
+from simclr_tf.objectives.nt_xent import NTXent
+from simclr_tf.optim.factory import lars
+from simclr_tf.optim.schedules import WarmupCosine
+from simclr_tf.training.probe import online_probe
+from simclr_tf.training.step import make_train_step, step_metrics
+
+LOSS = NTXent(0.5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiny:
+    """A method, the online probe that watches it, and an optimizer built for both."""
+
+    method: Method
+    probe: Networks
+    optimizer: keras.optimizers.Optimizer
+
+    @property
+    def networks(self) -> Networks:
+        """All that is trained."""
+        return self.method.networks | self.probe
+
+    @property
+    def names(self) -> list[str]:
+        """Of the step's numbers, in their order."""
+        return [m.name for m in step_metrics(self.method, self.optimizer, self.probe)]
+
+    def step(self, **kwargs) -> Callable:
+        """The replica function."""
+        return make_train_step(self.method, self.optimizer, probe=self.probe, **kwargs)
+
+
+def build_tiny(
+    rate: float, precision: str = "float32", loss: NTXent = LOSS, remat: Sequence[int] = ()
+) -> Tiny:
+    """Builds a SimCLR for 16 px and three classes, and LARS for it, in the present strategy."""
+    keras.utils.set_random_seed(0)
+    with dtype_policy(precision):
+        method = simclr(
+            augmentation=augmentation,
+            projection_head=functools.partial(projection_head, output_dim=16),
+            loss=lambda: loss,
+            encoder=functools.partial(resnet, depth=18, width_multiplier=0.125, remat=remat),
+            image_size=16,
+        )
+    probe = online_probe(3, method.networks["encoder"])
+    networks = method.networks | probe
+    optimizer = lars(learning_rate=WarmupCosine(rate, 0, 10), networks=networks)
+    optimizer.build(networks.trainable_variables)
+    return Tiny(method, probe, optimizer)
