@@ -1,4 +1,4 @@
-"""If this breaks, the preflight of a wide network needs the memory of its weights, or tells lies."""
+"""If this breaks, preflight of a wide network needs the memory of its weights, or tells lies."""
 
 import re
 
