@@ -69,7 +69,10 @@ class Program:
         return self._read(), None
 
     def _read(self) -> str:
-        return pathlib.Path(self._output).read_text()
+        output = pathlib.Path(self._output)
+        text = output.read_text()
+        output.unlink()
+        return text
 
 
 def _run(arguments: list[str], fault: str | None, environment: dict[str, str], output: str) -> None:
