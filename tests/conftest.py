@@ -1,6 +1,7 @@
 """What every test starts from: a quiet TensorFlow, four logical CPUs, no gin binding left over."""
 
 import dataclasses
+import gc
 import json
 import os
 import pathlib
@@ -43,6 +44,14 @@ def clean_gin():
     gin.clear_config()
     yield
     gin.clear_config()
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept(request):
+    """Models and graphs hold themselves in cycles, by gigabytes before Python looks for them."""
+    yield
+    if request.node.get_closest_marker("slow"):
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

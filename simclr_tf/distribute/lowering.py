@@ -26,17 +26,29 @@ from simclr_tf.errors import RequestError
 
 
 class LoweringStrategy(distribute_lib.Strategy):
-    """Traces replica functions for `num_replicas` replicas; `lower` makes programs of them."""
+    """Traces replica functions for `num_replicas` replicas; `lower` makes programs of them.
 
-    def __init__(self, num_replicas: int):
-        super().__init__(_Extended(self, num_replicas))
+    Args:
+      num_replicas: how many replicas the program is for.
+      values: whether variables have their initial values. A program is made from shapes alone, and
+        without values the weights of a wide network take no memory; scalars have them all the same.
+    """
+
+    def __init__(self, num_replicas: int, values: bool = True):
+        super().__init__(_Extended(self, num_replicas, values))
 
 
 class _Extended(one_device_strategy.OneDeviceExtended):
-    def __init__(self, strategy: tf.distribute.Strategy, num_replicas: int):
+    def __init__(self, strategy: tf.distribute.Strategy, num_replicas: int, values: bool):
         super().__init__(strategy, "/device:CPU:0")
         self._count = num_replicas
+        self._values = values
         self._require_static_shapes = True
+
+    def _create_variable(self, next_creator, **kwargs):
+        if not self._values:
+            kwargs["initial_value"] = _untouched(kwargs["initial_value"])
+        return super()._create_variable(next_creator, **kwargs)
 
     @property
     def _num_replicas_in_sync(self) -> int:
@@ -53,6 +65,17 @@ class _Extended(one_device_strategy.OneDeviceExtended):
         return gen_xla_ops.xla_all_reduce(
             value, group_assignment=everyone, reduce_op="Add", mode="CrossReplica"
         )
+
+
+def _untouched(initial_value: Any) -> Any:
+    """A tensor of the same shape and dtype whose memory is never written, so that it takes none."""
+    if not callable(initial_value):
+        return initial_value
+    with tf.Graph().as_default():  # which computes nothing
+        value = tf.convert_to_tensor(initial_value())
+    if not value.shape.rank:
+        return initial_value
+    return tf.raw_ops.Empty(shape=value.shape, dtype=value.dtype, init=False)
 
 
 def traced_once(strategy: tf.distribute.Strategy) -> bool:

@@ -78,7 +78,7 @@ def preflight(
         run = pretrain(
             context,
             data=_OnPaper(num_classes),
-            strategy=lambda tpu: LoweringStrategy(num_devices),
+            strategy=lambda tpu: LoweringStrategy(num_devices, values=False),
         )
         return _lower_step(run)
 

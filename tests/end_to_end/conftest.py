@@ -1,4 +1,4 @@
-"""A tiny run in a process of its own, as a person starts it."""
+"""Tiny runs, each in a process of its own."""
 
 import json
 import os
@@ -7,21 +7,23 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
-HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
+from tests.support.program import SMALLEST_DEPTH, Program, register_smallest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 # 24 images in batches of 8: 31 steps in 10 epochs, with a checkpoint every 4.
 TINY = """
 include 'gin/base.gin'
 data.source = 'folder:'
 data.image_size = 16
-resnet.depth = 18
+resnet.depth = {depth}
 resnet.width_multiplier = 0.125
 projection_head.output_dim = 16
 augmentation.policy = [('flip', 0.5), ('color_jitter', 0.8, 0.5)]
@@ -35,7 +37,12 @@ pretrain.checkpoint_every_steps = 4
 
 
 class Tiny:
-    """Starts runs of the tiny recipe on a folder of photos without labels."""
+    """Starts runs of the tiny recipe on a folder of photos without labels.
+
+    Attributes:
+      recipe: of the smallest network, which the runs have whose network does not matter.
+      resnet_18: the same with a ResNet-18.
+    """
 
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
@@ -45,16 +52,16 @@ class Tiny:
         for i in range(24):
             pixels = rng.integers(0, 256, (5, 6, 3), np.uint8).repeat(4, 0).repeat(4, 1)
             Image.fromarray(pixels).save(self.photos / f"{i:02d}.png")
-        self.recipe = folder / "tiny.gin"
-        self.recipe.write_text(TINY)
+        self.recipe, self.resnet_18 = folder / "tiny.gin", folder / "resnet_18.gin"
+        self.recipe.write_text(TINY.format(depth=SMALLEST_DEPTH))
+        self.resnet_18.write_text(TINY.format(depth=18))
+        register_smallest()
 
-    def command(
-        self, model_dir: str, *bindings: str, job=None, recipe=None, data=None, fault=None
+    def arguments(
+        self, model_dir: str, *bindings: str, job=None, recipe=None, data=None
     ) -> list[str]:
-        """What starts the program, or (see there) `faulty.py` with a fault in it."""
+        """Of the command line."""
         return [
-            sys.executable,
-            *((str(HERE / "faulty.py"), fault) if fault else ("-m", "simclr_tf.run")),
             f"--gin_file={recipe or self.recipe}",
             f"--data_dir={data or self.photos}",
             f"--model_dir={self.folder / model_dir}",
@@ -63,22 +70,36 @@ class Tiny:
             *([f"--job={job}"] if job else []),
         ]
 
-    def start(self, model_dir: str, *bindings: str, env=None, **kwargs) -> subprocess.Popen:
-        return subprocess.Popen(
-            self.command(model_dir, *bindings, **kwargs),
+    def start(self, model_dir: str, *bindings: str, env=None, fault=None, **kwargs) -> Program:
+        """Starts a run, with what `faults.py` injects."""
+        return Program(self.arguments(model_dir, *bindings, **kwargs), fault, env or {})
+
+    def run_as_a_person_does(self, model_dir: str, *bindings: str, **kwargs) -> tuple[int, str]:
+        """Runs the command that README gives."""
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "simclr_tf.run",
+                *self.arguments(model_dir, *bindings, **kwargs),
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT)} | (env or {}),
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            check=False,
         )
+        return done.returncode, done.stdout
 
     def run(self, model_dir: str, *bindings: str, **kwargs) -> tuple[int, str]:
         process = self.start(model_dir, *bindings, **kwargs)
-        output, _ = process.communicate(timeout=600)
+        output, _ = process.communicate(timeout=900)
         return process.returncode, output
 
-    def start_pair(self, model_dir: str, *bindings: str) -> list[subprocess.Popen]:
+    def start_pair(
+        self, model_dir: str, *bindings: str, faults: Sequence[str | None] = (None, None), **kwargs
+    ) -> list[Program]:
         """Two workers that train together."""
         ports = []
         for _ in range(2):
@@ -90,19 +111,23 @@ class Tiny:
             {"cluster": cluster, "task": {"type": "worker", "index": index}} for index in range(2)
         ]
         return [
-            self.start(model_dir, *bindings, env={"TF_CONFIG": json.dumps(task)}) for task in tasks
+            self.start(
+                model_dir, *bindings, env={"TF_CONFIG": json.dumps(task)}, fault=fault, **kwargs
+            )
+            for task, fault in zip(tasks, faults, strict=True)
         ]
 
-    def wait_for_step(self, model_dir, step, process, seconds=300) -> None:
-        """Waits until the run has reported `step`."""
+    def wait_for_step(self, model_dir, step, process, seconds=900) -> None:
+        """Waits until a run, which must not be over soon after, has reported `step`."""
         path = self.folder / model_dir / "metrics.jsonl"
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and process.poll() is None:
+        while True:
+            over = process.poll() is not None or time.monotonic() > deadline
             lines = path.read_text().splitlines() if path.exists() else []
             if any(json.loads(line)["step"] >= step for line in lines if line.endswith("}")):
                 return
+            assert not over, f"step {step} was not reached"
             time.sleep(0.05)
-        raise AssertionError(f"step {step} was not reached")
 
     def weights(self, model_dir: str, step: int) -> dict[str, np.ndarray]:
         prefix = self.folder / model_dir / "checkpoints" / f"step_{step:08d}" / "variables"
@@ -154,3 +179,11 @@ def undisturbed(tiny) -> dict[str, np.ndarray]:
     code, output = tiny.run("undisturbed")
     assert code == 0, output
     return tiny.weights("undisturbed", 31)
+
+
+@pytest.fixture(scope="session")
+def resnet_18(tiny) -> dict[str, np.ndarray]:
+    """The final weights of the run `resnet_18`, which was started as a person starts it."""
+    code, output = tiny.run_as_a_person_does("resnet_18", recipe=tiny.resnet_18)
+    assert code == 0, output
+    return tiny.weights("resnet_18", 31)

@@ -29,7 +29,7 @@ MOMENTS = (
 
 def test_killed_between_any_two_files(tiny, undisturbed, injected):
     for moment in MOMENTS:
-        code, output = tiny.run("moments", fault=f"kill:{moment}")
+        code, output = tiny.run("moments", fault=f"kill@{moment}")
         assert code == -signal.SIGKILL, (moment, output)
     tiny.go_on("moments", undisturbed)
     assert tiny.steps("moments") == [24, 28, TOTAL]
@@ -43,14 +43,16 @@ def test_killed_between_any_two_files(tiny, undisturbed, injected):
     injected("killed while a checkpoint or an export was written", len(MOMENTS), "equal weights")
 
 
-def test_a_second_run_is_refused_and_ctrl_c_saves(tiny, undisturbed, injected, capfd):
-    process = tiny.start("twice", fault="stall:6:60")  # or it might end before it is stopped
+def test_a_second_run_is_refused_and_ctrl_c_saves(tiny, undisturbed, injected, capfd, tmp_path):
+    stopped = tmp_path / "stopped"
+    process = tiny.start("twice", fault=f"hold:6:{stopped}")
     tiny.wait_for_step("twice", 2, process)
-    assert run.main(tiny.command("twice")[3:]) == 2
+    assert run.main(tiny.arguments("twice")) == 2
     error = capfd.readouterr().err
     assert f"process {process.pid} on" in error and "Traceback" not in error
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=120)
+    stopped.touch()
+    output, _ = process.communicate(timeout=900)
     assert process.returncode == 42, output
     tiny.go_on("twice", undisturbed)
     injected("a second run in the same folder", 1, "refused (2), the first unharmed")
@@ -58,10 +60,8 @@ def test_a_second_run_is_refused_and_ctrl_c_saves(tiny, undisturbed, injected, c
 
 
 def test_damaged_checkpoints(tiny, undisturbed, injected):
-    process = tiny.start("damaged")
-    tiny.wait_for_step("damaged", 18, process)  # saving at 16 waits for the write of 12
-    process.kill()
-    process.communicate()
+    code, output = tiny.run("damaged", fault="kill@makedirs:step_00000020")
+    assert code == -signal.SIGKILL, output
     folder = tiny.folder / "damaged" / "checkpoints"
     *_, third, second, newest = tiny.steps("damaged")
     data = next((folder / f"step_{newest:08d}").glob("variables.data*"))
@@ -114,12 +114,12 @@ def test_a_changed_recipe(tiny, undisturbed, injected, capfd):
         "pretrain.checkpoint_every_steps = 10",
         f"data.source = 'folder:{moved}'",
     ]
-    assert run.main(tiny.command("undisturbed", *harmless)[3:]) == 0
+    assert run.main(tiny.arguments("undisturbed", *harmless)) == 0
     output = capfd.readouterr().out
     assert "pretrain.steps_per_loop: 2 in the checkpoint, 5 now" in output
     assert f"data.source: 'folder:' in the checkpoint, 'folder:{moved}' now" in output
     (moved / os.listdir(moved)[0]).rename(moved / "another.png")
-    assert run.main(tiny.command("undisturbed", *harmless)[3:]) == 2
+    assert run.main(tiny.arguments("undisturbed", *harmless)) == 2
     assert "source: '24 files, " in capfd.readouterr().err
     harmful = {
         "nt_xent.temperature = 0.4": "nt_xent.temperature: 0.5 in the checkpoint, 0.4 now",
@@ -127,7 +127,7 @@ def test_a_changed_recipe(tiny, undisturbed, injected, capfd):
         "lars.eta = 0.01": "lars.eta: 0.001 in the checkpoint, 0.01 now",
     }
     for binding, words in harmful.items():
-        assert run.main(tiny.command("undisturbed", binding)[3:]) == 2
+        assert run.main(tiny.arguments("undisturbed", binding)) == 2
         assert words in capfd.readouterr().err
     tiny.check_weights("undisturbed", TOTAL, undisturbed)
     injected("a recipe changed without effect", len(harmless), "listed, goes on")

@@ -20,7 +20,7 @@ def test_a_lost_worker_ends_the_run_with_42(tmp_path, injected, what):
             if "ready" in line:
                 break
         servers[1].kill()
-        rest, _ = coordinator.communicate(timeout=120)
+        rest, _ = coordinator.communicate(timeout=900)
     assert coordinator.returncode == 42, "".join(said) + rest
     assert "A worker of the TPU slice is gone" in rest and "Traceback" not in rest
     injected(f"a worker of a simulated TPU slice killed ({what})", 1, "the coordinator ends (42)")

@@ -3,7 +3,6 @@
 import json
 import random
 import signal
-import time
 
 import numpy as np
 import pytest
@@ -15,9 +14,9 @@ pytestmark = pytest.mark.slow
 TOTAL = 31
 
 
-def test_a_folder_without_labels_becomes_an_encoder(tiny, undisturbed):
-    folder = tiny.folder / "undisturbed"
-    assert len(undisturbed) > 100
+def test_a_folder_without_labels_becomes_an_encoder(tiny, resnet_18):
+    folder = tiny.folder / "resnet_18"
+    assert len(resnet_18) > 100
     reports = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [r["step"] for r in reports] == [*range(2, 31, 2), 31]
     assert reports[-1]["loss_chance"] == pytest.approx(np.log(15))
@@ -28,20 +27,17 @@ def test_a_folder_without_labels_becomes_an_encoder(tiny, undisturbed):
     assert loaded(tf.zeros([2, 16, 16, 3])).shape == (2, 64)
 
 
-def test_the_recorded_configuration_gives_the_same_run(tiny, undisturbed):
-    recipe = tiny.folder / "undisturbed" / "config.gin"
+def test_the_recorded_configuration_gives_the_same_run(tiny, resnet_18):
+    recipe = tiny.folder / "resnet_18" / "config.gin"
     assert "nt_xent.temperature = 0.5" in recipe.read_text()
     code, output = tiny.run("again", recipe=recipe)
     assert code == 0, output
-    tiny.check_weights("again", TOTAL, undisturbed)
+    tiny.check_weights("again", TOTAL, resnet_18)
 
 
 def test_sigterm_saves_and_the_same_command_goes_on_bit_for_bit(tiny, undisturbed, injected):
-    process = tiny.start("stopped")
-    tiny.wait_for_step("stopped", 6, process)
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 42, output
+    code, output = tiny.run("stopped", fault="TERM@makedirs:step_00000008")
+    assert code == 42, output
     assert "goes on from there" in output
     code, output = tiny.run("stopped")
     assert code == 0 and "going on from step" in output
@@ -52,49 +48,44 @@ def test_sigterm_saves_and_the_same_command_goes_on_bit_for_bit(tiny, undisturbe
 def test_microbatches_go_on_bit_for_bit(tiny):
     bindings = "pretrain.microbatch_size = 4", "pretrain.epochs = 3.0"  # 10 steps
     code, output = tiny.run("microbatches", *bindings)
-    assert code == 0 and "14 negatives per anchor, in micro-batches of 4" in output, output
-    process = tiny.start("microbatches_stopped", *bindings)
-    tiny.wait_for_step("microbatches_stopped", 4, process)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=120)
-    assert process.returncode == 42
+    assert code == 0 and "14 negatives per anchor" in output, output
+    assert "in micro-batches of 4" in output
+    code, output = tiny.run("microbatches_stopped", *bindings, fault="TERM@makedirs:step_00000004")
+    assert code == 42, output
     code, output = tiny.run("microbatches_stopped", *bindings)
     assert code == 0 and "going on from step" in output
     tiny.check_weights("microbatches_stopped", 10, tiny.weights("microbatches", 10))
 
 
 def test_killed_ten_times_the_run_ends_as_if_it_had_not_been(tiny, injected):
-    long = "pretrain.epochs = 80.0"  # 241 steps, too many to end before the last kill
+    """Before there is a checkpoint, in its first moments, and at eight instants of training."""
+    long = "pretrain.epochs = 80.0"  # 241 steps
     code, output = tiny.run("long", long)
     assert code == 0, output
-    moment = random.Random(0)
-    metrics = tiny.folder / "killed" / "metrics.jsonl"
-    for kill in range(10):
-        process = tiny.start("killed", long)
-        if kill < 2:  # before there is a checkpoint, or while the first is written
-            time.sleep(moment.uniform(2, 9))
-        else:  # at any moment of training or saving, some steps further on
-            seen = len(metrics.read_text().splitlines()) if metrics.exists() else 0
-            tiny.wait_for_step("killed", 2 * max(seen, 1) + 2, process)
-            time.sleep(moment.uniform(0, 0.3))
-        assert process.poll() is None, "the run ended before it was killed"
-        process.kill()
-        process.wait()
+    rng = random.Random(0)
+    # The write of a checkpoint, beside which steps go on: some of them within 50 ms.
+    instants = [
+        f"kill={rng.uniform(0, 0.05):.3f}@makedirs:step_{step:08}" for step in range(24, 193, 24)
+    ]
+    for instant in ("kill@makedirs:step_00000000", "kill@write:step_00000000", *instants):
+        code, output = tiny.run("killed", long, fault=instant)
+        assert code == -signal.SIGKILL, (instant, output)
     code, output = tiny.run("killed", long)
     assert code == 0, output
     tiny.check_weights("killed", 241, tiny.weights("long", 241))
+    metrics = tiny.folder / "killed" / "metrics.jsonl"
     steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
     assert steps == [*range(2, 241, 2), 241]
     injected("SIGKILL at a random instant", 10, "equal weights, each step reported once")
 
 
-def test_two_workers_train_as_one_does(tiny, undisturbed):
+def test_two_workers_train_as_one_does(tiny):
     short = ("pretrain.epochs = 0.25", "learning_rate.warmup_epochs = 0.0")  # one step
-    workers = tiny.start_pair("workers", *short)
+    workers = tiny.start_pair("workers", *short, recipe=tiny.resnet_18)
     for worker in workers:
-        output, _ = worker.communicate(timeout=600)
+        output, _ = worker.communicate(timeout=900)
         assert worker.returncode == 0, output
-    code, output = tiny.run("alone", *short)
+    code, output = tiny.run("alone", *short, recipe=tiny.resnet_18)
     assert code == 0, output
     found, expected = tiny.weights("workers", 1), tiny.weights("alone", 1)
     assert found.keys() == expected.keys()
@@ -130,16 +121,14 @@ def test_two_workers_train_as_one_does(tiny, undisturbed):
         (["resnet.depth = 19"], "Received: depth=19"),
     ],
 )
-def test_a_wrong_request_ends_with_2_and_one_clear_message(
-    tiny, undisturbed, capfd, bindings, words
-):
-    arguments = tiny.command("undisturbed", *bindings)[3:]
+def test_a_wrong_request_ends_with_2_and_one_clear_message(tiny, resnet_18, capfd, bindings, words):
+    arguments = tiny.arguments("resnet_18", *bindings, recipe=tiny.resnet_18)
     assert run.main(arguments) == 2
     captured = capfd.readouterr()
     error = captured.err[captured.err.index("error: ") :]
     assert words in error and "Traceback" not in error and "In call to" not in error
     assert "step 2/" not in captured.out
-    tiny.check_weights("undisturbed", TOTAL, undisturbed)
+    tiny.check_weights("resnet_18", TOTAL, resnet_18)
 
 
 def test_a_loss_that_is_not_finite_ends_with_3_and_says_where(tiny):
@@ -155,10 +144,10 @@ def test_a_loss_that_is_not_finite_ends_with_3_and_says_where(tiny):
     assert all(np.isfinite(v).all() for v in reader.values() if v.dtype == np.float32)
 
 
-def test_the_export_job_writes_what_the_run_wrote(tiny, undisturbed):
-    folder = str(tiny.folder / "undisturbed" / "saved_model" / str(TOTAL))
+def test_the_export_job_writes_what_the_run_wrote(tiny, resnet_18):
+    folder = str(tiny.folder / "resnet_18" / "saved_model" / str(TOTAL))
     images = np.random.default_rng(0).random((2, 16, 16, 3)).astype(np.float32)
     before = tf.saved_model.load(folder)(images).numpy()
-    code, output = tiny.run("undisturbed", job="export")
+    code, output = tiny.run("resnet_18", job="export", recipe=tiny.resnet_18)
     assert code == 0, output
     np.testing.assert_array_equal(tf.saved_model.load(folder)(images).numpy(), before)

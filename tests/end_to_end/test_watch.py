@@ -28,7 +28,7 @@ def source(tmp_path_factory):
     return f"data.source = 'folder:{folder}'"
 
 
-def wait_for(path, process, seconds=120):
+def wait_for(path, process, seconds=900):
     deadline = time.monotonic() + seconds
     while not path.exists():
         assert time.monotonic() < deadline and process.poll() is None, f"{path} did not come"
@@ -45,13 +45,13 @@ def test_a_live_run_is_followed_to_its_end(tiny, source):
     history = folder / "results" / "watch.jsonl"
     wait_for(history, watch)
     watch.send_signal(signal.SIGTERM)
-    first, _ = watch.communicate(timeout=60)
+    first, _ = watch.communicate(timeout=900)
     assert watch.returncode == 42, first
     assert history.exists() and "Traceback" not in first
 
     code, second = tiny.run("live", *watching, job="watch")
     assert code == 0 and f"step {LAST} is the run's last" in second, second
-    output, _ = training.communicate(timeout=300)
+    output, _ = training.communicate(timeout=900)
     assert training.returncode == 0, output
 
     looked_at = [(x["step"], x["job"]) for x in map(json.loads, history.read_text().splitlines())]

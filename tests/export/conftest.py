@@ -71,7 +71,7 @@ def run_elsewhere():
         hidden = "import sys\nsys.modules['simclr_tf'] = None\n"
         command = command or [sys.executable, "-c", hidden + textwrap.dedent(program)]
         done = subprocess.run(
-            command, capture_output=True, text=True, check=False, cwd=cwd, env=env, timeout=500
+            command, capture_output=True, text=True, check=False, cwd=cwd, env=env, timeout=900
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

@@ -42,7 +42,7 @@ def run_here(program, folder):
         check=False,
         cwd=folder,
         env=env,
-        timeout=500,
+        timeout=900,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -2,6 +2,8 @@
 
 import json
 import os
+import pathlib
+import runpy
 import subprocess
 import sys
 
@@ -14,20 +16,25 @@ from simclr_tf.jobs import preflight as job
 pytest.importorskip("libtpu", reason="needs the extra [preflight]")
 
 
-def preflight(folder, *arguments):
-    command = [sys.executable, "tools/preflight.py", "--gin_file=gin/quickstart.gin"]
-    return subprocess.run(
-        [*command, f"--model_dir={folder}", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=os.path.dirname(os.path.dirname(os.path.dirname(__file__))),
-        check=False,
-    )
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+TOOL = str(ROOT / "tools" / "preflight.py")
+
+
+def arguments(folder, *others) -> list[str]:
+    return [f"--gin_file={ROOT}/gin/quickstart.gin", f"--model_dir={folder}", *others]
+
+
+def preflight(folder, *others) -> int:
+    """Runs the tool in this process."""
+    return runpy.run_path(TOOL)["main"](arguments(folder, *others))
 
 
 @pytest.mark.slow
 def test_a_small_recipe_compiles_for_two_generations(tmp_path):
-    done = preflight(tmp_path, "--topology=v3:2x2", "--topology=v5e:2x2")
+    options = arguments(tmp_path, "--topology=v3:2x2", "--topology=v5e:2x2")
+    done = subprocess.run(
+        [sys.executable, TOOL, *options], capture_output=True, text=True, cwd=ROOT, check=False
+    )
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "results" / "preflight.json").read_text())
     assert record["versions"]["libtpu"]
@@ -44,13 +51,13 @@ def test_a_small_recipe_compiles_for_two_generations(tmp_path):
 
 
 @pytest.mark.slow
-def test_one_device_that_works_in_parts(tmp_path):
+def test_one_device_that_works_in_parts(tmp_path, capfd):
     """Four micro-batches of 4 images, twice; and the loss of 32 views in blocks of 10 anchors."""
     small = ["resnet.width_multiplier = 0.125", "pretrain.global_batch_size = 16"]
     parts = ["pretrain.microbatch_size = 4", "nt_xent.block_size = 10"]
     bindings = [f"--gin_bindings={binding}" for binding in (*small, *parts)]
-    done = preflight(tmp_path, "--topology=v5e:1x1", *bindings)
-    assert done.returncode == 0, done.stderr
+    assert preflight(tmp_path, "--topology=v5e:1x1", *bindings) == 0
+    output = capfd.readouterr().out
     (result,) = json.loads((tmp_path / "results" / "preflight.json").read_text())["numbers"]
     assert (result["devices"], result["images_per_device"]) == (1, 16)
     assert result["unknown_loops"] == [] and result["flop"] is None
@@ -58,14 +65,14 @@ def test_one_device_that_works_in_parts(tmp_path):
     # The longest are convolutions, in the loops over the micro-batches.
     assert {f["times"] for f in result["longest"]} <= {1, 4, -(-32 // 10)}
     assert sum(f["times"] == 4 for f in result["longest"]) > 5
-    assert "unknown" not in done.stdout and "as compiled" not in done.stdout
+    assert "unknown" not in output and "as compiled" not in output
 
 
-def test_wrong_requests(tmp_path):
-    done = preflight(tmp_path, "--topology=v3:3x3x")
-    assert done.returncode == 2 and "topology must be" in done.stderr
-    done = preflight(tmp_path, "--gin_bindings=preflight.compiler_python = '/no/python'")
-    assert done.returncode == 2 and "/no/python" in done.stderr
+def test_wrong_requests(tmp_path, capfd):
+    assert preflight(tmp_path, "--topology=v3:3x3x") == 2
+    assert "topology must be" in capfd.readouterr().err
+    assert preflight(tmp_path, "--gin_bindings=preflight.compiler_python = '/no/python'") == 2
+    assert "/no/python" in capfd.readouterr().err
     assert not os.listdir(tmp_path)
 
 

@@ -62,7 +62,7 @@ def connect(ports: Sequence[str], cores: int = 1):
 
 
 def _await_listener(port: int) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 900
     while True:
         try:
             return socket.create_connection(("127.0.0.1", port), timeout=1).close()

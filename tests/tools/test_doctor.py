@@ -52,7 +52,7 @@ def run(*arguments, **env):
         text=True,
         check=False,
         env=os.environ | env,
-        timeout=300,
+        timeout=900,
     )
 
 

@@ -34,7 +34,7 @@ def photos(tmp_path):
 
 def run(photos, *flags):
     command = [sys.executable, str(PROGRAM), f"--data_dir={photos}", f"--keep={photos}/kept"]
-    done = subprocess.run([*command, *flags], capture_output=True, text=True, timeout=500)
+    done = subprocess.run([*command, *flags], capture_output=True, text=True, timeout=900)
     lines = [line.rsplit(maxsplit=1) for line in done.stdout.splitlines()]
     kept = sorted(p.name for p in photos.glob("kept/*"))
     return done.returncode, {line[0]: line[1] for line in lines if len(line) == 2}, kept

@@ -28,7 +28,7 @@ def photos(tmp_path) -> pathlib.Path:
 def test_workers_read_disjoint_shares_and_bad_images_are_counted_once(photos, augment_on):
     with two_workers() as (_, ports):
         coordinator = start(SCRIPT, photos, augment_on, *ports)
-        output, _ = coordinator.communicate(timeout=300)
+        output, _ = coordinator.communicate(timeout=900)
     assert coordinator.returncode == 0, output
     found = json.loads(output.splitlines()[-1])
     shares = [np.reshape(found["workers"][worker], [3, 4]) for worker in "01"]
