@@ -146,8 +146,7 @@ def classifier_training(
         replicas = strategy(tpu=context.tpu)
         num_replicas = replicas.num_replicas_in_sync
         check_divides("train_classifier.global_batch_size", global_batch_size, num_replicas)
-        requested = task()
-        dataset = data(data_dir=context.data_dir)
+        requested, dataset = task(), data(data_dir=context.data_dir)
         source, test = _splits(requested, dataset, seed)
         schedule = learning_rate(
             base=base_learning_rate,
@@ -172,18 +171,9 @@ def classifier_training(
             settings={"job": requested.job, "weight_decay": weight_decay, **requested.settings},
             when_out_of_memory="Set a smaller train_classifier.global_batch_size, or resnet.remat.",
         )
-        build = _builder(
-            requested,
-            functools.partial(build_classifier, encoder, projection_head, seed=seed),
-            dataset.image_size,
-            source.num_classes,
-        )
-        run = assemble(
-            ingredients,
-            method=functools.partial(build, restore=requested.restore, freeze=requested.freeze),
-            optimizer=functools.partial(optimizer, weight_decay=weight_decay),
-            rebuild=build,
-        )
+        networks = functools.partial(build_classifier, encoder, projection_head, seed=seed)
+        decayed = functools.partial(optimizer, weight_decay=weight_decay)
+        run = _assemble(ingredients, requested, networks, decayed)
     return ClassifierRun(run, requested, dataset, test)
 
 
@@ -195,10 +185,14 @@ def _splits(task: ClassifierTask, dataset: Dataset, seed: int) -> tuple[Source, 
     return train, test
 
 
-def _builder(
-    task: ClassifierTask, networks: Callable[..., Networks], image_size: int, num_classes: int
-) -> Callable[..., Supervised]:
-    """Builds the method: restored and partly frozen for training, plain for export and test."""
+def _assemble(
+    ingredients: Ingredients,
+    task: ClassifierTask,
+    networks: Callable[..., Networks],
+    optimizer: Callable[..., keras.optimizers.Optimizer],
+) -> Run:
+    """Builds the method restored and partly frozen for training, and plain for export and test."""
+    image_size = ingredients.dataset.image_size
 
     def build(
         restore: Callable[[Mapping[str, keras.Model]], None] = lambda networks: None,
@@ -206,7 +200,7 @@ def _builder(
     ) -> Supervised:
         built = networks(
             image_size=image_size,
-            num_classes=num_classes,
+            num_classes=ingredients.source.num_classes,
             head_layers=task.head_layers,
             zero_init=task.zero_init,
             restore=restore,
@@ -214,7 +208,8 @@ def _builder(
         freeze(built)
         return Supervised(built, [ViewGroup("images", [task.augmentation], image_size)])
 
-    return build
+    trained = functools.partial(build, restore=task.restore, freeze=task.freeze)
+    return assemble(ingredients, method=trained, optimizer=optimizer, rebuild=build)
 
 
 def train_and_test(classifier: ClassifierRun) -> Result | None:
