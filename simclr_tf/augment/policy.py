@@ -129,6 +129,12 @@ class Augmentation:
 
     The crop stands apart because it may run where images still differ in size.
 
+    >>> always_flipped = augmentation(policy=(("flip", 1.0),))
+    >>> black_and_white = tf.repeat(tf.constant([[[[0.0], [1.0]]]]), 3, axis=3)  # [1, 1, 2, 3]
+    >>> keys = tf.zeros([1, 2], tf.uint32)
+    >>> always_flipped(black_and_white, keys)[0, 0, :, 0].numpy().tolist()
+    [1.0, 0.0]
+
     Attributes:
         policy: the ops, in order; an op's place in it is its id, so that no two draw alike.
         random_crop: if False, the crop is the central square of the whole image's shorter side.

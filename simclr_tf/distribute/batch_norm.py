@@ -40,6 +40,10 @@ class SyncBatchNormalization(keras.layers.Layer):
     Statistics and parameters are float32 whatever the dtype policy; the output has the policy's
     compute dtype.
 
+    >>> layer = SyncBatchNormalization()
+    >>> layer(tf.constant([[1.0], [3.0]]), training=True).numpy().round(3).tolist()
+    [[-1.0], [1.0]]
+
     Args:
         momentum: Weight of the old moving statistics at each update.
         epsilon: Added to the variance.

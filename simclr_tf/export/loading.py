@@ -68,7 +68,12 @@ def read_weights(path: str) -> Weights:
 def load_encoder(path: str, trainable: bool = True) -> keras.Model:
     """The encoder of a SavedModel as a Keras 3 layer, for fine-tuning with Keras.
 
-    It is built anew, from the architecture that lies beside the SavedModel, in the strategy's scope
+    >>> encoder = load_encoder("runs/quickstart/saved_model/313")
+    >>> representation = encoder(tf.zeros([8, 32, 32, 3]))
+    >>> representation.shape.rank, representation.shape[0]
+    (2, 8)
+
+    It is built from the architecture that lies beside the SavedModel, in the strategy's scope
     in which this is called. So its weights are variables of Keras, `training` does what it does in
     pretraining, and batch normalization is synchronized over the strategy's replicas.
 

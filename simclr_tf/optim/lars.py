@@ -24,6 +24,14 @@ class LARS(keras.optimizers.Optimizer):
     An excluded variable has no decay and ratio 1. SimCLR excludes biases, batch normalization and
     the probe; say which they are with `exclude` before the optimizer is built.
 
+    >>> kernel, bias = keras.Variable([3.0, 4.0], name="kernel"), keras.Variable(1.0, name="bias")
+    >>> optimizer = LARS(learning_rate=1.0, eta=0.001)
+    >>> optimizer.exclude([bias])
+    >>> optimizer.build([kernel, bias])
+    >>> optimizer.apply([tf.constant([0.0, 2.0]), tf.constant(0.5)])
+    >>> print(*(f"{w:.3f}" for w in (*kernel.numpy(), bias.numpy())))  # ratio 0.001 * 5 / 2, or 1
+    3.000 3.995 0.500
+
     Under a strategy Keras sums the gradients over replicas before `update_step` sees them.
 
     Args:

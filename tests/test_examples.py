@@ -1,0 +1,46 @@
+"""If this breaks, an example in a docstring does not do what it shows."""
+
+import doctest
+import importlib
+import pathlib
+import shutil
+
+import pytest
+
+from simclr_tf.export import loading
+
+OLD_RUN = pathlib.Path(__file__).resolve().parent / "old_runs" / "9d07d69" / "run.tar.xz"
+EXAMPLES = {
+    "simclr_tf.augment.policy": "Augmentation",
+    "simclr_tf.distribute.batch_norm": "SyncBatchNormalization",
+    "simclr_tf.export.loading": "load_encoder",
+    "simclr_tf.objectives.nt_xent": "NTXent",
+    "simclr_tf.optim.lars": "LARS",
+}
+
+
+@pytest.fixture(autouse=True)
+def saved_model(tmp_path, monkeypatch):
+    """A SavedModel where the example looks for that of the quick start."""
+    shutil.unpack_archive(OLD_RUN, tmp_path)
+    folder = tmp_path / "runs" / "quickstart" / "saved_model"
+    folder.mkdir(parents=True)
+    (tmp_path / "run" / "saved_model" / "3").rename(folder / "313")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("module", EXAMPLES)
+def test_an_example_gives_what_it_shows(module):
+    loaded = importlib.import_module(module)
+    example = getattr(loaded, EXAMPLES[module])
+    [found] = [
+        test
+        for test in doctest.DocTestFinder(recurse=False).find(example, globs=vars(loaded).copy())
+    ]
+    assert found.examples
+    result = doctest.DocTestRunner().run(found)
+    assert result.failed == 0
+
+
+def test_the_example_of_loading_is_of_an_encoder_that_is_there():
+    assert loading.load_encoder("runs/quickstart/saved_model/313").name == "encoder"
