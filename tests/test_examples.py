@@ -7,8 +7,6 @@ import shutil
 
 import pytest
 
-from simclr_tf.export import loading
-
 OLD_RUN = pathlib.Path(__file__).resolve().parent / "old_runs" / "9d07d69" / "run.tar.xz"
 EXAMPLES = {
     "simclr_tf.augment.policy": "Augmentation",
@@ -40,7 +38,3 @@ def test_an_example_gives_what_it_shows(module):
     assert found.examples
     result = doctest.DocTestRunner().run(found)
     assert result.failed == 0
-
-
-def test_the_example_of_loading_is_of_an_encoder_that_is_there():
-    assert loading.load_encoder("runs/quickstart/saved_model/313").name == "encoder"
