@@ -1,7 +1,7 @@
 """The other ops that the SimCLR paper compares (section 3, figure 4), for repeating its study.
 
-The paper's appendix A gives the parameters of crop, colour and blur alone; for these ops it names
-none, so their scale at strength 1 is a choice made here and said in each docstring.
+The paper's appendix A gives parameters for crop, colour and blur only. For the ops here, each
+docstring states the scale chosen for strength 1.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def rotate90(
         keys: uint32 [N, 2].
         op: id of this op among those that use these keys.
         probability: that an image is turned.
-        strength: without meaning here; part of every policy op's signature.
+        strength: ignored; part of every policy op's signature.
 
     Returns:
         [N, H, H, C].

@@ -1,19 +1,19 @@
-"""tensorflow-addons' image ops as policy ops, imported beside Keras 3 and only when asked for.
+"""tensorflow-addons' image ops as policy ops, imported beside Keras 3 and only on request.
 
-tensorflow-addons 0.23 is its last release and needs Keras 2 while it is imported. The import here
-lends it that namespace and takes it back, so the program keeps Keras 3 as it was.
+tensorflow-addons 0.23 is the last release and needs Keras 2 during its import. This module swaps
+in the Keras 2 namespace for the import and restores Keras 3 afterwards.
 
-How an op of addons becomes an op of a policy:
+An op of addons becomes an op of a policy by these rules:
 
 *   Its parameters `angles` (radians), `level` (shear), `delta_hue` (radians) and `translations`
     (pixels, x and y) are drawn from U(-strength, strength) for each example, and `factor`
     (sharpness), which is neutral at 1, from 1 + U(-strength, strength).
 *   `replace`, the colour of empty pixels, is black. Other parameters keep their defaults.
-*   An op with none of the drawn parameters (equalize, the filters) has no use for strength.
-*   The ops count in whole numbers from 0 to 255, so images are converted to these and back.
+*   An op without drawn parameters (equalize, the filters) ignores strength.
+*   The ops take whole numbers from 0 to 255, so images are converted to these and back.
 
-An op that needs anything else, or that draws random numbers itself, is refused. Some of these ops
-have no XLA kernel (rotate, equalize): use them on the host, in tf.data, and not on a TPU.
+An op that needs anything else, or that draws random numbers itself, is refused. Some ops have no
+XLA kernel (rotate, equalize): use them on the host, in tf.data, and not on a TPU.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _is_tensorflow_keras(module_name: str) -> bool:
 
 @contextlib.contextmanager
 def _keras_2_namespace() -> Iterator[None]:
-    """While open, the Keras names that tensorflow-addons imports are those of Keras 2."""
+    """Makes the Keras names that tensorflow-addons imports those of Keras 2 while open."""
     keras_2 = importlib.import_module("tf_keras")
     engine = types.ModuleType("keras.src.engine")
     engine.keras_tensor = importlib.import_module("tf_keras.src.engine.keras_tensor")
@@ -88,7 +88,7 @@ def _addons_image() -> types.ModuleType:
             'On Python 3.10 or 3.11, pip install "simclr_tf[addons]"; it has no release for later '
             "ones: there, use this package's own ops (simclr_tf.augment.ops.OPS)."
         ) from error
-    # Its compiled kernels are for TensorFlow 2.15 and may crash others; it has them in Python too.
+    # Its compiled kernels are for TensorFlow 2.15 and may crash others; use its Python ops instead.
     addons.options.disable_custom_kernel()
     return addons.image
 
@@ -118,17 +118,17 @@ def _check_usable(name: str, function: Callable[..., tf.Tensor] | None) -> None:
 
 @functools.cache
 def op(name: str) -> Op:
-    """An op of `tensorflow_addons.image` as a policy op; the module says by which rule.
+    """Returns an op of `tensorflow_addons.image` as a policy op, by the rules of this module.
 
     Args:
         name: of the function in `tensorflow_addons.image`, such as 'rotate'.
 
     Returns:
-        The op, which counts as one that XLA does not compile.
+        The op, marked as one that XLA does not compile.
 
     Raises:
-        ImportError: if tensorflow-addons is not installed, or cannot be on this Python.
-        ValueError: if it has no such op, or one that cannot be in a policy.
+        ImportError: if tensorflow-addons is not installed, or has no release for this Python.
+        ValueError: if it has no such op, or the op cannot be part of a policy.
     """
     function = getattr(_addons_image(), name, None)
     _check_usable(name, function)
@@ -136,7 +136,7 @@ def op(name: str) -> Op:
     constants = {"replace": 0.0} if "replace" in parameters else {}
     for_batch = next((p for p in _DRAWN_FOR_BATCH if p in parameters), None)
     for_image = next((p for p in _DRAWN_FOR_IMAGE if p in parameters), None)
-    # A graph of its own, which AutoGraph reads: the pipelines themselves are built without it.
+    # A separate graph, which AutoGraph converts: the pipelines themselves are built without it.
     function = tf.function(function)
 
     def apply(

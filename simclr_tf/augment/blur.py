@@ -1,4 +1,4 @@
-"""Gaussian blur with a standard deviation of each image's own."""
+"""Gaussian blur with a separate standard deviation for each image."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from simclr_tf.augment import keys as keys_lib
 from simclr_tf.augment import separable
 from simclr_tf.augment.ops import policy_op
 
-# Pixels that one product of `blur_one` makes at a time: small next to the image, so that few of the
-# products are with zeros, and large next to the kernel, so that few are made twice.
+# Output pixels of one product in `blur_one`: small next to the image, so that few factors are
+# zeros, and large next to the kernel, so that few products are computed twice.
 _BLOCK = 32
 
 
 def blur_matrices(sigmas: tf.Tensor, radius: int, extent: int) -> tf.Tensor:
-    """Banded matrices that convolve a line of pixels with a truncated Gaussian, zeros beyond it.
+    """Returns banded matrices that convolve a line of pixels, zeros beyond it, with a Gaussian.
 
     Args:
         sigmas: float32 [N], in pixels, positive.
@@ -30,15 +30,15 @@ def blur_matrices(sigmas: tf.Tensor, radius: int, extent: int) -> tf.Tensor:
     pixels = tf.range(extent, dtype=tf.float32)
     distances = tf.abs(pixels[:, None] - pixels)
     weights = tf.exp(tf.square(distances) * precisions[:, None, None]) / norms
-    # A product, as XLA's text of a large constant of truth values cannot be read by the compiler.
+    # A product, because the compiler cannot read XLA's text of a large boolean constant.
     return weights * tf.cast(distances <= radius, tf.float32)
 
 
 def blur_one(image: tf.Tensor, sigma: tf.Tensor, radius: int) -> tf.Tensor:
-    """What the matrices of `blur_matrices` make of one image, in less work on a CPU.
+    """Blurs one image as the matrices of `blur_matrices` do, with less work on a CPU.
 
-    Blurring is the same everywhere, so one small matrix serves all blocks of a line, each taken
-    with what lies within the radius of it. At 224 pixels that is a quarter of the products.
+    The kernel is the same everywhere, so one small matrix serves all blocks of a line, each padded
+    by its neighbours within the radius. At 224 pixels that takes a quarter of the products.
 
     Args:
         image: float32 [H, W, C], static.
@@ -86,14 +86,14 @@ def gaussian_blur(
     strength: float = 1.0,
     sigma_range: tuple[float, float] = (0.1, 2.0),
 ) -> tf.Tensor:
-    """SimCLR's blur (paper, appendix A): sigma from U(0.1, 2.0), a kernel of a tenth of the side.
+    """Blurs as SimCLR (paper, appendix A): sigma from U(0.1, 2.0), kernel a tenth of the side.
 
     Each image has its own sigma, as in the paper; the reference code draws one for the whole
     batch. As there, the radius is half of height // 10, so the kernel has 23 taps at 224 pixels,
     3 at 32 and 1, which blurs nothing, below 20; and pixels outside the image count as zero, so
-    borders darken. Two products with banded matrices, which XLA compiles well for every device (a
-    depthwise convolution with filters of each image's own it does not); of a batch that is known to
-    hold one image, products with small ones.
+    borders darken. The blur is two products with banded matrices, which XLA compiles well for every
+    device (unlike a depthwise convolution with separate filters for each image). A batch with a
+    static size of one takes products with smaller matrices.
 
     Args:
         images: float32 [N, H, W, C] in [0, 1], H and W static.

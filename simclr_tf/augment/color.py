@@ -1,9 +1,9 @@
 """Colour distortion: SimCLR's jitter of brightness, contrast, saturation and hue, and grayscale.
 
-Every example has its own parameters and its own order of the four. On an accelerator a batch of
-them is a few dense elementwise ops; one example alone takes the four in turn, each one computed
-once, which is less work. Inside the jitter images are four-dimensional with the channels first,
-where the maximum and the minimum over channels are fastest.
+Every example has its own parameters and its own order of the four. On an accelerator a batch takes
+a few dense elementwise ops; a single example runs each of the four once, in turn, which is less
+work. Inside the jitter images are four-dimensional with the channels first, where the maximum and
+the minimum over channels are fastest.
 
 Shapes: N images, H W image, 3 channels.
 """
@@ -19,7 +19,7 @@ import tensorflow as tf
 from simclr_tf.augment import keys as keys_lib
 from simclr_tf.augment.ops import policy_op
 
-# At more than 1.25 the lower end of the range 1 ± 0.8 · strength would be negative.
+# Above 1.25 the lower end of the range 1 ± 0.8 · strength would be negative.
 MAX_STRENGTH = 1.25
 
 _ORDERS = tuple(itertools.permutations(range(4)))
@@ -27,14 +27,14 @@ _GRAY_WEIGHTS = (0.2989, 0.5870, 0.1140)
 
 
 def _value_and_chroma(planes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Largest channel, and largest less smallest: maxima of three are faster than a reduction."""
+    """Returns the largest channel, and largest minus smallest, by maxima instead of a reduction."""
     red, green, blue = tf.unstack(planes)
     value = tf.maximum(tf.maximum(red, green), blue)
     return value, value - tf.minimum(tf.minimum(red, green), blue)
 
 
 def _rotate_hue(planes: tf.Tensor, deltas: tf.Tensor) -> tf.Tensor:
-    """Adds to the hue of the HSV cone; value (the maximum) and chroma stay.
+    """Adds to the hue of the HSV cone; value (the maximum) and chroma stay unchanged.
 
     Args:
         planes: float32 [3, N, H, W].
@@ -58,13 +58,13 @@ def _scale_about(
 
 
 def _channel_means(planes: tf.Tensor) -> tf.Tensor:
-    """Means over H first, along which a CPU adds whole rows at once: [3, N, 1, 1]."""
+    """Returns means [3, N, 1, 1], over H first, because a CPU then adds whole rows at once."""
     means = tf.reduce_mean(planes, axis=2, keepdims=True)
     return tf.reduce_mean(means, axis=3, keepdims=True)
 
 
 def _saturation_anchor(planes: tf.Tensor, factor: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The largest channel of each pixel, and the factor up to full saturation: [N, H, W] each."""
+    """Returns each pixel's largest channel, and its factor up to full saturation: [N, H, W]."""
     largest, chroma = _value_and_chroma(planes)
     return largest, tf.minimum(factor, tf.math.divide_no_nan(largest, chroma))
 
@@ -79,20 +79,20 @@ def adjust_colors(
     saturation: tf.Tensor,
     hue: tf.Tensor,
 ) -> tf.Tensor:
-    """Brightness, contrast, saturation and hue in each example's own order, clipped after each.
+    """Adjusts brightness, contrast, saturation, hue in each example's order, clipping after each.
 
-    With neutral values of the others (scales 1, shifts 0) each of them is what `tf.image`'s
-    function of its name computes.
+    With neutral values for the others (scales 1, shifts 0) each adjustment equals the function of
+    the same name in `tf.image`.
 
     Brightness, contrast and saturation all scale a pixel about an anchor: zero, the mean of the
-    image's channel, the pixel's largest channel. So a slot of an order holds any of the three at
-    the price of one, and hue, the dear one, is computed once: three slots run before it and three
-    after it, and each of the three ops acts in one of the six. A batch that is known to hold one
-    example runs the four ops themselves, in its order.
+    image's channel, or the pixel's largest channel. So one slot computes any of the three at the
+    cost of one, and hue, which is expensive, is computed once: three slots run before it and three
+    after it, and each of the three ops acts in one of the six. A batch with a static size of one
+    runs the four ops themselves, in its order.
 
     Args:
         images: float32 [N, H, W, 3] in [0, 1].
-        slots: int32 [N, 4], the place (0 to 3) of brightness, contrast, saturation, hue.
+        slots: int32 [N, 4], the places (0 to 3) of brightness, contrast, saturation and hue.
         brightness_scale: float32 [N]; brightness is image * scale + shift.
         brightness_shift: float32 [N].
         contrast: float32 [N], factor of the deviation from the mean of the channel.
@@ -148,7 +148,7 @@ def adjust_colors(
 def _in_turn(
     planes: tf.Tensor, slots: tf.Tensor, ops: Sequence[Callable[[tf.Tensor], tf.Tensor]]
 ) -> tf.Tensor:
-    """Applies each op in its slot. A loop, so that XLA compiles each op once."""
+    """Applies each op in its slot, in a loop, so that XLA compiles each op once."""
     order = tf.math.invert_permutation(slots)
 
     def apply_next(slot: tf.Tensor, planes: tf.Tensor):
@@ -169,11 +169,11 @@ def color_jitter(
     strength: float = 1.0,
     brightness: str = "multiplicative",
 ) -> tf.Tensor:
-    """SimCLR's colour jitter (paper, appendix A): four distortions in a random order.
+    """Applies SimCLR's colour jitter (paper, appendix A): four distortions in a random order.
 
     With s the strength, contrast and saturation are scaled by U(1 - 0.8s, 1 + 0.8s) and hue moves
-    by U(-0.2s, 0.2s) turns. Strength 1 is for ImageNet and 0.5 for CIFAR; 0 leaves images as they
-    are (the reference code then skips grayscale too: take that out of the policy to do so).
+    by U(-0.2s, 0.2s) turns. Strength 1 is for ImageNet and 0.5 for CIFAR; 0 leaves images unchanged
+    (the reference code then skips grayscale too: remove it from the policy to do the same).
 
     Args:
         images: float32 [N, H, W, 3] in [0, 1].
@@ -181,14 +181,14 @@ def color_jitter(
         op: id of this op among those that use these keys.
         probability: that an image is distorted.
         strength: in [0, 1.25].
-        brightness: 'multiplicative', by U(1 - 0.8s, 1 + 0.8s), as SimCLRv2 and the reference's
-            default, or 'additive', by U(-0.8s, 0.8s), as SimCLRv1.
+        brightness: 'multiplicative', by U(1 - 0.8s, 1 + 0.8s), as in SimCLRv2 and by the
+            reference's default, or 'additive', by U(-0.8s, 0.8s), as in SimCLRv1.
 
     Returns:
         float32 [N, H, W, 3] in [0, 1].
 
     Raises:
-        ValueError: if the strength or the name of the brightness is not one of these.
+        ValueError: if the strength is out of range, or `brightness` is neither of these.
     """
     if not 0.0 <= strength <= MAX_STRENGTH:
         raise ValueError(
@@ -231,7 +231,7 @@ def grayscale(
         keys: uint32 [N, 2].
         op: id of this op among those that use these keys.
         probability: that an image loses its colour.
-        strength: without meaning here; part of every policy op's signature.
+        strength: ignored; part of every policy op's signature.
 
     Returns:
         float32 [N, H, W, 3].
@@ -239,7 +239,7 @@ def grayscale(
     del strength
     draws = keys_lib.uniform(keys, op, 1)[:, 0]
 
-    # Not a reduction: on a CPU that is a pass over the image of its own.
+    # Not a reduction, which on a CPU takes a separate pass over the image.
     red, green, blue = tf.split(images, 3, axis=-1)
     luma = _GRAY_WEIGHTS[0] * red + _GRAY_WEIGHTS[1] * green + _GRAY_WEIGHTS[2] * blue
     return keys_lib.choose(draws < probability, luma, images)

@@ -1,4 +1,4 @@
-"""Crops: which box of an image, and that box resampled to a square with bicubic interpolation.
+"""Crops: choosing a box of an image, and resampling it to a square by bicubic interpolation.
 
 Shapes: N images, H W C image, S side of the output.
 """
@@ -20,7 +20,7 @@ def _heights_of_attempts(
     heights: tf.Tensor,
     widths: tf.Tensor,
 ) -> tf.Tensor:
-    """A crop height for each attempt, uniform between those of the smallest and largest area."""
+    """Draws a crop height for each attempt, uniform between the smallest and largest area's."""
     lowest = tf.cast(tf.round(tf.sqrt(min_area / aspects)), tf.int32)
     highest = tf.round(tf.sqrt(max_area / aspects))
     float_widths = tf.cast(widths, tf.float32)
@@ -43,21 +43,21 @@ def sample_crop_boxes(
     max_attempts: int = 100,
     op: int = 0,
 ) -> tf.Tensor:
-    """Random crop boxes, distributed as those of SimCLR's reference code.
+    """Draws random crop boxes, distributed as those of SimCLR's reference code.
 
-    The distribution is that of `tf.image.sample_distorted_bounding_box` with one bounding box, the
-    whole image, down to its roundings: an attempt draws an aspect ratio (width / height) and then
-    a height, both uniformly; the first attempt that satisfies every condition is the box, and the
-    whole image is if none does. The aspect range is absolute: the reference multiplies it by the
-    aspect of its output, and the output is square here.
+    The distribution equals that of `tf.image.sample_distorted_bounding_box` with the whole image as
+    its one bounding box, roundings included: an attempt draws an aspect ratio (width / height) and
+    then a height, both uniformly; the first attempt that satisfies every condition gives the box.
+    If none does, the box is the whole image. The aspect range is absolute: the reference multiplies
+    it by the aspect of its output, which is square here.
 
     A box must also cover `min_object_covered` of the image, so with the reference's 0.1 the
     smallest area is 0.10 and not the 0.08 of the paper (appendix A); 0 gives the paper's.
 
     Args:
         keys: uint32 [N, 2].
-        heights: int32 [N], of the images, in pixels.
-        widths: int32 [N], of the images, in pixels.
+        heights: int32 [N], the images' heights in pixels.
+        widths: int32 [N], the images' widths in pixels.
         area_range: smallest and largest area of a box, as fractions of the image's.
         aspect_range: smallest and largest width / height of a box.
         min_object_covered: fraction of the image that a box must cover.
@@ -88,8 +88,9 @@ def sample_crop_boxes(
     w, area = size_at(h)
 
     accepted = (area >= min_area) & (area <= max_area) & (h <= heights) & (w <= widths)
-    # The kernel asks for area / image_area >= min_object_covered. A compiler that knows the images'
-    # size divides by a product with the reciprocal: of equals, either would be the larger.
+    # The kernel requires area / image_area >= min_object_covered. A compiler that knows the images'
+    # size multiplies by the reciprocal instead, so that of two equal sides either may come out
+    # larger.
     covered = min_object_covered * (1.0 - 2.0**-20) * image_area
     accepted &= (area >= 1.0) & (area >= covered)
 
@@ -100,14 +101,14 @@ def sample_crop_boxes(
     w = tf.reduce_sum(w * is_first, axis=1, keepdims=True)
     none = first == max_attempts
     h, w = tf.where(none, heights, h), tf.where(none, widths, w)
-    # The kernel never draws the last position, H - h: neither does this.
+    # Like the kernel, never draw the last position, H - h.
     y = keys_lib.integers(draws[:, :1], heights - h)
     x = keys_lib.integers(draws[:, 1:2], widths - w)
     return tf.concat([y, x, h, w], axis=1)
 
 
 def _cubic(distance: tf.Tensor) -> tf.Tensor:
-    """Keys' cubic convolution kernel with a = -0.5 at non-negative distances."""
+    """Returns Keys' cubic convolution kernel with a = -0.5 at non-negative distances."""
     near = (1.5 * distance - 2.5) * distance * distance + 1.0
     far = ((-0.5 * distance + 2.5) * distance - 4.0) * distance + 2.0
     return tf.where(distance < 1.0, near, tf.where(distance < 2.0, far, 0.0))
@@ -116,7 +117,7 @@ def _cubic(distance: tf.Tensor) -> tf.Tensor:
 def _interpolation_matrices(
     starts: tf.Tensor, lengths: tf.Tensor, size: int, extent: tf.Tensor
 ) -> tf.Tensor:
-    """The weights float32 [N, S, extent] that resample pixels start..start+length-1 to S pixels."""
+    """Returns float32 weights [N, S, extent] that map pixels start..start+length-1 to S pixels."""
     centers = (tf.range(size, dtype=tf.float32) + 0.5)[None, :, None]
     length = tf.cast(lengths, tf.float32)[:, None, None]
     source = centers * (length / size) - 0.5
@@ -127,11 +128,11 @@ def _interpolation_matrices(
 
 
 def crop_and_resize(images: tf.Tensor, boxes: tf.Tensor, size: int) -> tf.Tensor:
-    """Boxes of images resampled to squares with bicubic interpolation, without antialiasing.
+    """Resamples boxes of images to squares by bicubic interpolation, without antialiasing.
 
     Equals `tf.image.resize(crop, (size, size), method='bicubic')` of each crop, up to TensorFlow's
-    rounding of the weights to a table of 1024 entries. Written as two matrix products with
-    interpolation matrices of each image, so that one batch holds boxes of all sizes.
+    rounding of the weights to a table of 1024 entries. Two matrix products with interpolation
+    matrices of each image let one batch hold boxes of all sizes.
 
     Args:
         images: [N, H, W, C], uint8 (converted to [0, 1]) or float32.
@@ -139,7 +140,7 @@ def crop_and_resize(images: tf.Tensor, boxes: tf.Tensor, size: int) -> tf.Tensor
         size: side of the output.
 
     Returns:
-        float32 [N, size, size, C]; bicubic interpolation overshoots, so not quite in [0, 1].
+        float32 [N, size, size, C], slightly outside [0, 1] where the interpolation overshoots.
     """
     if images.dtype != tf.float32:
         images = tf.image.convert_image_dtype(images, tf.float32)
@@ -150,7 +151,7 @@ def crop_and_resize(images: tf.Tensor, boxes: tf.Tensor, size: int) -> tf.Tensor
 
 
 def from_levels(images: tf.Tensor) -> tf.Tensor:
-    """Float levels, 0 to 255 and what interpolation overshoots, as float32 in [0, 1]."""
+    """Scales float levels, 0 to 255 and beyond by overshoot, to float32 in [0, 1]."""
     return tf.clip_by_value(images * (1.0 / 255.0), 0.0, 1.0)
 
 
@@ -164,7 +165,7 @@ def random_resized_crop(
     min_object_covered: float = 0.1,
     op: int = 0,
 ) -> tf.Tensor:
-    """A random box of each image, resampled to a square: SimCLR's crop (paper, appendix A).
+    """Resamples a random box of each image to a square: SimCLR's crop (paper, appendix A).
 
     Args:
         images: [N, H, W, C], uint8 or float32 in [0, 1].
@@ -194,12 +195,12 @@ def random_resized_crop(
 def center_crop_box(
     height: tf.Tensor | int, width: tf.Tensor | int, proportion: float = 0.875
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The central square of evaluation: `proportion` of the image's shorter side.
+    """Returns the central square for evaluation, `proportion` of the image's shorter side.
 
     Args:
         height: integer, any shape.
         width: integer, the same shape.
-        proportion: of the shorter side that is kept; the reference's is 0.875.
+        proportion: share of the shorter side that is kept; 0.875 in the reference.
 
     Returns:
         y, x, height, width: int32, each of the inputs' shape.
@@ -221,7 +222,7 @@ def flip(
         keys: uint32 [N, 2].
         op: id of this op among those that use these keys.
         probability: that an image is mirrored.
-        strength: without meaning here; part of every policy op's signature.
+        strength: ignored; part of every policy op's signature.
 
     Returns:
         [N, H, W, C].

@@ -1,9 +1,9 @@
-"""Augmentation on a host's CPU: one view at a time, while it is in the cache, in compiled code.
+"""Augmentation on a host's CPU: compiled code processes one view at a time, within the cache.
 
-An accelerator takes a whole batch through each op. On a CPU the temporaries of a batch of photos
-fall out of the caches, and every example pays for ops that only others drew; one view at a time is
-several times as fast. XLA compiles each function once for a process and a shape of its arguments.
-Without XLA for the host, as in TensorFlow's wheel for TPUs, the same ops run one by one.
+An accelerator runs each op on a whole batch. On a CPU the temporaries of a batch of photos
+overflow the caches, and every example pays for ops that only others drew; one view at a time is
+several times as fast. XLA compiles each function once per process and argument shape. Without XLA
+for the host, as in TensorFlow's wheel for TPUs, the same ops run one by one.
 
 Shapes: V views of an image, S side of a view.
 """
@@ -25,15 +25,15 @@ from simclr_tf.distribute.xla import host_compiles
 def box_sampler(
     augmentation: Augmentation, num_views: int, first_view: int = 0
 ) -> Callable[..., tf.Tensor]:
-    """A function, compiled where the host can, that draws the boxes of some views of an image.
+    """Returns a function, compiled where the host can, that draws the boxes of an image's views.
 
     Args:
         augmentation: of these views.
-        num_views: V, how many there are.
-        first_view: the number of the first of them.
+        num_views: V, the number of views.
+        first_view: the number of the first view.
 
     Returns:
-        (seed int64, epoch int64, index int64, height int32, width int32) -> int32 [V, 4], as
+        (seed int64, epoch int64, index int64, height int32, width int32) -> int32 [V, 4], equal to
         `Augmentation.sample_boxes` with the keys of the image's views.
     """
 
@@ -52,14 +52,14 @@ def box_sampler(
 
 @functools.cache
 def view_augmenter(augmentation: Augmentation) -> Callable[..., tf.Tensor]:
-    """A function, compiled where the host can, that applies the policy to one view.
+    """Returns a function, compiled where the host can, that applies the policy to one view.
 
-    It is not compiled if XLA does not compile an op of the policy, as tensorflow-addons'.
+    It is not compiled if the policy has an op that XLA does not compile, such as an addons op.
 
     Returns:
-        (view float32 [S, S, 3] in levels as `crop.from_levels` takes them, seed int64, epoch int64,
-        index int64, number of the view int32) -> float32 [S, S, 3] in [0, 1], as the augmentation
-        with the view's key.
+        (view float32 [S, S, 3] in the levels of `crop.from_levels`, seed int64, epoch int64,
+        index int64, number of the view int32) -> float32 [S, S, 3] in [0, 1], equal to the
+        augmentation with the view's key.
     """
 
     @tf.function(jit_compile=augmentation.compiles and host_compiles(), autograph=False)

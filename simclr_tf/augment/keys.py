@@ -1,8 +1,8 @@
 """Stateless randomness: every random number is a function of (run seed, epoch, index, view, op).
 
-An example's key is one Threefry evaluation of its identity; a draw is another one with the key of
-the example and a counter of its own. Nothing is stored between calls, so a run that resumes, a
-batch that is composed differently or another number of replicas sees the same augmentations.
+An example's key is one Threefry evaluation of its identity; a draw is another one, with the
+example's key and a separate counter. Nothing is stored between calls, so augmentations do not
+depend on resuming, on how batches are composed, or on the number of replicas.
 
 Shapes: N examples.
 """
@@ -17,7 +17,7 @@ import tensorflow as tf
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
-# Draws of `normal` count from here, draws of `uniform` from 0: an op may use both.
+# Counters of `normal` start here, those of `uniform` at 0, so that an op may use both.
 _FIRST_NORMAL_BLOCK = 2**31
 
 
@@ -65,12 +65,12 @@ def threefry2x32(
 def example_keys(
     seed: tf.Tensor | int, epoch: tf.Tensor | int, index: tf.Tensor, view: tf.Tensor | int
 ) -> tf.Tensor:
-    """The keys of examples: distinct (index, view) of one (seed, epoch) have distinct keys.
+    """Returns keys of examples: distinct (index, view) of one (seed, epoch) get distinct keys.
 
     Args:
-        seed: the run's seed, integer; its low 32 bits count.
+        seed: the run's seed, an integer of which the low 32 bits are used.
         epoch: integer.
-        index: [...] position of the example in the data set, integer below 2**32.
+        index: [...] positions of the examples in the data set, integers below 2**32.
         view: integer, 0 for the first view.
 
     Returns:
@@ -80,13 +80,13 @@ def example_keys(
 
 
 def _draw(keys: tf.Tensor, op: int, num: int, first_block: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Two words for each of ceil(num / 2) counters: uint32 [N, ceil(num / 2)] each."""
+    """Draws two words for each of ceil(num / 2) counters: uint32 [N, ceil(num / 2)] each."""
     blocks = tf.constant(first_block + np.arange((num + 1) // 2, dtype=np.int64), tf.uint32)
     return threefry2x32((keys[:, :1], keys[:, 1:]), (op, blocks))
 
 
 def _unit(words: tf.Tensor) -> tf.Tensor:
-    """The high 24 bits of each word as a float32 in [0, 1), exactly."""
+    """Returns the high 24 bits of each word as a float32 in [0, 1), exactly."""
     return tf.cast(tf.bitwise.right_shift(words, tf.constant(8, tf.uint32)), tf.float32) * 2.0**-24
 
 
@@ -98,9 +98,9 @@ def _interleave(first: tf.Tensor, second: tf.Tensor, num: int) -> tf.Tensor:
 def uniform(
     keys: tf.Tensor, op: int, num: int, minval: float = 0.0, maxval: float = 1.0
 ) -> tf.Tensor:
-    """Independent uniform numbers in [minval, maxval).
+    """Draws independent uniform numbers in [minval, maxval).
 
-    The first numbers do not depend on `num`: an op calls this once, for all that it needs.
+    The first numbers do not depend on `num`. An op calls this once, for all numbers that it needs.
 
     Args:
         keys: uint32 [N, 2].
@@ -120,7 +120,7 @@ def uniform(
 
 
 def normal(keys: tf.Tensor, op: int, num: int) -> tf.Tensor:
-    """Independent standard normal numbers (Box-Muller), independent of `uniform`'s of the same op.
+    """Draws independent standard normal numbers (Box-Muller), independent of the op's `uniform`.
 
     Args:
         keys: uint32 [N, 2].
@@ -137,7 +137,7 @@ def normal(keys: tf.Tensor, op: int, num: int) -> tf.Tensor:
 
 
 def integers(draws: tf.Tensor, limit: tf.Tensor | int) -> tf.Tensor:
-    """Uniform integers in [0, limit) from uniform numbers in [0, 1); 0 where limit is 0.
+    """Maps uniform numbers in [0, 1) to uniform integers in [0, limit); to 0 where limit is 0.
 
     Args:
         draws: float32, any shape.
@@ -152,14 +152,14 @@ def integers(draws: tf.Tensor, limit: tf.Tensor | int) -> tf.Tensor:
 
 
 def choose(drawn: tf.Tensor, changed: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
-    """`changed` for the examples that are drawn, `images` for the others.
+    """Returns `changed` for the examples that are drawn, `images` for the others.
 
-    For a change so cheap that XLA makes it along with the ops around it: on a CPU a branch, which
-    is another pass over the image, would take longer (a flip of 224 px: 0.09 ms, and this 0.01).
+    Use it for a change so cheap that XLA fuses it with the ops around it: on a CPU a branch, which
+    is another pass over the image, takes longer (a flip at 224 px: 0.09 ms, against 0.01 here).
 
     Args:
         drawn: bool [N].
-        changed: what broadcasts to [N, H, W, C].
+        changed: a tensor that broadcasts to [N, H, W, C].
         images: [N, H, W, C].
 
     Returns:
@@ -174,14 +174,14 @@ def apply_to_drawn(
     change: Callable[[tf.Tensor], tf.Tensor],
     images: tf.Tensor,
 ) -> tf.Tensor:
-    """`change(images)` for the examples whose draw is below `probability`, `images` for the others.
+    """Applies `change` to the examples whose draw is below `probability`.
 
-    Of a batch that is known to hold one example, `change` is computed only if it is drawn.
+    For a batch with a static size of one, `change` is computed only if the example is drawn.
 
     Args:
         draws: float32 [N], uniform in [0, 1).
-        probability: in [0, 1]; 0 leaves every example as it is, 1 changes every one.
-        change: [N, H, W, C] -> what broadcasts to [N, H, W, C].
+        probability: in [0, 1]; 0 changes no example, 1 every example.
+        change: [N, H, W, C] -> a tensor that broadcasts to [N, H, W, C].
         images: [N, H, W, C].
 
     Returns:
@@ -190,8 +190,8 @@ def apply_to_drawn(
     drawn = draws < probability
     if images.shape[0] != 1:
         return choose(drawn, change(images), images)
-    # Into a branch and out of it channels first, as the dear ops take them: XLA would have
-    # transposed images for both branches, whichever is taken.
+    # Tensors enter and leave the branch with channels first, as the expensive ops take them.
+    # Otherwise XLA transposes images for both branches, whichever is taken.
     planes = tf.transpose(images, [0, 3, 1, 2])
 
     def changed() -> tf.Tensor:

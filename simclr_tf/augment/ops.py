@@ -1,4 +1,4 @@
-"""What a policy knows of its ops: each is defined once, with its properties, by `policy_op`."""
+"""The ops that a policy may name: `policy_op` defines each once, with its properties."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ class Op:
     """An op that a policy may name.
 
     Attributes:
-        name: by which a policy names it.
+        name: the op's name in a policy.
         function: (images float32 [N, H, W, 3] in [0, 1], keys uint32 [N, 2], *, op, probability,
-            strength) -> images alike. It is pure, and draws by keys and `op` alone.
+            strength) -> images of the same shape and range. It is pure: its draws depend on keys
+            and `op` alone.
         max_strength: the largest strength, or None for an op that has no strength.
         compiles: whether XLA compiles it. If not, a policy with it runs on the host, op by op.
     """
@@ -29,23 +30,23 @@ class Op:
     compiles: bool = True
 
 
-# By name. Ops register when their module is imported, which `policy` does.
+# Ops by name. Importing a module registers its ops; `policy` imports the modules.
 OPS: dict[str, Op] = {}
 
 
 def policy_op(
     name: str, *, max_strength: float | None = math.inf, compiles: bool = True, **fixed: Any
 ) -> Callable[[Callable[..., tf.Tensor]], Callable[..., tf.Tensor]]:
-    """Decorates a function that is an op, with the properties of `Op`.
+    """Returns a decorator that registers a function as an op with the properties of `Op`.
 
     Args:
-        name: by which a policy names it.
+        name: the op's name in a policy.
         max_strength: the largest strength, or None for an op that has no strength.
         compiles: whether XLA compiles it.
-        **fixed: arguments of the function that this name stands for.
+        **fixed: arguments of the function that this name fixes.
 
     Returns:
-        The decorator, which returns the function as it is.
+        The decorator, which returns the function unchanged.
     """
 
     def register(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:

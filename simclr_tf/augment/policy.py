@@ -1,4 +1,4 @@
-"""The augmentation policy: which ops, in which order, how likely and how strong.
+"""The augmentation policy: its ops, their order, probabilities and strengths.
 
 A policy is a list, so a gin file can change every part of it:
 
@@ -34,13 +34,13 @@ SIMCLR_POLICY = (
 )
 
 _ADDONS_PREFIX = "addons:"
-# The crop draws with id 0, so the first op of a policy is 1.
+# The crop draws with id 0, so the first op of a policy has id 1.
 _CROP_OP = 0
 
 
 @dataclasses.dataclass(frozen=True)
 class PolicyOp:
-    """One entry of a policy, checked: `function` and `compiles` are those of the op `name`."""
+    """A checked entry of a policy: `function` and `compiles` are those of the op `name`."""
 
     name: str
     probability: float
@@ -98,18 +98,18 @@ def _parse_entry(entry: Any) -> PolicyOp:
 
 
 def parse_policy(entries: Sequence[Any]) -> tuple[PolicyOp, ...]:
-    """Checks the entries of a policy and looks their ops up.
+    """Checks the entries of a policy and looks up their ops.
 
     Args:
-        entries: (name, probability) or (name, probability, strength) each; the names are those of
-            `OPS`, and 'addons:NAME' for an op of tensorflow-addons. Strength 1 is the default.
+        entries: (name, probability) or (name, probability, strength) each; a name is one of `OPS`,
+            or 'addons:NAME' for an op of tensorflow-addons. Strength 1 is the default.
 
     Returns:
         The ops, in the order of the entries.
 
     Raises:
-        ValueError: if an entry is malformed, or its name, probability or strength impossible.
-        ImportError: if an entry needs tensorflow-addons, and it is not installed.
+        ValueError: if an entry is malformed, or its name, probability or strength is invalid.
+        ImportError: if an entry needs tensorflow-addons, which is not installed.
     """
     return tuple(_parse_entry(entry) for entry in entries)
 
@@ -127,7 +127,7 @@ def _check_channels(images: tf.Tensor) -> None:
 class Augmentation:
     """A random crop and a policy of ops on its result: pure functions of images and keys.
 
-    The crop stands apart because it may run where images still differ in size.
+    The crop is separate because it may run where images still differ in size.
 
     >>> always_flipped = augmentation(policy=(("flip", 1.0),))
     >>> black_and_white = tf.repeat(tf.constant([[[[0.0], [1.0]]]]), 3, axis=3)  # [1, 1, 2, 3]
@@ -136,11 +136,11 @@ class Augmentation:
     [1.0, 0.0]
 
     Attributes:
-        policy: the ops, in order; an op's place in it is its id, so that no two draw alike.
+        policy: the ops, in order; an op's place is its id, so that no two ops share draws.
         random_crop: if False, the crop is the central square of the whole image's shorter side.
-        area_range: of the random crop, fractions of the image's area.
-        aspect_range: of the random crop, width / height.
-        min_object_covered: fraction of the image that the random crop covers at least.
+        area_range: areas of the random crop, as fractions of the image's.
+        aspect_range: aspect ratios (width / height) of the random crop.
+        min_object_covered: least fraction of the image that the random crop covers.
     """
 
     policy: tuple[PolicyOp, ...]
@@ -155,7 +155,7 @@ class Augmentation:
         return all(entry.compiles for entry in self.policy)
 
     def sample_boxes(self, keys: tf.Tensor, heights: tf.Tensor, widths: tf.Tensor) -> tf.Tensor:
-        """The box of each image that its crop keeps.
+        """Returns the box that each image's crop keeps.
 
         Args:
             keys: uint32 [N, 2].
@@ -230,20 +230,20 @@ def augmentation(
     min_object_covered: float = 0.1,
     random_crop: bool = True,
 ) -> Augmentation:
-    """SimCLR's augmentation for ImageNet (paper, appendix A), every part of it configurable.
+    """Returns SimCLR's augmentation for ImageNet (paper, appendix A); every part is configurable.
 
     Args:
         policy: entries as `parse_policy` takes them; for CIFAR, colour strength 0.5 and no blur.
-        area_range: of the random crop, fractions of the image's area.
-        aspect_range: of the random crop, width / height.
+        area_range: areas of the random crop, as fractions of the image's.
+        aspect_range: aspect ratios (width / height) of the random crop.
         min_object_covered: the reference's 0.1 makes 0.10 the smallest area; 0 keeps 0.08.
-        random_crop: if False, the central square is taken instead.
+        random_crop: if False, the crop is the central square.
 
     Returns:
         The augmentation.
 
     Raises:
-        ValueError: if an argument is impossible; the message says which and what to do.
+        ValueError: if an argument is invalid; the message names it and says what to do.
     """
     if not 0.0 <= min_object_covered <= 1.0:
         raise InvalidArgument(

@@ -1,4 +1,4 @@
-"""Linear maps that act on rows and columns separately: resampling and blurring are two of them."""
+"""Linear maps that act on rows and columns separately, such as resampling and blurring."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import tensorflow as tf
 
 
 def apply(images: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
-    """Maps the rows and the columns of each image by matrices of its own.
+    """Maps the rows and the columns of each image by that image's matrices.
 
-    Two batched matrix products, so that images of one batch may have different maps. An
-    accelerator that multiplies float32 matrices in lower precision (TPU: bfloat16) does so here.
+    Two batched matrix products let images of one batch have different maps. An accelerator that
+    multiplies float32 matrices in lower precision (TPU: bfloat16) does so here too.
 
     Args:
         images: float32 [N, H, W, C].

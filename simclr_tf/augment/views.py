@@ -1,4 +1,4 @@
-"""Which views a method asks for of each image."""
+"""The views that a method requests of each image."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class ViewGroup:
     """Views of one size that pass through the networks together.
 
     Attributes:
-        name: Of the batch's tensor that holds them, [V*B, S, S, 3], view after view.
-        augmentations: One for each of the V views; the same one makes different views of an image.
-        size: S, their side in pixels.
+        name: Name of the batch's tensor that holds the views, [V*B, S, S, 3], view after view.
+        augmentations: One for each of the V views; a repeated one still makes different views.
+        size: S, the side of the views in pixels.
     """
 
     name: str
@@ -25,14 +25,14 @@ class ViewGroup:
 
     @property
     def count(self) -> int:
-        """V, the views of each image."""
+        """V, the number of views of each image."""
         return len(self.augmentations)
 
     def runs(self) -> list[tuple[Augmentation, int]]:
-        """The augmentations in order, each with the number of successive views that it makes."""
+        """Returns the augmentations in order, each with its number of successive views."""
         return [(same, len(list(views))) for same, views in itertools.groupby(self.augmentations)]
 
 
 def num_views(groups: Sequence[ViewGroup]) -> int:
-    """The views of each image in all groups."""
+    """Returns the number of views of each image in all groups."""
     return sum(group.count for group in groups)
