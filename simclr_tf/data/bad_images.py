@@ -1,4 +1,4 @@
-"""The count of images that do not decode, and the point at which they are too many."""
+"""Counts images that do not decode, and stops a run when there are too many."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class BadImages:
 
     Args:
       source: the images.
-      limit: the share of them above which a run must not go on.
+      limit: the largest share of bad images with which a run may continue.
     """
 
     def __init__(self, source: Source, limit: float = 0.01):
@@ -42,19 +42,19 @@ class BadImages:
         *,
         replaces: bool,
     ) -> tf.Tensor:
-        """Inside tf.data: judges the images that were not loaded themselves; returns `given`.
+        """Judges, inside tf.data, the images that did not load; returns `given`.
 
-        Only what says something about the image itself, its bytes or its header, counts as a bad
-        image. Anything else for which it was not loaded is an error that `explained` puts in words.
+        An image counts as bad only if the fault lies in its bytes or its header. Any other failure
+        to load it is an error, which `explained` puts in words.
 
         Args:
-          asked: the images, by their numbers, int64 [K].
-          epoch: in which epoch each was asked for, int64 [K].
-          stored: what was read for them, string [K].
-          given: the images that were loaded in their places, int64 [K]; -1 where none was.
-          load: (what was read, epoch, number) -> loads an image once more.
-          replaces: whether others are tried in place of a bad image. It is an error, too, if none
-            of them decodes.
+          asked: the numbers of the requested images, int64 [K].
+          epoch: the epoch of each request, int64 [K].
+          stored: the content read for each, string [K].
+          given: the numbers of the images loaded in their places, int64 [K]; -1 for none.
+          load: (content, epoch, number) -> loads an image again.
+          replaces: whether other images are tried in place of a bad one. If so, it is an error
+            that none of them decodes.
         """
 
         def judge(asked, epoch, stored, given) -> np.ndarray:
@@ -72,10 +72,10 @@ class BadImages:
 
     @contextlib.contextmanager
     def explained(self) -> Iterator[None]:
-        """Reading batches meanwhile ends in words where it ends because of an image.
+        """Explains in words an error of an image while batches are read.
 
         Raises:
-          RequestError: an image that decodes could not be loaded, or none was found for a place.
+          RequestError: an image that decodes could not be loaded, or no image fills a place.
         """
         try:
             yield
@@ -110,7 +110,7 @@ class BadImages:
         )
 
     def _encoded(self, name: str, stored: tf.Tensor) -> tf.Tensor:
-        if self._source.cache == "decoded":  # a copy of what does not decode does not say why
+        if self._source.cache == "decoded":  # the copy of a bad image does not hold the cause
             return tf.io.read_file(name)
         return self._source.unpack(stored, -1)[0]
 

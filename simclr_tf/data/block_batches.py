@@ -1,4 +1,4 @@
-"""Batches of views of encoded images: blocks are loaded in parallel, and joined to batches."""
+"""Batches of views of encoded images: blocks are loaded in parallel and joined to batches."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from simclr_tf.data.source import Source
 def block_batches(
     source: Source, views: ImageViews, order: Order, bad_images: BadImages
 ) -> tf.data.Dataset:
-    """Endless batches, as `ViewsPipeline.dataset` gives them.
+    """Returns endless batches, as `ViewsPipeline.dataset` describes them.
 
     Args:
-      source: of encoded images.
-      views: how an image's views are made.
-      order: which images come when.
-      bad_images: notes what does not decode, in whose place others are tried.
+      source: a source of encoded images.
+      views: makes the views of an image.
+      order: the order of the images.
+      bad_images: records images that do not decode; others are tried in their place.
     """
     elements, opened = source.blocks(order)
     blocks = order.host.per_replica // order.block_size
@@ -35,7 +35,7 @@ def block_batches(
         return *_load(block, source, views, bad_images), block.asked, block.epoch
 
     def joined(images: tuple[tf.data.Dataset, ...], *numbers: tf.data.Dataset) -> tf.data.Dataset:
-        """One batch of a window of blocks, each group's views by one copy."""
+        """Joins a window of blocks to one batch, copying each group's views once."""
         of_views = iter(images)
         by_group = {
             group.name: functools.reduce(
@@ -62,7 +62,7 @@ def block_batches(
 
 
 def _load(block: Block, source: Source, views: ImageViews, bad_images: BadImages) -> tuple:
-    """The views of a block's images, V of [K, S, S, 3], their labels and numbers, [K] each."""
+    """Loads the views of a block's images, V of [K, S, S, 3], labels and numbers, [K] each."""
     epoch, asked = block.epoch, block.asked
 
     def crops(n: tf.Tensor, stored: tf.Tensor, label: tf.Tensor, index: tf.Tensor) -> tuple:

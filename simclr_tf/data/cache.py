@@ -1,8 +1,8 @@
-"""`data.cache`: a data set's files, or their pixels, held in memory and read from there.
+"""`data.cache`: holds a data set's files, or their pixels, in memory and reads them there.
 
-The copies lie in TensorFlow's file system in memory (`ram://`), from which whatever reads files can
-read. So images keep their numbers and their order, and what does not decode is replaced and noted
-as ever.
+The copies lie in TensorFlow's in-memory file system (`ram://`), which any reader of files can use.
+So images keep their numbers and their order, and images that do not decode are replaced and
+recorded as usual.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from simclr_tf.data.source import Source
 from simclr_tf.errors import RequestError
 
 _GIB = 2**30
-# Of the memory that is available; the rest is for batches, networks and the library.
+# Share of the available memory; the rest is for batches, networks and the library.
 _LARGEST_SHARE = 0.8
-# Reads at a time: of a file system over a network many are under way at once.
+# Concurrent reads; network file systems need many.
 _READERS = 16
 
 
 def hold(source: Source, cache: str) -> Source:
-    """Reads a source into memory, once, and returns the source that is read from there.
+    """Reads a source into memory, once, and returns a source that reads from there.
 
     Args:
-      source: of files or records; one that is in memory already is returned as it is.
-      cache: `none`, `encoded` (the files as they are) or `decoded` (uint8 pixels, for files).
+      source: files or records; a source in memory already is returned unchanged.
+      cache: `none`, `encoded` (the files unchanged) or `decoded` (uint8 pixels, image files only).
 
     Raises:
-      RequestError: it would not fit or cannot be read, or is of record files and to be decoded.
+      RequestError: it would not fit, cannot be read, or has record files and `cache` is `decoded`.
     """
     paths = source.files_read()
     if cache == "none" or not paths:
@@ -65,7 +65,7 @@ def hold(source: Source, cache: str) -> Source:
 
 
 def pixels(copy: tf.Tensor) -> tf.Tensor:
-    """The image uint8 [H, W, 3] of a decoded copy, a string scalar."""
+    """Returns the image, uint8 [H, W, 3], of a decoded copy, a string scalar."""
     flat = tf.io.decode_raw(copy, tf.uint8)
     shape = tf.bitcast(tf.reshape(flat[:8], [2, 4]), tf.int32)
     return tf.reshape(flat[8:], [shape[0], shape[1], 3])
@@ -76,7 +76,7 @@ def _file_size(path: str) -> int:
 
 
 def _decoded_size(path: str) -> int:
-    """By the file's header; 0 of what is no image or too large, and so will not be held."""
+    """Returns the size by the file's header; 0 for no image or one too large, which is not held."""
     from PIL import Image  # comes with matplotlib
 
     bomb = Image.DecompressionBombError
@@ -107,7 +107,7 @@ def _check_fits(total: int, source: Source, cache: str) -> None:
 
 
 def _remove(copy: str) -> None:
-    """Removes the copy that an earlier source in this process left."""
+    """Deletes the copy that an earlier source in this process left."""
     if tf.io.gfile.exists(copy):
         tf.io.gfile.remove(copy)
 
@@ -118,7 +118,7 @@ def _copy(path: str, to: str) -> None:
 
 
 def _copy_decoded(path: str, to: str) -> None:
-    """The copy of an image that does not decode is empty, and so does not decode either."""
+    """Writes an image's pixels; an empty copy, which does not decode, if the image does not."""
     try:
         image = _decoder()(tf.io.read_file(path)).numpy()
     except tf.errors.InvalidArgumentError:
@@ -130,7 +130,7 @@ def _copy_decoded(path: str, to: str) -> None:
 
 @functools.cache
 def _decoder() -> Callable[[tf.Tensor], tf.Tensor]:
-    """Traced once; a thread for each call, of which several run at a time."""
+    """Returns the decoder, traced once for all threads that call it."""
     spec = [tf.TensorSpec([], tf.string)]
     return tf.function(decode.decode_any, input_signature=spec, autograph=False)
 

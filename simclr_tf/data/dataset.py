@@ -1,4 +1,4 @@
-"""The recipe's data section: which source, which splits, and at what size."""
+"""The recipe's data section: the source, its splits and the image size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from simclr_tf.errors import RequestError
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Sources by split, opened on demand; `opened` stands for the one to train on."""
+    """Sources by split, opened on demand; `opened` replaces the training split if given."""
 
     spec: str
     image_size: int
@@ -30,21 +30,21 @@ class Dataset:
 
     @property
     def name(self) -> str:
-        """The spec, with the folder that the command line gives."""
+        """The spec, with the folder from the command line."""
         return f"{self.spec}{self.data_dir}" if self.spec.endswith(":") else self.spec
 
     def train(self) -> Source:
         return self.opened or open_source(self.spec, self.train_split, self.data_dir)
 
     def held(self, source: Source, tpu: str) -> Source:
-        """One of its sources, read into memory if the recipe says so.
+        """Reads one of its sources into memory if the recipe says so.
 
         Args:
-          source: to be read in every epoch.
+          source: a source that every epoch reads.
           tpu: the command line's `--tpu`.
 
         Raises:
-          RequestError: it would not fit, or other processes are to read it.
+          RequestError: it would not fit, or other processes would read it.
         """
         if self.opened or self.cache == "none":
             return source
@@ -58,7 +58,7 @@ class Dataset:
         return memory_cache.hold(source, self.cache)
 
     def evaluation(self) -> Source:
-        """The split to evaluate on, which must be one of its own.
+        """Returns the split to evaluate on, which must differ from the training split.
 
         Raises:
           RequestError: the source would give training images again, or other classes.
@@ -66,11 +66,11 @@ class Dataset:
         return self.held_out(self.eval_split, "data.eval_split")
 
     def held_out(self, split: str, setting: str) -> Source:
-        """A split beside the one to train on.
+        """Returns a split that shares no image with the training split.
 
         Args:
           split: its name.
-          setting: what the person set it by.
+          setting: the parameter that names it, for the message.
 
         Raises:
           RequestError: the source would give training images again, or other classes.
@@ -110,17 +110,17 @@ def data(
     *,
     data_dir: str | None,
 ) -> Dataset:
-    """What a recipe says about data.
+    """Returns the data set that a recipe describes.
 
     Args:
-      source: of a kind of `SOURCE_KINDS`: `shapes`, `tfds:NAME[/CONFIG]`, `folder:PATH`
+      source: a kind of `SOURCE_KINDS`: `shapes`, `tfds:NAME[/CONFIG]`, `folder:PATH`
         (`folder:` alone is `data_dir`) or `tfrecord:GLOB`, in which `{split}` stands for the split.
       image_size: side of a view in pixels.
       train_split: split to train on.
       eval_split: labelled split to evaluate on; pretraining never opens it.
       shuffle_buffer: encoded images held in memory to shuffle record files.
-      cache: what is held in memory of the images to train on, where they are in files: the files
-        as they are, or (not of record files) their pixels, or nothing.
+      cache: what to hold in memory of training images in files: `encoded`, the files unchanged;
+        `decoded`, their pixels (not for record files); or `none`.
       data_dir: the command line's `--data_dir`.
     """
     if shuffle_buffer < 1:
@@ -137,11 +137,11 @@ class SourceKind:
     """A kind of `data.source`, written `KIND` or `KIND:ARGUMENT`.
 
     Attributes:
-      form: how a recipe writes it.
+      form: its form in a recipe.
       open: (argument, split, data_dir) -> the split.
-      argument: what comes after the colon: nothing, something, or, if that is left out, data_dir.
-      disjoint_splits: whether its splits share no image and have the same classes by themselves;
-        those of other kinds are compared before an evaluation.
+      argument: whether an argument follows the colon: never, always, or with data_dir as default.
+      disjoint_splits: whether its splits always share no image and have the same classes; splits
+        of other kinds are compared before an evaluation.
     """
 
     form: str
@@ -155,7 +155,7 @@ class SourceKind:
         return bool(argument or (self.argument == "or data_dir" and data_dir))
 
 
-# By the word before the colon. A new kind is a module of this package and an entry here.
+# Kinds by the word before the colon. A new kind is a module of this package and an entry here.
 SOURCE_KINDS = {
     "shapes": SourceKind(
         "'shapes'",
@@ -177,10 +177,10 @@ SOURCE_KINDS = {
 
 
 def open_source(spec: str, split: str, data_dir: str | None) -> Source:
-    """Opens one split of what `spec` names.
+    """Opens one split of the data that `spec` names.
 
     Raises:
-      RequestError: the spec is of no known kind, or what it names is not there.
+      RequestError: the spec is of no known kind, or its data do not exist.
     """
     word, colon, argument = spec.partition(":")
     kind = SOURCE_KINDS.get(word)

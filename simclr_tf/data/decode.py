@@ -1,4 +1,4 @@
-"""From encoded bytes to pixels: JPEG (also grayscale and CMYK), PNG, BMP and GIF, any size."""
+"""Decodes bytes to pixels: JPEG (also grayscale and CMYK), PNG, BMP and GIF, any size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from simclr_tf.data import header
 
 
 def decode_any(encoded: tf.Tensor) -> tf.Tensor:
-    """The whole image, uint8 [H, W, 3]; of a moving one the first frame.
+    """Decodes the whole image, uint8 [H, W, 3]; the first frame of an animated one.
 
     Raises:
       tf.errors.InvalidArgumentError: it does not decode, or `header.image_shape` refuses it.
@@ -23,14 +23,14 @@ def decode_any(encoded: tf.Tensor) -> tf.Tensor:
 def decode_crops(encoded: tf.Tensor, boxes: tf.Tensor, sizes: Sequence[int]) -> list[tf.Tensor]:
     """Cuts boxes out of an encoded image and resizes each to a square, bicubically.
 
-    A JPEG is decoded once, and only the smallest rectangle that holds all boxes. Of an image whose
-    chroma is stored at half the resolution, the last column of that rectangle may differ by a few
-    levels from that of the whole image: its chroma lacks a neighbour to interpolate with.
+    A JPEG is decoded once, and only the smallest rectangle that holds all boxes. Where chroma is
+    stored at half the resolution, the last column of that rectangle may differ by a few levels from
+    the whole image's: its chroma lacks a neighbour to interpolate with.
 
     Args:
       encoded: string scalar.
-      boxes: int32 [V, 4], rows (y, x, height, width) in pixels, within what `header.image_shape`
-        says, so that an image that it refuses does not come here.
+      boxes: int32 [V, 4], rows (y, x, height, width) in pixels, within the shape that
+        `header.image_shape` returns, so that an image that it refuses never gets here.
       sizes: side of each of the V results in pixels.
 
     Returns:
@@ -48,14 +48,14 @@ def decode_crops(encoded: tf.Tensor, boxes: tf.Tensor, sizes: Sequence[int]) -> 
 
 
 def crops_of(image: tf.Tensor, boxes: tf.Tensor, sizes: Sequence[int]) -> list[tf.Tensor]:
-    """What `decode_crops` returns, of a decoded image, uint8 [H, W, 3]."""
+    """Returns what `decode_crops` returns, for a decoded image, uint8 [H, W, 3]."""
     return _cut_out(image, boxes, tf.zeros([2], tf.int32), sizes)
 
 
 def decode_center(encoded: tf.Tensor, size: int) -> tf.Tensor:
-    """An encoded image as evaluation sees it: whole if it has the asked size, up to 32 pixels.
+    """Decodes an image for evaluation: whole if it has the requested size, up to 32 pixels.
 
-    Any other is cut to its centre and resized, as the reference does it.
+    Any other image is centre-cropped and resized, as in the reference.
 
     Args:
       encoded: string scalar.
@@ -87,7 +87,7 @@ def _decode_other(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _decode_bmp(encoded: tf.Tensor) -> tf.Tensor:
-    """The decoder gives the numbers of colours in a table as they are, and alpha as it is."""
+    """Decodes a BMP, and resolves what the decoder leaves: colour-table indices and alpha."""
     image = tf.io.decode_bmp(encoded, channels=0)
 
     def look_up():
@@ -98,7 +98,7 @@ def _decode_bmp(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _window_around(boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The smallest rectangle that holds all boxes: its y and x, and all of y, x, height, width."""
+    """Returns the smallest rectangle that holds all boxes: (y, x), and (y, x, height, width)."""
     corner = tf.reduce_min(boxes[:, :2], axis=0)
     end = tf.reduce_max(boxes[:, :2] + boxes[:, 2:], axis=0)
     return corner, tf.concat([corner, end - corner], axis=0)
@@ -112,7 +112,7 @@ def _cut_out(
 
 
 def _cut_and_resize(image: tf.Tensor, box: tf.Tensor, offset: tf.Tensor, size: int) -> tf.Tensor:
-    """As the reference, bicubic without antialiasing; the kernel is slower from bytes."""
+    """Resizes as the reference, bicubic without antialiasing, from floats: bytes are slower."""
     begin = tf.concat([box[:2] - offset, [0]], axis=0)
     pixels = tf.slice(image, begin, tf.concat([box[2:], [3]], axis=0))
     return tf.image.resize(tf.cast(pixels, tf.float32), [size, size], method="bicubic")

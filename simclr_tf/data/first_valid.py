@@ -1,4 +1,4 @@
-"""Decoding a block of examples of which some may be damaged, and replacing these by others."""
+"""Decodes a block of examples, and replaces damaged ones by others."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-# More at a time saves little, and takes memory.
+# A larger block saves little time and costs memory.
 LARGEST_BLOCK = 8
-# How many other images are tried in place of one that does not decode.
+# Other images to try in place of one that does not decode.
 SUBSTITUTES = 7
 
 
@@ -17,10 +17,10 @@ class Block(NamedTuple):
     """K examples that are loaded together.
 
     Attributes:
-      epoch: in which each is shown, int64 [K].
-      stored: what was read: encoded images, or records that hold them, string [K].
-      labels: int64 [K], -1 where unknown, or not before a record is parsed.
-      asked: the images, by their numbers, int64 [K].
+      epoch: the epoch of each, int64 [K].
+      stored: the content read: encoded images, or records that hold them, string [K].
+      labels: int64 [K], -1 where unknown or not known until a record is parsed.
+      asked: the numbers of the requested images, int64 [K].
       other: (n, attempt from 1 on) -> stored, label and number of another image for place n.
     """
 
@@ -32,7 +32,7 @@ class Block(NamedTuple):
 
 
 def block_size(per_replica: int) -> int:
-    """The largest divisor of a batch up to `LARGEST_BLOCK`."""
+    """Returns the largest divisor of a batch up to `LARGEST_BLOCK`."""
     return max(n for n in range(1, LARGEST_BLOCK + 1) if per_replica % n == 0)
 
 
@@ -48,25 +48,25 @@ def first_that_decode(
 ) -> tuple:
     """Decodes each example of a block, or the first of its substitutes that decodes.
 
-    Only errors of `decode` are caught: those of reading and of `finish` pass through to whoever
+    Only errors of `decode` are caught. Errors of reading and of `finish` reach the caller that
     reads the batches.
 
-    Only a dataset can continue after an error, and starting one takes 0.4 to 0.7 ms, where a photo
-    takes 2 to 4, since it instantiates its functions. So a block has one dataset for all its first
-    attempts, and is decoded once more, with a dataset for each example, if one of them failed.
+    Only a dataset can continue after an error. Starting one takes 0.4 to 0.7 ms, since it
+    instantiates its functions; decoding a photo takes 2 to 4. So a block uses one dataset for all
+    first attempts. If one of them fails, the block is decoded again, with a dataset per example.
 
     Args:
-      stored: what was read for each of the K examples, [K, ...] each.
-      other: (n, attempt from 1 on) -> what is read in place of the n-th example.
-      decode: (n, *stored) -> what becomes of it; it raises for what is damaged.
-      blank: n -> parts as those of `finish`, of which the last is the number -1 (else 0 or more).
-      attempts: how many examples are tried for each place, the first included.
+      stored: the content read for each of the K examples, [K, ...] each.
+      other: (n, attempt from 1 on) -> the content to use in place of the n-th example.
+      decode: (n, *stored) -> the decoded parts; it raises if the content is damaged.
+      blank: n -> parts like those of `finish`, the last of them the number -1 (else 0 or more).
+      attempts: the examples tried for each place, the first included.
       failed: (numbers int64 [K], -1 where no attempt decoded) -> the same numbers. It is called if
         a place holds another example than `stored` or none, and may raise.
-      finish: takes what `decode` returns to the result.
+      finish: the decoded parts -> the result.
 
     Returns:
-      What `finish` returns, batched: [K, ...] each.
+      The results of `finish`, batched: [K, ...] each.
     """
     size = stored[-1].shape[0] or tf.size(stored[-1], tf.int64)
     places = tf.data.Dataset.range(size)

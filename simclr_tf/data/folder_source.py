@@ -1,7 +1,7 @@
 """`folder:PATH`: every image file below a folder, however deep.
 
-The folder may come from other people. What is read lies in it: links that lead out of it, and what
-is no plain file, such as a pipe that would never end, are left out and counted.
+The folder may come from other people, so only files inside it are read. Links that lead out of it,
+and anything but plain files, such as a pipe that would never end, are skipped and counted.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from simclr_tf.errors import RequestError
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif"})
 
-# That an image may have: more than one of 16 bits has that is as large as is decoded.
+# Largest image file: more than the largest image that is decoded takes at 16 bits.
 MAX_FILE_BYTES = 2**29
 
 
 def open_folder(path: str, split: str) -> FileSource:
-    """The images below `path`, or below `path/split` where that folder exists.
+    """Opens the images below `path`, or below `path/split` if that folder exists.
 
-    Where every image lies in a subfolder and there are at least two of these, the name of the
-    folder that directly holds an image is its class. Otherwise there are no labels.
+    If every image lies in a subfolder and there are at least two subfolders, an image's class is
+    the name of the folder that directly holds it. Otherwise there are no labels.
 
     Raises:
-      RequestError: there is no such folder, the split's lies outside, or there is no image in it.
+      RequestError: the folder does not exist, the split's lies outside, or it holds no image.
     """
     root = pathlib.Path(path).expanduser()
     if not root.is_dir():
@@ -80,7 +80,7 @@ def _images(root: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def _unfit(path: pathlib.Path, data: pathlib.Path) -> str | None:
-    """Why a file is not to be read; None if it is."""
+    """Returns why a file is skipped; None if it is read."""
     state = path.lstat()
     if stat.S_ISLNK(state.st_mode):
         if not _within(path, data):

@@ -1,16 +1,16 @@
-"""What the header of an encoded image says, read before anything is allocated for its pixels.
+"""Reads the header of an encoded image before anything is allocated for its pixels.
 
-All of it is TensorFlow ops, so that it also bounds the images that a SavedModel is given. The sizes
-are those that the decoders go by. What is refused raises tf.errors.InvalidArgumentError.
+All of it is TensorFlow ops, so a SavedModel can bound its input images too. The sizes are those
+that the decoders use. A refused image raises tf.errors.InvalidArgumentError.
 """
 
 from __future__ import annotations
 
 import tensorflow as tf
 
-# Of one image: 256 MiB as RGB.
+# Pixels of one image: 256 MiB as RGB.
 MAX_PIXELS = 2**28 // 3
-# Of a progressive JPEG, each of which the decoder lays over the whole image; usual are 10.
+# Scans of a progressive JPEG; the decoder processes the whole image for each. Usual are 10.
 MAX_SCANS = 128
 # Pieces of a GIF, of at most 255 bytes each, to the end of its first frame.
 MAX_GIF_PIECES = 2**16
@@ -22,11 +22,11 @@ _GIF_EXTENSION, _GIF_FRAME, _GIF_END = 0x21, 0x2C, b"\x3b"
 
 
 def image_shape(encoded: tf.Tensor) -> tf.Tensor:
-    """Height and width of an encoded image, int32 [2], if it is one that may be decoded.
+    """Returns height and width of an encoded image, int32 [2], if it may be decoded.
 
     Args:
-      encoded: string scalar: JPEG, PNG, GIF, of which the first frame counts, or BMP of 8, 24 or 32
-        bits, not compressed.
+      encoded: string scalar: JPEG, PNG, GIF (its first frame), or uncompressed BMP of 8, 24 or 32
+        bits.
     """
 
     def jpeg_or(other):
@@ -46,17 +46,17 @@ def image_shape(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def is_gif(encoded: tf.Tensor) -> tf.Tensor:
-    """Whether the bytes begin as those of a GIF."""
+    """Returns whether the bytes begin as those of a GIF."""
     return tf.strings.substr(encoded, 0, 4) == b"GIF8"
 
 
 def is_bmp(encoded: tf.Tensor) -> tf.Tensor:
-    """Whether the bytes begin as those of a BMP."""
+    """Returns whether the bytes begin as those of a BMP."""
     return tf.strings.substr(encoded, 0, 2) == b"BM"
 
 
 def bmp_table(encoded: tf.Tensor) -> tf.Tensor:
-    """The colours that a BMP of 8 bits numbers, uint8 [N, 3]; before its pixels, blue first."""
+    """Returns the colours of an 8-bit BMP, uint8 [N, 3]; the file has them as BGR before pixels."""
     begin = 14 + _numbers(encoded, 14, 1, tf.int32)[0]
     end = _numbers(encoded, 10, 1, tf.int32)[0]
     colours = tf.io.decode_raw(_part(encoded, begin, end - begin), tf.uint8)
@@ -64,7 +64,7 @@ def bmp_table(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def first_frame(encoded: tf.Tensor) -> tf.Tensor:
-    """A GIF that ends after its first frame, since the decoder would unpack all of them."""
+    """Cuts a GIF after its first frame, since the decoder would unpack all frames."""
     _, _, end = _gif_frame(encoded)
     return tf.strings.substr(encoded, 0, end) + _GIF_END
 
@@ -87,7 +87,7 @@ def _png_shape(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _bmp_shape(encoded: tf.Tensor) -> tf.Tensor:
-    """Of a picture stored from its top, the height is negative."""
+    """Reads the shape; the height is negative if the image is stored from its top."""
     bits, compression = _numbers(encoded, 28, 1, tf.uint16), _numbers(encoded, 30, 1, tf.int32)
     known = tf.reduce_any(tf.cast(bits, tf.int32) == [8, 24, 32]) & (compression[0] == 0)
     message = "A BMP must have 8, 24 or 32 bits, not compressed. Received bits and compression:"
@@ -106,7 +106,7 @@ def _gif_shape(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _gif_frame(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The first frame: y and x, height and width, int32 [2] each, and the byte after it."""
+    """Finds the first frame: y and x, height and width, int32 [2] each, and the byte after it."""
     file = tf.io.decode_raw(encoded, tf.uint8)
 
     def at(position):
@@ -142,13 +142,13 @@ def _gif_frame(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
 def _numbers(
     encoded: tf.Tensor, position: int | tf.Tensor, count: int, dtype: tf.DType, little_endian=True
 ) -> tf.Tensor:
-    """`count` numbers from the byte at `position` on; an error if the file ends before."""
+    """Reads `count` numbers from byte `position` on; raises if the file ends before."""
     part = _part(encoded, position, count * dtype.size)
     return tf.ensure_shape(tf.io.decode_raw(part, dtype, little_endian=little_endian), [count])
 
 
 def _part(encoded: tf.Tensor, position: int | tf.Tensor, length: int | tf.Tensor) -> tf.Tensor:
-    """Bytes that must be there; the error of `substr` itself would hold the whole file."""
+    """Returns bytes that must exist; the error of `substr` itself would hold the whole file."""
     size = tf.strings.length(encoded)
     left = size - position
     there = (position >= 0) & (length >= 0) & (left >= length)
@@ -157,7 +157,7 @@ def _part(encoded: tf.Tensor, position: int | tf.Tensor, length: int | tf.Tensor
 
 
 def _if(holds: tf.Tensor, value: tf.Tensor, message: str, *received: tf.Tensor) -> tf.Tensor:
-    """`value`, or an InvalidArgumentError."""
-    # Without the branch that tf.debugging.Assert puts around it, which takes longer than the rest.
+    """Returns `value` if the condition holds, else raises InvalidArgumentError."""
+    # Without the branch that tf.debugging.Assert adds, which takes longer than the rest.
     with tf.control_dependencies([tf.raw_ops.Assert(condition=holds, data=[message, *received])]):
         return tf.identity(value)

@@ -1,7 +1,7 @@
-"""The views of images: crops, and what of the policy the host computes.
+"""The views of images: crops, and the part of the policy that the host computes.
 
-The views of all groups are counted through: the second group's first view has the number that
-follows on the first group's last.
+Views are numbered across groups: the second group's first view has the number after the first
+group's last.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from simclr_tf.data import cache, decode, header
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageViews:
-    """How the host makes views; those of an image depend on (seed, epoch, index) alone.
+    """Makes views on the host; those of an image depend on (seed, epoch, index) alone.
 
     Attributes:
-      groups: the views of each image; V of them in all.
+      groups: the views of each image, V in all.
       seed: the run's seed.
       on_host: whether the policy runs here, or later on the device.
       rounded: whether crops are rounded to uint8 levels.
-      decoded: whether what is stored of an image are its pixels, as `cache.hold` writes them.
+      decoded: whether an image is stored as pixels, as `cache.hold` writes them.
     """
 
     groups: Sequence[ViewGroup]
@@ -38,13 +38,13 @@ class ImageViews:
     decoded: bool
 
     def keys(self, epoch: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-        """Random keys of [view 1 of all images; view 2 of all images; ...], uint32 [V*B, 2]."""
+        """Returns random keys uint32 [V*B, 2], view 1 of all images, then view 2, and so on."""
         views = range(num_views(self.groups))
         keys = [random_keys.example_keys(self.seed, epoch, index, view) for view in views]
         return tf.concat(keys, axis=0)
 
     def of_pixels(self, images: tf.Tensor, keys: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Crops of uint8 images [B, H, W, 3] in memory: by group, float32 [v*B, S, S, 3]."""
+        """Crops uint8 images [B, H, W, 3] in memory: by group, float32 [v*B, S, S, 3]."""
 
         def crops(run: _Run) -> tf.Tensor:
             repeated = tf.concat([images] * run.count, axis=0)
@@ -63,7 +63,7 @@ class ImageViews:
         return self._by_group(views)
 
     def crops(self, stored: tf.Tensor, epoch: tf.Tensor, index: tf.Tensor) -> tuple:
-        """The crops of an image's views, V of [S, S, 3]: float32 levels, or uint8 if rounded."""
+        """Crops an image's views, V of [S, S, 3]: float32 levels, or uint8 if rounded."""
         image = cache.pixels(stored) if self.decoded else stored
         shape = tf.shape(image)[:2] if self.decoded else header.image_shape(image)
         height, width = tf.unstack(shape)
@@ -77,7 +77,7 @@ class ImageViews:
         return tuple(map(_rounded, crops) if self.rounded else crops)
 
     def finished(self, crops: tuple, epoch: tf.Tensor, index: tf.Tensor) -> tuple:
-        """An image's views by its crops: augmented, float32 in [0, 1], where that is done here."""
+        """Augments an image's crops, to float32 in [0, 1], if the policy runs on the host."""
         if not self.on_host:
             return crops
         seed = tf.constant(self.seed, tf.int64)
@@ -88,12 +88,12 @@ class ImageViews:
         )
 
     def blank(self) -> tuple:
-        """Black crops, which hold the place of an image that does not decode."""
+        """Returns black crops, which hold the place of an image that does not decode."""
         dtype = tf.uint8 if self.rounded else tf.float32
         return tuple(tf.zeros([size, size, 3], dtype) for size in self._sizes())
 
     def _sizes(self) -> list[int]:
-        """The side of each view."""
+        """Returns the side of each view."""
         return [group.size for group in self.groups for _ in group.augmentations]
 
     def _runs(self) -> Iterator[_Run]:
@@ -106,7 +106,7 @@ class ImageViews:
                 first_in_group += count
 
     def _by_group(self, make: Callable[[_Run], tf.Tensor]) -> dict[str, tf.Tensor]:
-        """What `make` gives for each run, joined by group."""
+        """Joins, by group, what `make` returns for each run."""
         made: dict[str, list[tf.Tensor]] = {}
         for run in self._runs():
             made.setdefault(run.group.name, []).append(make(run))
@@ -127,12 +127,12 @@ class _Run(NamedTuple):
 
 
 def _rows_of(tensor: tf.Tensor, first: int, count: int, views: int) -> tf.Tensor:
-    """The rows of `count` views of a tensor that has those of `views`, view after view."""
+    """Returns the rows of `count` views of a tensor that holds `views` views in order."""
     if count == views:
         return tensor
     return tf.concat(tf.split(tensor, views)[first : first + count], axis=0)
 
 
 def _rounded(levels: tf.Tensor) -> tf.Tensor:
-    """Levels as `decode.decode_crops` gives them, to the nearest of the 256 of uint8."""
+    """Rounds the levels of `decode.decode_crops` to the nearest of uint8's 256."""
     return tf.cast(tf.clip_by_value(levels, 0.0, 255.0) + 0.5, tf.uint8)

@@ -1,12 +1,12 @@
-"""From a source to endless batches of augmented views.
+"""Makes endless batches of augmented views from a source.
 
-What becomes of a position of the run (`Order`) depends on (seed, position) alone, so a resumed run
-needs no saved data state, and the number of hosts or of parallel calls changes nothing. For images
-that are reached by number this holds exactly; record files are read in order, so there each host
-counts positions of its own shard.
+The views at a position of the run (`Order`) depend on (seed, position) alone, so a resumed run
+needs no saved data state, and the number of hosts or of parallel calls changes nothing. This holds
+exactly for images that are reached by number. Record files are read in order, so each host counts
+positions in its own shard.
 
-The policy runs here, or on the device by the same functions and keys: then a batch has uint8 images
-and the keys, and `ViewsPipeline.with_views`, which the replica function calls, makes the views.
+The policy runs here, or on the device with the same functions and keys. On the device a batch holds
+uint8 images and the keys, and the replica function calls `ViewsPipeline.with_views` to make views.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class ViewsPipeline:
     """Batches of augmented views for one host.
 
     Attributes:
-      source: where the images come from.
-      groups: the views that a method asks for of each image; V of them in all.
+      source: the source of the images.
+      groups: the views that a method requests of each image, V in all.
       seed: the run's seed.
-      bad_images: notes what does not decode.
+      bad_images: records images that do not decode.
       shuffle_buffer: encoded images held to shuffle record files; other sources need none.
-      augment_on: where the policy runs. `device` ships images as uint8, a quarter of the bytes: of
-        a source in memory as they are, to be cropped on the device too, once for all views; of
+      augment_on: where the policy runs. `device` transfers uint8, a quarter of the bytes: for a
+        source in memory each whole image, once for all views, which the device crops too; for
         other sources each view's crop, rounded.
     """
 
@@ -52,12 +52,12 @@ class ViewsPipeline:
 
     @property
     def rounds_crops(self) -> bool:
-        """Whether crops are rounded to 1/255 before the policy: by at most 1/510."""
+        """Whether crops are rounded to multiples of 1/255 (by at most 1/510) before the policy."""
         return self.augment_on == "device" and not self.source.in_memory
 
     @property
     def image_views(self) -> ImageViews:
-        """How the host makes the views."""
+        """The views as the host makes them."""
         return ImageViews(
             groups=self.groups,
             seed=self.seed,
@@ -66,16 +66,16 @@ class ViewsPipeline:
             decoded=self.source.cache == "decoded",
         )
 
-    # AutoGraph, which nothing here needs, would take most of the time to the first batch.
+    # Nothing here needs AutoGraph, which would take most of the time to the first batch.
     @tf.autograph.experimental.do_not_convert
     def dataset(self, host: HostSlice, start_step: int = 0) -> tf.data.Dataset:
-        """Endless batches, one per replica in turn, from global step `start_step` on.
+        """Returns endless batches, one per replica in turn, from global step `start_step` on.
 
         Returns:
           A dataset of the views by the name of their group, float32 [v*B, S, S, 3] in [0, 1], view
-          1 of all B images and then view 2 of them; 'labels': int32 [B], -1 where unknown; 'index':
-          int32 [B]. For the device the views are uint8 crops or, with a source in memory, 'images'
-          holds the plain images, uint8 [B, H, W, 3]; and 'keys' is uint32 [V*B, 2].
+          1 of all B images and then view 2; 'labels': int32 [B], -1 where unknown; 'index': int32
+          [B]. For the device the views are uint8 crops or, with a source in memory, 'images' holds
+          the plain images, uint8 [B, H, W, 3]; and 'keys' is uint32 [V*B, 2].
         """
         with tf.device("/CPU:0"):
             order = Order(
@@ -102,7 +102,7 @@ class ViewsPipeline:
             return dataset.apply(endless).prefetch(ahead).with_options(options)
 
     def element_spec(self, per_replica: int) -> dict[str, tf.TensorSpec]:
-        """What `dataset` gives a replica of B = `per_replica` images."""
+        """Returns the specs of a batch of `dataset` for a replica of B = `per_replica` images."""
         on_host = self.augment_on == "host"
         images = {
             group.name: tf.TensorSpec(
@@ -122,13 +122,13 @@ class ViewsPipeline:
         } | ({} if on_host else {"keys": keys})
 
     def with_views(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """A batch of `dataset`, or some of its rows, with its views: what is left to the device.
+        """Makes, on the device, the views of a batch of `dataset` or of some of its rows.
 
-        Part of the replica function: static shapes, and no op that XLA does not compile. Matrix
-        products, of which crop and blur are made, have the precision that the device gives float32.
+        Part of the replica function: static shapes, and only ops that XLA compiles. The matrix
+        products of crop and blur have the precision that the device gives float32.
 
         Returns:
-          The batch, in which the views of each group are float32 [v*B, S, S, 3] in [0, 1].
+          The batch, with the views of each group as float32 [v*B, S, S, 3] in [0, 1].
         """
         if self.augment_on == "host":
             return batch
@@ -140,7 +140,7 @@ class ViewsPipeline:
         return {**batch, **self.image_views.augmented(levels, batch["keys"])}
 
     def _of_pixels(self, order: Order) -> tf.data.Dataset:
-        """Batches of a source in memory."""
+        """Returns batches of a source in memory."""
         source, views = self.source, self.image_views
         images, labels = tf.constant(source.images), source.label_tensor()
 
@@ -161,9 +161,10 @@ class ViewsPipeline:
     def _in_chunks(
         self, examples: tf.data.Dataset, views: Callable, per_replica: int
     ) -> tf.data.Dataset:
-        """Batches of `views`, which augments a chunk of examples at a time.
+        """Returns batches of `views`, which augments one chunk of examples at a time.
 
-        Augmentation has several temporaries of its input's size: of a chunk, and not of a batch.
+        Augmentation has several temporaries of its input's size, so a chunk needs less memory than
+        a batch.
         """
         chunk = _chunk_size(per_replica) if self.augment_on == "host" else per_replica
         dataset = examples.batch(chunk, drop_remainder=True).map(views, tf.data.AUTOTUNE)
@@ -178,13 +179,13 @@ class ViewsPipeline:
 
 
 def _chunk_size(per_replica: int) -> int:
-    """The largest divisor of a batch up to 256; the batch itself if its divisors are small."""
+    """Returns a batch's largest divisor from 64 to 256, or the batch itself if there is none."""
     divisors = [n for n in range(64, 257) if per_replica % n == 0]
     return divisors[-1] if divisors else per_replica
 
 
 def _joined(chunks: tf.Tensor, chunk: int) -> tf.Tensor:
-    """[chunks, v*b, S, S, 3], each chunk view after view, to [v*B, S, S, 3]."""
+    """Reorders [chunks, v*b, S, S, 3], each chunk view after view, to [v*B, S, S, 3]."""
     image = chunks.shape[2:]
     by_view = tf.transpose(tf.reshape(chunks, [chunks.shape[0], -1, chunk, *image]), _VIEWS_FIRST)
     return tf.reshape(by_view, [-1, *image])

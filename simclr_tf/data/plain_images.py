@@ -1,4 +1,4 @@
-"""The plain images of a source, each once, as evaluation sees them."""
+"""The plain images of a source, each once, as evaluation uses them."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from simclr_tf.data.source import Source
 def plain_images(
     source: Source, image_size: int, batch_size: int, bad_images: BadImages
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Every image once, in the source's order, centre-cropped; the last batch may be smaller.
+    """Yields every image once, centre-cropped, in the source's order; the last batch may be small.
 
-    An image of the requested size, up to 32 pixels, is taken whole. Any other is cut to its centre
-    and resized, as the reference does it. One that does not decode is left out, and noted; what
+    An image of the requested size, up to 32 pixels, is used whole. Any other is centre-cropped and
+    resized, as in the reference. An image that does not decode is skipped and recorded; one that
     cannot be read is an error.
 
     Yields:
-      images float32 [b, S, S, 3] in [0, 1], labels int64 [b], -1 where unknown, and the numbers
-      by which the source knows the images, int64 [b].
+      images float32 [b, S, S, 3] in [0, 1], labels int64 [b], -1 where unknown, and the source's
+      numbers of the images, int64 [b].
 
     Raises:
       RequestError: a file cannot be read, or an image that decodes could not be loaded.
@@ -48,7 +48,7 @@ def plain_images(
 
 
 def _decoder(source: Source, size: int, bad_images: BadImages) -> Callable:
-    """A block of `Source.stored` -> centre crops, labels, and numbers, -1 of bad images."""
+    """Returns: block of `Source.stored` -> centre crops, labels, numbers (-1 for bad images)."""
 
     def center(stored: tf.Tensor, label: tf.Tensor, index: tf.Tensor):
         image, label = source.unpack(stored, label)

@@ -1,4 +1,4 @@
-"""Which errors say that data could not be read, and that it is not the program's fault."""
+"""Tells errors of reading data from faults of the program."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import tensorflow as tf
 from simclr_tf.data.source import Source
 from simclr_tf.errors import RequestError, cause
 
-# Files that are damaged, shorter than before, gone, or closed.
+# Files that are damaged, truncated, deleted, or not permitted.
 _KINDS = (
     tf.errors.DataLossError,
     tf.errors.FailedPreconditionError,
@@ -21,9 +21,9 @@ _KINDS = (
     tf.errors.OutOfRangeError,
     tf.errors.PermissionDeniedError,
 )
-# A kernel, a device or a platform that TensorFlow lacks is a NotFoundError, too.
+# TensorFlow also raises NotFoundError for a kernel, a device or a platform that it lacks.
 _PROGRAM = re.compile(r"OpKernel|[Kk]ernel|platform|[Dd]evice|Op type")
-# A disk or a network file system that is gone is an UnknownError with the system's words.
+# A lost disk or network file system is an UnknownError with the system's message.
 _DISK = tuple(
     os.strerror(getattr(errno, name))
     for name in ("EIO", "ESTALE", "ENOTCONN", "EREMOTEIO", "ENODEV")
@@ -32,7 +32,7 @@ _DISK = tuple(
 
 
 def is_read_error(error: Exception) -> bool:
-    """Whether an error of TensorFlow says that files could not be read."""
+    """Returns whether an error of TensorFlow says that files could not be read."""
     said = cause(error)
     if isinstance(error, tf.errors.UnknownError):
         return said.endswith(_DISK)
@@ -41,10 +41,10 @@ def is_read_error(error: Exception) -> bool:
 
 @contextlib.contextmanager
 def reading_explained(source: Source) -> Iterator[None]:
-    """Says in one sentence that images of `source`, which are read meanwhile, cannot be.
+    """Explains in one sentence an error of reading images of `source` inside the context.
 
     Raises:
-      RequestError: a file is damaged, gone or closed, or its disk is.
+      RequestError: a file is damaged, deleted or not permitted, or its disk is lost.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""`RecordSource`: encoded images in the records of TFRecord files, which are read in order."""
+"""`RecordSource`: encoded images in records of TFRecord files, which are read in order."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class RecordSource(Source):
     """Records of TFRecord files.
 
     Attributes:
-      files: which records of which files.
+      files: the files, each with its range of records.
       parse: serialized record -> (encoded image, label); the label is -1 where there is none.
     """
 
@@ -36,7 +36,7 @@ class RecordSource(Source):
         return self._part(positions, files=_runs(self.files, positions))
 
     def sample_positions(self, count: int, seed: int) -> np.ndarray:
-        """The first records of every file, in proportion to its length, whatever the seed."""
+        """Returns the first records of every file, in proportion to its length; ignores `seed`."""
         ends = np.cumsum([file.count for file in self.files])
         shares = np.diff(ends * count // self.num_examples, prepend=0)
         starts = ends - [file.count for file in self.files]
@@ -78,7 +78,7 @@ class RecordSource(Source):
         return records, opened
 
     def indices(self) -> np.ndarray:
-        """File number * 2^20 + record number: known without reading the files before."""
+        """Returns file number * 2^20 + record number, which needs no reading of earlier files."""
         return np.concatenate(
             [
                 number * RECORDS_PER_FILE + file.skip + np.arange(file.count)
@@ -104,7 +104,7 @@ class RecordSource(Source):
 
 
 def _runs(files: Sequence[RecordFile], positions: np.ndarray) -> list[RecordFile]:
-    """Files of which each is a run of records that follow one another."""
+    """Groups positions into runs of consecutive records, each a `RecordFile`."""
     ends = np.cumsum([file.count for file in files])
     runs: list[RecordFile] = []
     for position in positions:

@@ -1,4 +1,4 @@
-"""Records in files, which are read in order: shuffled for training, or plainly for evaluation."""
+"""Reads records of files in order: shuffled for training, unshuffled for evaluation."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from simclr_tf.distribute.strategy import HostSlice
 from simclr_tf.errors import RequestError
 
 RECORDS_PER_FILE = 2**20
-# Of a file; numbers of records are file number * 2^20 + record number.
-# Records come from so many files in turn, and are read from as many at a time.
+# A record's number is file number * 2^20 + record number.
+# Files that are open at a time; records come from them in turn.
 _OPEN_FILES = 16
 # Places counted at a time: 128 KiB.
 _PLACES = 2**14
@@ -38,14 +38,14 @@ def epochs(
     after: int,
     name: str,
 ) -> tf.data.Dataset:
-    """A host's records of epoch 0, 1, 2, ..., each in its own order, from its `start`-th on.
+    """Returns a host's records of epoch 0, 1, 2, ..., each in its own order, from `start` on.
 
-    Files are dealt out over hosts; with fewer files than hosts, records are.
+    Files are distributed over hosts; with fewer files than hosts, records are.
 
     Returns:
       An endless dataset of {'record': string [K + A], 'index': int64 [K + A], 'epoch': int64
-      [K + A]}: K = `block` records, and the A = `after` that follow them, which may take the places
-      of records that do not decode. (Those before would have to be read when a run goes on.)
+      [K + A]}: K = `block` records, and the next A = `after` records, which may replace records
+      that do not decode. (Earlier records would have to be read again when a run resumes.)
     """
     host_epochs = HostEpochs.of(files, seed, shuffle_buffer, host, name)
     first, done = divmod(start, host_epochs.total)
@@ -58,13 +58,13 @@ def epochs(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HostEpochs:
-    """The epochs of a host, which is dealt whole files or, with fewer files than hosts, records.
+    """The epochs of a host, which reads whole files or, with fewer files than hosts, some records.
 
     Attributes:
-      files: those that it reads, with their numbers.
+      files: the files that it reads, with their numbers.
       read: i -> the records of the i-th of `files`.
-      counts: how many these are, int64 [F].
-      total: how many records an epoch has.
+      counts: the number of records of each file, int64 [F].
+      total: the number of records of an epoch.
       seed: the run's seed.
       shuffle_buffer: records held to shuffle.
       share: the host, if it takes every num_hosts-th record; None if it takes all.
@@ -87,10 +87,10 @@ class HostEpochs:
         host: HostSlice,
         name: str,
     ) -> HostEpochs:
-        """Those of `host`, from the files of the source with this name.
+        """Returns the epochs of `host`, from the files of the source called `name`.
 
         Raises:
-          RequestError: it has no records.
+          RequestError: the host has no records.
         """
         numbered = list(enumerate(files))
         by_file = len(numbered) >= host.num_hosts
@@ -114,7 +114,7 @@ class HostEpochs:
         )
 
     def whole(self, epoch: tf.Tensor) -> tf.data.Dataset:
-        """The records of an epoch."""
+        """Returns the records of an epoch."""
 
         def read_all(i: tf.Tensor) -> tf.data.Dataset:
             return _exactly(self.read(i), self.counts[i])
@@ -122,9 +122,9 @@ class HostEpochs:
         return _of_epoch(epoch, self._shuffled(epoch, read_all, _OPEN_FILES))
 
     def rest(self, epoch: tf.Tensor, done: tf.Tensor | int) -> tf.data.Dataset:
-        """The same without the first `done`; no file is read further than the others need it.
+        """Returns an epoch without its first `done` records, reading no file further than needed.
 
-        What was given out before is replaced by empty records, which are skipped.
+        Empty records stand for those already used, and are skipped.
         """
         needed = self.needed(epoch, done)
 
@@ -136,9 +136,9 @@ class HostEpochs:
         return _of_epoch(epoch, self._shuffled(epoch, read_needed, _OPEN_FILES).skip(done))
 
     def needed(self, epoch: tf.Tensor, done: tf.Tensor | int) -> tf.Tensor:
-        """How many records of each file, int64 [F], must be read for all but the first `done`.
+        """Counts the records of each file, int64 [F], to read for all but the first `done`.
 
-        The order depends on the counts of the files alone, so nothing is read to find out.
+        The order depends on the counts of the files alone, so this reads no file.
         """
         places = self._shuffled(epoch, lambda i: _places(i, self.counts[i]), None).skip(done)
 
@@ -151,9 +151,9 @@ class HostEpochs:
     def _shuffled(
         self, epoch: tf.Tensor, read: Callable[[tf.Tensor], tf.data.Dataset], readers: int | None
     ) -> tf.data.Dataset:
-        """What `read` gives of each file, in the epoch's order."""
-        # The second seed of `shuffle` below: else it is the program's global one, which the order
-        # would depend on, and which TensorFlow 2.21 cannot combine with a tensor if it is 0.
+        """Shuffles what `read` returns for each file, by the epoch's order."""
+        # Sets the second seed of `shuffle` below. Otherwise the order would depend on the program's
+        # global seed, which TensorFlow 2.21 cannot combine with a tensor if it is 0.
         tf.compat.v1.set_random_seed(self.seed or _SECOND_SEED)
         seed = tf.cast(self.seed, tf.int64)
         order = tf.random.experimental.stateless_shuffle(
@@ -171,7 +171,7 @@ class HostEpochs:
 
 
 def in_order(files: Sequence[RecordFile]) -> tf.data.Dataset:
-    """Every record once, in the order of the files: (record, index)."""
+    """Returns every record once, in the order of the files: (record, index)."""
     read = _reader(list(enumerate(files)))
     records = tf.data.Dataset.range(len(files)).flat_map(read)
     return records.map(lambda record: (record["record"], record["index"]))
@@ -197,18 +197,18 @@ def _of_epoch(epoch: tf.Tensor, records: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def _exactly(records: tf.data.Dataset, count: tf.Tensor) -> tf.data.Dataset:
-    """A file that has become shorter would move all positions after it, without a word."""
+    """Asserts the count: a file that became shorter would silently shift all later positions."""
     return records.apply(tf.data.experimental.assert_cardinality(count))
 
 
 def _places(i: tf.Tensor, count: tf.Tensor) -> tf.data.Dataset:
-    """In place of the records of file i: which they are, i * 2^20 + 0, 1, 2, ..."""
+    """Returns, in place of the records of file i, their numbers, i * 2^20 + 0, 1, 2, ..."""
     first = tf.cast(i, tf.int64) * RECORDS_PER_FILE
     return tf.data.Dataset.range(first, first + count)
 
 
 def _blocks(records: tf.data.Dataset, size: int, after: int) -> tf.data.Dataset:
-    """Blocks of `size` records that follow one another, each with the `after` that come next."""
+    """Returns blocks of `size` consecutive records, each with the next `after` records."""
     windows = records.window(size + after, shift=size, drop_remainder=True)
 
     def joined(window: dict[str, tf.data.Dataset]) -> tf.data.Dataset:

@@ -1,18 +1,18 @@
-"""The embedded data set: drawn shapes whose class is the outline and whose colours say nothing.
+"""The embedded data set: drawn shapes whose class is the outline, independent of colour.
 
-10,000 training and 2,000 test pictures of 32×32 RGB pixels in ten classes, drawn by NumPy in
-seconds, so that everything in this package can be tried without a download. The recipe is made
-for contrastive learning:
+It has 10,000 training and 2,000 test pictures of 32×32 RGB pixels in ten classes. NumPy draws them
+in seconds, so everything in this package can be tried without a download. The design suits
+contrastive learning:
 
 - The class is the outline. Position, size, rotation, the two colours, the two textures and the
   noise are drawn independently of it.
-- Every outline has the same area and a soft edge, so that the colour histogram does not give the
-  class away. Logistic regression gets 9 % of the test split right from the histogram (4×4×4 bins,
+- Every outline has the same area and a soft edge, so that the colour histogram does not reveal the
+  class. Logistic regression gets 9 % of the test split right from the histogram (4×4×4 bins,
   chance is 10 %), 18 % from the raw pixels and 15 % from a random ResNet's features.
 - The shape fills about half of the picture's side, so that it survives a random resized crop.
 
-A picture is a function of (seed, split, index) only: the randomness comes in blocks of indices,
-each with its own counter-based generator (Philox).
+A picture is a function of (seed, split, index) only: each block of indices has its own
+counter-based generator (Philox).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _RADIUS = (0.225, 0.29)  # of the disc of equal area, in picture sides
 _MAX_SHIFT = 0.12  # of the centre, in picture sides
 _MIN_CONTRAST = 0.3  # between the luminances of shape and background, both in [0, 1]
 
-# Luma of ITU-R BT.601, the grey of the usual colour distortion: contrast must survive it.
+# Luma of ITU-R BT.601, the grey of the usual colour distortion, which must preserve contrast.
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 Array = np.ndarray
@@ -47,7 +47,7 @@ def _disc(x: Array, y: Array, cx: float = 0.0, cy: float = 0.0, radius: float = 
 
 
 def _polygon(x: Array, y: Array, vertices: list[tuple[float, float]]) -> Array:
-    """The exact distance to a simple polygon, negative inside (even-odd rule)."""
+    """Returns the exact distance to a simple polygon, negative inside (even-odd rule)."""
     nearest = np.full_like(x, np.inf)
     inside = np.zeros(x.shape, bool)
     for (ax, ay), (bx, by) in zip(vertices, vertices[1:] + vertices[:1], strict=True):
@@ -61,7 +61,7 @@ def _polygon(x: Array, y: Array, vertices: list[tuple[float, float]]) -> Array:
 
 
 def _regular(points: int, inner: float | None = None) -> list[tuple[float, float]]:
-    """The corners of a regular polygon, or of a star whose dents lie at radius `inner`."""
+    """Returns the corners of a regular polygon, or of a star whose dents lie at radius `inner`."""
     radii = [1.0] if inner is None else [1.0, inner]
     turns = np.arange(points * len(radii)) * (2 * np.pi / (points * len(radii)))
     return [
@@ -109,7 +109,7 @@ def _geometry(name: str) -> tuple[float, float]:
     """Returns the scale that gives an outline the unit disc's area, and its reach after scaling.
 
     The reach is the largest distance from the origin to the outline. Both are measured on a grid,
-    which is right to about 0.1 % for every outline.
+    with an error of about 0.1 % for every outline.
     """
     axis = np.linspace(-1.6, 1.6, 801)
     x, y = np.meshgrid(axis, axis)
@@ -124,7 +124,7 @@ def _pixel_centres() -> tuple[Array, Array]:
 
 
 def _uniform(rng: np.random.Generator, low: float, high: float, count: int) -> Array:
-    """Uniform numbers [count, 1, 1] that broadcast over pictures [count, SIDE, SIDE]."""
+    """Draws uniform numbers [count, 1, 1] that broadcast over pictures [count, SIDE, SIDE]."""
     return rng.uniform(low, high, (count, 1, 1)).astype(np.float32)
 
 
@@ -135,7 +135,7 @@ def _rotated(rng: np.random.Generator, x: Array, y: Array) -> tuple[Array, Array
 
 
 def _coverage(rng: np.random.Generator, labels: Array) -> Array:
-    """How much of each pixel the shape covers, float32 [BLOCK, SIDE, SIDE] in [0, 1]."""
+    """Returns the share of each pixel that the shape covers, float32 [BLOCK, SIDE, SIDE]."""
     radius = _uniform(rng, *_RADIUS, BLOCK)
     room = 0.5 - radius * max(_geometry(name)[1] for name in CLASSES)
     shift = np.clip(room, 0.0, _MAX_SHIFT)  # the same rule for all classes, and none is cut off
@@ -153,7 +153,7 @@ def _coverage(rng: np.random.Generator, labels: Array) -> Array:
 
 
 def _texture(rng: np.random.Generator) -> Array:
-    """Flat, gradient, stripes, checks or clouds: float32 [BLOCK, SIDE, SIDE] in [-1, 1]."""
+    """Draws flat, gradient, stripes, checks or clouds: float32 [BLOCK, SIDE, SIDE] in [-1, 1]."""
     along, across = _rotated(rng, *_pixel_centres())
     frequency = _uniform(rng, 2.0, 5.0, BLOCK) * np.float32(2 * np.pi)
     wave = np.sin(frequency * along + _uniform(rng, 0.0, 2 * np.pi, BLOCK))
@@ -174,7 +174,7 @@ def _texture(rng: np.random.Generator) -> Array:
 
 
 def _colours(rng: np.random.Generator) -> tuple[Array, Array]:
-    """Colours of background and shape and their luminance contrast: [BLOCK, 2, 3], [BLOCK]."""
+    """Draws background and shape colours [BLOCK, 2, 3], and their luminance contrast [BLOCK]."""
     tries = rng.uniform(0.05, 0.95, (BLOCK, 64, 2, 3)).astype(np.float32)
     contrast = np.abs((tries[:, :, 0] - tries[:, :, 1]) @ _LUMA)
     first = np.argmax(contrast >= _MIN_CONTRAST, axis=1)
@@ -183,7 +183,7 @@ def _colours(rng: np.random.Generator) -> tuple[Array, Array]:
 
 
 def _textured(rng: np.random.Generator, colour: Array, contrast: Array) -> Array:
-    """A plane [BLOCK, SIDE, SIDE, 3] of one colour [BLOCK, 3], varied by less than `contrast`."""
+    """Draws planes [BLOCK, SIDE, SIDE, 3] of one colour [BLOCK, 3], varied below `contrast`."""
     direction = rng.standard_normal((BLOCK, 3)).astype(np.float32)
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     swing = direction * contrast[:, None] * rng.uniform(0.3, 0.8, (BLOCK, 1)).astype(np.float32)
@@ -205,14 +205,14 @@ def _render_block(seed: int, split: str, block: int) -> tuple[Array, Array]:
 def render(seed: int, split: str, start: int, count: int) -> tuple[Array, Array]:
     """Draws the pictures `start` to `start + count - 1` of a split.
 
-    The result for an index does not depend on `start` and `count`. Labels go round the classes,
-    so that each run of `len(CLASSES)` indices holds every class once.
+    The picture of an index does not depend on `start` and `count`. Labels cycle through the
+    classes, so that each run of `len(CLASSES)` indices holds every class once.
 
     Args:
         seed: chooses the data set, a non-negative int; `Shapes` uses 0.
         split: "train" or "test"; the two share no randomness.
         start: the first index, at least 0. Indices beyond `SPLIT_SIZES` are allowed.
-        count: how many pictures, at least 0.
+        count: the number of pictures, at least 0.
 
     Returns:
         images uint8 [count, 32, 32, 3] and labels int64 [count], indices into `CLASSES`.
@@ -274,8 +274,8 @@ def prepare(data_dir: str | None = None) -> Shapes:
     """Writes the data set under `data_dir` unless it is there already, and returns its builder.
 
     Uses no network and prints nothing. TFDS writes into a temporary folder and renames it at the
-    end, so that an interrupted call leaves nothing that a later one would load, and processes
-    that start together can all call this.
+    end, so an interrupted call leaves nothing that a later call would load, and processes that
+    start together can all call this.
 
     Args:
         data_dir: the TFDS folder; None is TFDS' own default (~/tensorflow_datasets).

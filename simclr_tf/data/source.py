@@ -1,10 +1,11 @@
-"""Where images come from: the interface of a source, and the two kinds that are reached by number.
+"""Sources of images: the interface, and the two kinds whose images are reached by number.
 
-`ArraySource`: decoded, equal-sized, in memory. `FileSource`: one file an image. Records in files,
-which are reached in order only, are `RecordSource` in `record_source.py`.
+`ArraySource`: decoded, equal-sized, in memory. `FileSource`: one file per image. `RecordSource` in
+`record_source.py`: records in files, which are read in order only.
 
 A new kind is one class. If its images are encoded and reached by number, it defines `reader`,
-`select` and `_contents`; if they are read in order, `blocks` and `stored` instead of `reader`.
+`select` and `_contents`; if they are read in order, it defines `blocks` and `stored` instead of
+`reader`.
 """
 
 from __future__ import annotations
@@ -27,17 +28,17 @@ _COPIES = "ram://simclr_tf"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
-    """What every source tells and does.
+    """The interface of every source.
 
     Attributes:
-      name: as the recipe and the run's plan say it.
-      num_examples: N, how many images there are.
+      name: its name in the recipe and the run's plan.
+      num_examples: N, the number of images.
       class_names: the names of the classes, in the order of the labels, or None without labels.
-      labels: int64 [N], where they are known before an image is read, else None.
-      cache: which copies of its files `simclr_tf.data.cache.hold` has made, to be read instead.
+      labels: int64 [N], if known before an image is read, else None.
+      cache: the kind of copies that `simclr_tf.data.cache.hold` made of its files, to read instead.
       in_memory: whether `images` holds all pixels, uint8 [N, H, W, 3]; else images are encoded.
       image_files: whether each of its files is one image, so that decoded copies can be held, and
-        each class has a name of its own rather than a number.
+        each class has a name rather than a number.
     """
 
     name: str
@@ -54,26 +55,26 @@ class Source:
         return len(self.class_names) if self.class_names else None
 
     def indices(self) -> np.ndarray:
-        """The numbers by which the images are known, int64 [N], in the source's order."""
+        """Returns the numbers of the images, int64 [N], in the source's order."""
         return np.arange(self.num_examples)
 
     def name_of(self, index: int) -> str:
-        """Where a person finds the image with this number."""
+        """Returns where a person finds the image with this number."""
         return f"image {index} of {self.name}"
 
     def identity(self) -> str:
-        """Which images these are, wherever they lie, as far as names and numbers tell."""
+        """Identifies the images by names and numbers, independent of their location."""
         return self.name
 
     def fingerprint(self) -> str:
-        """Changes when the images or labels do; files are known by name, length and time."""
+        """Returns a digest of images and labels; of files it takes name, length and time."""
         digest = hashlib.sha256(repr((self.name, self.num_examples, self.class_names)).encode())
         for part in self._contents():
             digest.update(part)
         return digest.hexdigest()
 
     def select(self, positions: Sequence[int] | np.ndarray) -> Source:
-        """The images at these places of the source's order, in the order of `positions`.
+        """Selects the images at `positions` of the source's order, in the order of `positions`.
 
         The new source numbers its images from 0; `name_of` still names the file or record.
 
@@ -83,30 +84,30 @@ class Source:
         raise NotImplementedError
 
     def sample_positions(self, count: int, seed: int) -> np.ndarray:
-        """Places of `count` images, fewer than all, ascending; the same for the same seed."""
+        """Draws `count` places, fewer than all, ascending; the same for the same seed."""
         positions = np.random.default_rng(seed).choice(self.num_examples, count, replace=False)
         return np.sort(positions)
 
     def files_read(self) -> list[str]:
-        """The files that hold its images, each once; none for images in memory."""
+        """Returns the files that hold its images, each once; none for images in memory."""
         return []
 
     def location(self, path: str) -> str:
-        """Where the bytes of a file are read: there, or from the copy that `cache` names."""
+        """Returns the path to read a file from: its own, or that of the copy that `cache` names."""
         if self.cache == "none":
             return path
         return f"{_COPIES}/{self.cache}/{urllib.parse.quote(path, safe='')}"
 
     def reader(self) -> Callable[[tf.Tensor], tf.Tensor]:
-        """Inside tf.data: number of an image, int64 scalar -> its encoded bytes, string scalar."""
+        """Returns, for tf.data: an image's number, int64 scalar -> encoded bytes, string scalar."""
         raise NotImplementedError
 
     def unpack(self, stored: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The encoded image and its label in what was read, string scalar."""
+        """Returns the encoded image and its label from the stored content, a string scalar."""
         return stored, label
 
     def stored(self) -> tf.data.Dataset:
-        """Everything once, in the source's order: what is read, its label, and its number."""
+        """Returns everything once, in the source's order: content, label and number."""
         read = dataclasses.replace(self, cache="none").reader()
         examples = (np.arange(self.num_examples), self.label_tensor(), self.indices())
         return tf.data.Dataset.from_tensor_slices(examples).map(
@@ -114,10 +115,11 @@ class Source:
         )
 
     def blocks(self, order: Order) -> tuple[tf.data.Dataset, Callable[..., Block]]:
-        """What a host reads in training, `order.block_size` images at a time.
+        """Reads a host's images for training, `order.block_size` at a time.
 
         Returns:
-          An endless dataset, and what makes a block of each of its elements inside a parallel map.
+          An endless dataset, and a function that makes a block of each of its elements inside a
+          parallel map.
         """
         read, labels, count = self.reader(), self.label_tensor(), self.num_examples
 
@@ -134,13 +136,13 @@ class Source:
         return order.positions().batch(order.block_size, drop_remainder=True), opened
 
     def label_tensor(self) -> tf.Tensor:
-        """The labels, int64 [N], -1 where unknown."""
+        """Returns the labels, int64 [N], -1 where unknown."""
         if self.labels is None:
             return tf.fill([self.num_examples], tf.constant(-1, tf.int64))
         return tf.constant(self.labels, tf.int64)
 
     def _part(self, positions: np.ndarray, **parts: Any) -> Source:
-        """This source with `parts` of its fields, which hold the images at `positions`."""
+        """Returns a copy with `parts` as its fields, which hold the images at `positions`."""
         return dataclasses.replace(
             self,
             name=f"{self.name} ({len(positions)} of {self.num_examples})",
@@ -150,7 +152,7 @@ class Source:
         )
 
     def _contents(self) -> Iterator[bytes]:
-        """What tells these images and labels from others, in parts."""
+        """Yields, in parts, what distinguishes these images and labels from others."""
         raise NotImplementedError
 
 
@@ -207,15 +209,15 @@ def _labels_as_bytes(source: Source) -> bytes:
 
 
 def identity_of_files(files: Iterable[str]) -> str:
-    """How many files there are, and a digest of what is said of each."""
+    """Returns the number of files and a digest of their descriptions."""
     names = list(files)
     digest = hashlib.sha256(os.fsencode("\n".join(names))).hexdigest()
     return f"{len(names)} files, {digest[:16]}"
 
 
 def file_state(path: str) -> bytes:
-    """What changes when a file does: its name, length and time."""
-    if "://" not in path:  # tf.io tells whole seconds, in which a file may change unseen
+    """Returns the name, length and time of a file, which change when the file does."""
+    if "://" not in path:  # tf.io gives whole seconds, in which a file may change unseen
         state = os.stat(path)
         return repr((path, state.st_size, state.st_mtime_ns)).encode()
     state = tf.io.gfile.stat(path)

@@ -1,6 +1,6 @@
-"""Some images of a source, as a source: a sample, or a share of each class.
+"""Draws a part of a source as a source: a sample, or a share of each class.
 
-Each is the same for the same seed.
+Both are the same for the same seed.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from simclr_tf.errors import RequestError
 
 
 def sample(source: Source, count: int, seed: int) -> Source:
-    """At most `count` images, the same ones for the same seed.
+    """Draws at most `count` images, the same ones for the same seed.
 
-    Images that are reached by number are drawn at random; of record files, which are read in order,
-    the first records of every file are taken, in proportion to its length.
+    Images that are reached by number are drawn at random. Record files are read in order, so the
+    sample takes the first records of every file, in proportion to its length.
 
     Args:
-      source: where they come from; returned as it is if it has no more than `count`.
+      source: the source of the images; returned unchanged if it has no more than `count`.
       count: at least 1.
-      seed: of the draw.
+      seed: seed of the draw.
     """
     if source.num_examples <= count:
         return source
@@ -31,15 +31,15 @@ def sample(source: Source, count: int, seed: int) -> Source:
 
 
 def class_balanced(source: Source, share: float, seed: int) -> Source:
-    """`share` of each class's images (rounded, at least one), drawn by `seed` alone.
+    """Draws `share` of each class's images (rounded, at least one) by `seed` alone.
 
     Args:
-      source: labelled, of files or in memory.
-      share: of the labels, above 0 and at most 1.
-      seed: of the draw; a smaller share is part of a larger one.
+      source: labelled images in files or in memory.
+      share: share of the labels, above 0 and at most 1.
+      seed: seed of the draw; a smaller share is part of a larger one.
 
     Raises:
-      RequestError: the share is impossible, or the source is one whose labels lie in its records.
+      RequestError: the share is out of range, or the source's labels lie in its records.
     """
     if not 0.0 < share <= 1.0:
         raise RequestError(f"The share of labels must be in (0, 1]. Received: {share}.")

@@ -1,6 +1,6 @@
 """`tfds:NAME[/CONFIG][:VERSION]`: a prepared data set of tensorflow_datasets, and our `shapes`.
 
-Nothing is ever downloaded here: a data set that is not prepared is a clear error.
+Nothing is downloaded here: a data set that is not prepared is an error.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from simclr_tf.errors import RequestError
 # A data set whose decoded images are equal in size and together smaller than this is kept decoded
 # in memory: CIFAR-10 takes 150 MB.
 _IN_MEMORY_BYTES = 2**30
-# Names with a namespace are of other people's code, which tensorflow_datasets would fetch and run.
+# Names with a namespace stand for other people's code, which tensorflow_datasets would download
+# and run.
 _NAME = re.compile(r"\w+(/\w[\w.+-]*)?(:[\d.]+)?")
 
 
 def open_shapes(split: str, data_dir: str | None) -> Source:
-    """The embedded data set; it is rendered on first use, which takes some seconds."""
+    """Opens the embedded data set, and renders it on first use, which takes some seconds."""
     return _open(shapes.prepare(data_dir), split, "shapes")
 
 
 def open_tfds(name: str, split: str, data_dir: str | None) -> Source:
-    """A prepared data set.
+    """Opens a prepared data set.
 
     Raises:
       RequestError: it is not prepared in `data_dir`, or it lacks the split or an image.
@@ -50,7 +51,7 @@ def open_tfds(name: str, split: str, data_dir: str | None) -> Source:
 
 
 def class_names_of(spec: str) -> list[str] | None:
-    """The classes of `shapes` or `tfds:NAME`, which need not be prepared; None if not known."""
+    """Returns the classes of `shapes` or `tfds:NAME`, prepared or not; None if not known."""
     if spec == "shapes":
         return list(shapes.CLASSES)
     if not _NAME.fullmatch(spec.removeprefix("tfds:")) or not spec.startswith("tfds:"):

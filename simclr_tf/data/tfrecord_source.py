@@ -1,10 +1,10 @@
 """`tfrecord:GLOB`: TFRecord files of tf.train.Example, as ImageNet is commonly packed.
 
-The encoded image is the bytes feature `image/encoded` or `image`; the label, if there is one, the
-int64 feature `image/class/label` or `label`.
+The encoded image is the bytes feature `image/encoded` or `image`; the label, if there is one, is
+the int64 feature `image/class/label` or `label`.
 
-A record whose features are of other types, or are missing, is a bad image like one that does not
-decode. The first record of all, and the labels of all, must be as they should.
+A record whose features have other types, or are missing, counts as a bad image, like one that does
+not decode. The first record, and the labels of all records, must be valid.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MAX_CLASSES = 2**20
 
 
 def open_tfrecord(pattern: str) -> RecordSource:
-    """The records of the files that match `pattern`.
+    """Opens the records of the files that match `pattern`.
 
     Raises:
       RequestError: no file matches, a file is cut short or damaged, or there is no image feature.
@@ -69,7 +69,7 @@ def _parser(image_key: str, label_key: str | None):
 
 
 def _count(path: str) -> int:
-    """How many records a file holds, by its length headers alone.
+    """Counts the records of a file by its length headers alone.
 
     A record is: uint64 length, uint32 checksum, `length` bytes, uint32 checksum.
     """
@@ -111,7 +111,7 @@ def _first_present(keys: tuple[str, ...], features: set[str]) -> str | None:
 
 
 def _class_names(files: list[RecordFile], label_key: str) -> list[str] | None:
-    """The labels from 0 to the largest, as text, since such files carry no names; None if only one.
+    """Returns labels 0 to the largest as text, as such files hold no names; None if only one.
 
     This reads every record once.
     """
