@@ -13,7 +13,7 @@ import tensorflow as tf
 from simclr_tf.distribute import collectives, fused_batch_norm
 from simclr_tf.distribute.xla import in_xla
 
-# Of the thread that traces: replicas and exports are traced in threads of their own.
+# Per thread, since replicas and exports are traced in separate threads.
 _STATISTICS_FROZEN = contextvars.ContextVar("moving_statistics_frozen", default=False)
 
 
@@ -21,23 +21,22 @@ _STATISTICS_FROZEN = contextvars.ContextVar("moving_statistics_frozen", default=
 class SyncBatchNormalization(keras.layers.Layer):
     """Normalizes the last axis with the mean and variance of all replicas' batches together.
 
-    Local statistics would let the network tell the replica, and with it the positive, from the
+    With local statistics the network could infer the replica, and with it the positive, from the
     normalization alone.
 
     All replicas must hold batches of the same shape. TensorFlow's fused kernels compute it, with
-    one small collective each way where there are several replicas, and nothing cancels. XLA (TPU,
-    jit_compile) has no such kernels, and sums squared deviations of feature maps from the moving
-    mean: one pass and one small collective each way, as E[x^2] - E[x]^2 would cost, but exact once
-    the moving mean is within some hundred standard deviations of the mean.
-    (`keras.layers.BatchNormalization(synchronized=True)` takes E[x^2] - E[x]^2, which loses
-    everything at a mean of 1000 and a deviation of 0.1, for ever.)
+    one small collective each way if there are several replicas, and without cancellation. XLA (TPU,
+    jit_compile) has no such kernels, so there the layer sums squared deviations of feature maps
+    from the moving mean: one pass and one small collective each way, the cost of
+    E[x^2] - E[x]^2, but exact once the moving mean is within some hundred standard deviations of
+    the mean. (`keras.layers.BatchNormalization(synchronized=True)` takes E[x^2] - E[x]^2, which
+    permanently loses everything at a mean of 1000 and a deviation of 0.1.)
 
-    The moving statistics follow the biased variance, as in the SimCLR reference; they are updated
-    with numbers that are the same everywhere, so every replica writes its own copy and no
-    aggregation is needed. `trainable = False` means inference mode: the moving statistics are used
-    and stay as they are.
+    The moving statistics follow the biased variance, as in the SimCLR reference. Their updates are
+    equal on all replicas, so every replica writes its own copy and no aggregation is needed.
+    `trainable = False` means inference mode: the moving statistics are used and not updated.
 
-    Statistics and parameters are float32 whatever the dtype policy; the output has the policy's
+    Statistics and parameters are float32 under any dtype policy; the output has the policy's
     compute dtype.
 
     >>> layer = SyncBatchNormalization()
@@ -52,7 +51,7 @@ class SyncBatchNormalization(keras.layers.Layer):
         gamma_initializer: "zeros" for the last normalization of a residual branch.
 
     Call arguments:
-        inputs: [..., C] of rank 2 or more, or [..., K*C], where the C channels come K times over.
+        inputs: [..., C] of rank 2 or more, or [..., K*C], which holds K copies of the C channels.
         training: Whether to use, and to record, the statistics of the batch.
     """
 
@@ -104,7 +103,7 @@ class SyncBatchNormalization(keras.layers.Layer):
         if not (training and self.trainable):
             mean = tf.convert_to_tensor(self.moving_mean)
             variance = tf.convert_to_tensor(self.moving_variance)
-            if in_xla():  # which fuses it; an output of the kernel has a shape known to nobody
+            if in_xla():  # XLA fuses this; an output of the kernel has no static shape
                 wide = [_repeat(v, x.shape[-1]) for v in (gamma, beta, mean, variance)]
                 gamma, beta, mean, variance = wide
                 scale = gamma * tf.math.rsqrt(variance + self.epsilon)
@@ -119,7 +118,7 @@ class SyncBatchNormalization(keras.layers.Layer):
         return tf.cast(y, self.compute_dtype)
 
     def _form(self, x: tf.Tensor) -> Callable[..., tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
-        """(x, gamma, beta, epsilon) -> (y, mean [C], biased variance [C]), as computed here."""
+        """Chooses (x, gamma, beta, epsilon) -> (y, mean [C], biased variance [C]) for the device."""
         if in_xla():
             return functools.partial(_normalize_in_xla, shift=self._shift(x))
         if collectives.num_replicas() == 1:
@@ -127,11 +126,11 @@ class SyncBatchNormalization(keras.layers.Layer):
         return fused_batch_norm.normalize_over_replicas
 
     def _shift(self, x: tf.Tensor) -> tf.Tensor:
-        """What is at or near the mean [C], from where deviations are summed.
+        """Returns a value at or near the mean [C], from which deviations are summed.
 
-        A TPU is bound by passes over feature maps, so there the moving mean has to do. Vectors, as
-        in a projection head, are few enough for a pass of their own, and an untrained encoder gives
-        ones that differ by hundredths of their mean.
+        Passes over feature maps bound a TPU's speed, so feature maps use the moving mean. Vectors,
+        as in a projection head, are few enough for a separate pass, which they need: those of an
+        untrained encoder differ by hundredths of their mean.
         """
         if x.shape.rank > 2:
             return tf.convert_to_tensor(self.moving_mean)
@@ -156,7 +155,7 @@ class SyncBatchNormalization(keras.layers.Layer):
 
 
 def local_normalizations(model: keras.Model) -> list[str]:
-    """Names of the layers, however deep, that normalize the batch of their own replica alone."""
+    """Returns the names of layers, at any depth, that normalize over their own replica alone."""
     return [
         layer.name
         for layer in model._flatten_layers()
@@ -168,9 +167,9 @@ def local_normalizations(model: keras.Model) -> list[str]:
 
 @contextlib.contextmanager
 def moving_statistics_frozen() -> Iterator[None]:
-    """Training mode that leaves the moving statistics alone, for what is computed a second time.
+    """Stops updates of moving statistics in training mode, for computing activations again.
 
-    It holds in the calling thread alone.
+    It affects the calling thread alone.
     """
     token = _STATISTICS_FROZEN.set(True)
     try:
@@ -180,9 +179,9 @@ def moving_statistics_frozen() -> Iterator[None]:
 
 
 def _normalize_in_xla(x, gamma, beta, shift, epsilon: float):
-    """Over all replicas and all K copies of the C channels: (y float32, mean [C], variance [C]).
+    """Normalizes over all replicas and K copies of C channels: (y float32, mean, variance [C]).
 
-    One pass and one collective for both statistics from `shift` on, and one for both sums of the
+    Both statistics, relative to `shift`, take one pass and one collective; so do both sums of the
     gradient, which is written out because autodiff would need two of each.
     """
     copies = x.shape[-1] // gamma.shape[0]
@@ -219,6 +218,6 @@ def _normalize_in_xla(x, gamma, beta, shift, epsilon: float):
 
 
 def _repeat(v: tf.Tensor, channels: int) -> tf.Tensor:
-    """[C] to [K*C], which are `channels`."""
+    """Repeats [C] to [K*C], where K*C is `channels`."""
     copies = channels // v.shape[0]
     return tf.tile(v, [copies]) if copies > 1 else v

@@ -1,12 +1,12 @@
-"""Talking across replicas: the only module that asks TensorFlow for the replica context.
+"""Communication across replicas: the only module that uses TensorFlow's replica context.
 
 Legend: B examples per replica, R replicas. Every function is the identity on one replica, so the
 layers and losses that use them need no second code path, and a model traced outside a strategy
 (for export) holds no collective op.
 
-Gradients follow from one convention: the objective is the *sum* over replicas of what each replica
-returns. The gradient of a sum over replicas is then a sum over replicas, and that of `all_gather`
-is the own block of that sum. Keras' optimizers sum the variables' gradients in the same way.
+Gradients follow from one convention: the objective is the *sum* over replicas of their results. So
+the gradient of a sum over replicas is a sum over replicas, and the gradient of `all_gather` is the
+replica's own block of that sum. Keras' optimizers sum the variables' gradients in the same way.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from simclr_tf.distribute.lowering import traced_once
 
 
 def num_replicas() -> int:
-    """Number of replicas that run this code in step; 1 outside a replica function."""
+    """Returns the number of replicas that run this code in step; 1 outside a replica function."""
     context = _context()
     return 1 if context is None else context.num_replicas_in_sync
 
 
 def replica_id() -> int | tf.Tensor:
-    """Index of this replica among `num_replicas()`: an int, or an int32 scalar on TPU."""
+    """Returns this replica's index among `num_replicas()`: an int, or an int32 scalar on TPU."""
     context = _context()
     return 0 if context is None else context.replica_id_in_sync_group
 
 
 def all_reduce_sum(x: Any) -> Any:
-    """Sums a tensor, or each tensor of a structure, over the replicas. Shapes stay."""
+    """Sums a tensor, or each tensor of a structure, over the replicas, keeping shapes."""
     context = _context()
     return x if context is None else context.all_reduce(tf.distribute.ReduceOp.SUM, x)
 
 
 def all_reduce_mean(x: Any) -> Any:
-    """Averages a tensor, or each tensor of a structure, over the replicas. Shapes stay."""
+    """Averages a tensor, or each tensor of a structure, over the replicas, keeping shapes."""
     context = _context()
     return x if context is None else context.all_reduce(tf.distribute.ReduceOp.MEAN, x)
 
@@ -50,7 +50,7 @@ def all_gather(x: Any, axis: int = 0) -> Any:
         axis: The axis to concatenate along, not negative.
 
     Returns:
-        Like `x`, with the length of `axis` times `num_replicas()`; its shape is static too.
+        Like `x`, with the length of `axis` times `num_replicas()`, also of static shape.
     """
     context = _context()
     if context is None:
@@ -70,32 +70,32 @@ def all_gather(x: Any, axis: int = 0) -> Any:
 
 
 def stack(x: tf.Tensor) -> tf.Tensor:
-    """The replicas' small tensors side by side, in the order of their ids: [R, ...] of x [...].
+    """Stacks the replicas' small tensors in the order of their ids: x [...] to [R, ...].
 
-    A sum of blocks that are zero but for the own one is one collective of static shape. Where
-    `all_gather` comes from collective ops, it gathers shapes first, for which a GPU must be waited.
+    It sums blocks that are zero except for the replica's own: one collective of static shape. Where
+    `all_gather` uses collective ops, it gathers shapes first, for which a GPU must wait.
     """
     context = _context()
     if context is None:
         return x[tf.newaxis]
     own = tf.one_hot(replica_id(), context.num_replicas_in_sync, dtype=x.dtype)
-    # No matrix product, whose factors a GPU may round.
+    # Not a matrix product, whose factors a GPU may round.
     return all_reduce_sum(tf.reshape(own, [-1] + [1] * x.shape.rank) * x)
 
 
 def usable_in_loops() -> bool:
-    """Whether these functions may stand inside `tf.while_loop` here.
+    """Returns whether these functions may be called inside `tf.while_loop` here.
 
-    MirroredStrategy and MultiWorkerMirroredStrategy bring the replicas together in Python, while
-    they are traced (`merge_call`), which TensorFlow forbids inside a loop of the graph. Where one
-    trace stands for all replicas there is nobody to wait for.
+    MirroredStrategy and MultiWorkerMirroredStrategy synchronize the replicas in Python during
+    tracing (`merge_call`), which TensorFlow forbids inside a loop of the graph. Where one trace
+    stands for all replicas, no synchronization is needed.
     """
     context = _context()
     return context is None or traced_once(context.strategy)
 
 
 def _context() -> tf.distribute.ReplicaContext | None:
-    """The context of a replica that has others beside it, else None."""
+    """Returns the replica context if there are several replicas, else None."""
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return None

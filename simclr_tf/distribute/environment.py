@@ -1,7 +1,7 @@
-"""What can be told of a host without importing TensorFlow: its wheels, its TPU and its GPUs.
+"""Inspects a host without importing TensorFlow: its wheels, its TPU and its GPUs.
 
-A wrong libtpu must be found before `import tensorflow`: on a TPU host that loads libtpu, and one
-without a function that tensorflow-tpu looks for ends the process (SIGABRT), with nothing to catch.
+A wrong libtpu must be found before `import tensorflow`. On a TPU host that import loads libtpu, and
+a libtpu without a function that tensorflow-tpu needs aborts the process (SIGABRT) uncatchably.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import pathlib
 import re
 from collections.abc import Iterator
 
-# From the first on and below the second, as setup.py asks for them.
+# From the first version on and below the second, as setup.py requires.
 SUPPORTED = {
     "tensorflow": ("2.19", "2.22"),
     "tensorflow-tpu": ("2.20", "2.21"),
-    # Tried beside tensorflow-tpu 2.20.0: 0.0.14, 0.0.20, 0.0.21, 0.0.30 and 0.0.31 load; 0.0.32 to
+    # Tried with tensorflow-tpu 2.20.0: 0.0.14, 0.0.20, 0.0.21, 0.0.30 and 0.0.31 load; 0.0.32 to
     # 0.0.35 and 0.0.52 abort ("... not available in this library").
     "libtpu": ("0.0.14", "0.0.31"),
 }
-# They tell libtpu which chips of which hosts are its own.
+# Variables that tell libtpu which chips of which hosts to use.
 LAYOUT_VARIABLES = (
     "TPU_PROCESS_ADDRESSES",
     "TPU_PROCESS_BOUNDS",
@@ -34,7 +34,7 @@ LAYOUT_VARIABLES = (
     "TPU_WORKER_ID",
     "CLOUD_TPU_TASK_ID",
 )
-# PCI vendors, as /sys/bus/pci writes them, and classes of what Google also makes for its machines.
+# PCI vendors, as /sys/bus/pci writes them, and classes of other cards that Google also makes.
 _GOOGLE, _NVIDIA = "0x1ae0", "0x10de"
 _DISK, _NETWORK, _DISPLAY = "0x01", "0x02", "0x03"
 # PCI device ids of TPUs, by jax 0.10.2 (jax/_src/hardware_utils.py).
@@ -46,7 +46,7 @@ _TPU_GENERATIONS = {
     "0x006f": "v6e",
     "0x0076": "tpu7x",
 }
-# As in the accelerator types v3-8, v5litepod-8 and tpu-v5-lite-podslice.
+# Generations by their names in accelerator types: v3-8, v5litepod-8 and tpu-v5-lite-podslice.
 _IN_ACCELERATOR_TYPES = {
     "2": "v2",
     "3": "v3",
@@ -60,7 +60,7 @@ _IN_ACCELERATOR_TYPES = {
 
 
 def installed(distribution: str) -> str | None:
-    """The installed version of a distribution, or None."""
+    """Returns the installed version of a distribution, or None."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -68,13 +68,13 @@ def installed(distribution: str) -> str | None:
 
 
 def is_supported(distribution: str, version: str) -> bool:
-    """Whether `version` lies in the supported range."""
+    """Returns whether `version` lies in the supported range."""
     low, below = SUPPORTED[distribution]
     return _numbers(low) <= _numbers(version) < _numbers(below)
 
 
 def tensorflow_owners() -> dict[str, str]:
-    """The distributions that hold the files of the module `tensorflow`, with their versions."""
+    """Returns the distributions that hold the module `tensorflow`, with their versions."""
     owners = {}
     for found in importlib.metadata.distributions():
         record = found.read_text("RECORD") or ""
@@ -85,7 +85,7 @@ def tensorflow_owners() -> dict[str, str]:
 
 
 def libtpu_problem() -> str | None:
-    """What is wrong with libtpu beside tensorflow-tpu, in words, or None."""
+    """Returns in words what is wrong with libtpu beside tensorflow-tpu, or None."""
     tpu, libtpu = installed("tensorflow-tpu"), installed("libtpu")
     if tpu is None or libtpu is None or is_supported("libtpu", libtpu):
         return None
@@ -97,22 +97,22 @@ def libtpu_problem() -> str | None:
 
 
 def reinstall(extra: str) -> str:
-    """The command that makes an environment with the right wheels alone."""
+    """Returns the command that makes an environment with only the right wheels."""
     return f'in a fresh virtual environment: pip install -e ".[{extra}]"'
 
 
 def extra_for_this_host() -> str:
-    """The extra of setup.py that this machine calls for."""
+    """Returns the extra of setup.py that this machine needs."""
     if has_tpu_devices() or installed("tensorflow-tpu"):
         return "tpu"
     return "gpu" if nvidia_card() else "cpu"
 
 
 def tpu_name(asked: str) -> str:
-    """What `--tpu=asked` comes to on this machine: the name of a TPU, `local`, or `none`.
+    """Resolves `--tpu=asked` on this machine to the name of a TPU, `local`, or `none`.
 
-    `auto` is TPU_NAME where that is set, then this host's own TPU, then none. Whether TensorFlow
-    can use that TPU does not count: training on the CPU beside it must be asked for.
+    `auto` is TPU_NAME if that is set, then this host's own TPU, then none. This ignores whether
+    TensorFlow can use the TPU: training on the CPU beside it must be requested.
     """
     if asked != "auto":
         return asked
@@ -120,13 +120,13 @@ def tpu_name(asked: str) -> str:
 
 
 def has_tpu_devices(root: str = "/") -> bool:
-    """Whether there are device files such as a TPU VM has.
+    """Returns whether there are device files as on a TPU VM.
 
-    VFIO passes any card through to a virtual machine, so that /dev/vfio counts only beside a card
-    of Google's that is neither disk nor network, or where the cards cannot be seen.
+    VFIO passes any card through to a virtual machine. So /dev/vfio counts only beside a Google card
+    that is neither disk nor network, or where the cards cannot be seen.
 
     Args:
-      root: of the file system that has /dev and /sys.
+      root: root of the file system that has /dev and /sys.
     """
     base = pathlib.Path(root)
     if any(base.glob("dev/accel[0-9]*")):
@@ -137,14 +137,14 @@ def has_tpu_devices(root: str = "/") -> bool:
 
 
 def tpu_generation(root: str = "/") -> str | None:
-    """The generation of this host's TPU, such as `v5e`; None if there is none, or an unknown one.
+    """Returns the generation of this host's TPU, such as `v5e`; None if there is none, or unknown.
 
-    It is told by the cards' PCI ids, and where these cannot be seen by TPU_ACCELERATOR_TYPE or
-    ACCELERATOR_TYPE. Google's metadata server, which knows as well, is not asked: outside Google
-    Cloud the answer takes minutes.
+    It follows from the cards' PCI ids or, where these cannot be seen, from TPU_ACCELERATOR_TYPE or
+    ACCELERATOR_TYPE. Google's metadata server also knows it, but is not used: outside Google Cloud
+    the answer takes minutes.
 
     Args:
-      root: of the file system that has /sys.
+      root: root of the file system that has /sys.
     """
     for vendor, device, _ in _pci_cards(pathlib.Path(root)):
         if vendor == _GOOGLE and device in _TPU_GENERATIONS:
@@ -157,10 +157,10 @@ def tpu_generation(root: str = "/") -> str | None:
 
 
 def nvidia_card(root: str = "/") -> str | None:
-    """By what this host is seen to have an NVIDIA card, or None.
+    """Returns the evidence that this host has an NVIDIA card, or None.
 
     Args:
-      root: of the file system that has /dev, /proc and /sys.
+      root: root of the file system that has /dev, /proc and /sys.
     """
     base = pathlib.Path(root)
     for pattern in ("dev/nvidia[0-9]*", "dev/nvidiactl", "proc/driver/nvidia/gpus/*"):
@@ -174,7 +174,7 @@ def nvidia_card(root: str = "/") -> str | None:
 
 
 def _pci_cards(base: pathlib.Path) -> Iterator[tuple[str, str, str]]:
-    """Vendor, device and class of every card; nothing where they cannot be read."""
+    """Yields vendor, device and class of every card, skipping cards that cannot be read."""
     for folder in sorted(base.glob("sys/bus/pci/devices/*")):
         try:
             vendor, device, kind = (
@@ -186,5 +186,5 @@ def _pci_cards(base: pathlib.Path) -> Iterator[tuple[str, str, str]]:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """2.20.0rc1 -> (2, 20, 0)."""
+    """Parses a version: 2.20.0rc1 -> (2, 20, 0)."""
     return tuple(map(int, re.match(r"\d+(\.\d+)*", version)[0].split(".")))

@@ -1,18 +1,18 @@
 """Batch normalization from TensorFlow's fused kernels, on one replica and over several.
 
-Of several replicas' batches each kernel sees one. Means and variances of equally many values
-combine exactly, and so nothing cancels: the mean of all is the mean of the means, the variance of
-all the mean of the variances and of the squared deviations of the means. With y and its gradient
+Each kernel sees the batch of one replica. Means and variances of equally many values combine
+exactly, without cancellation: the mean of all values is the mean of the means, and their variance
+is the mean of the variances plus the mean squared deviation of the means. With y and its gradient
 dy, and sums over all n values of a channel,
 
     dx = (dy - sum(dy) / n - x_hat * sum(dy * x_hat) / n) * gamma / deviation
 
-of which the gradient kernel gives the first summand, and both sums of its replica, when it takes
-mean and variance as constants; the rest is an affine function of x_hat, which is what the kernel
-computes in its inference form.
+With mean and variance as constants, the gradient kernel returns the first summand and both sums
+of its replica. The rest is an affine function of x_hat, which the kernel computes in its inference
+form.
 
-Legend: x [..., C], or [..., K*C] with the C channels K times over, float32, bfloat16 or float16.
-What is per channel is float32 [C].
+Legend: x [..., C], or [..., K*C] with K copies of the C channels, float32, bfloat16 or float16.
+Values per channel are float32 [C].
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _NONE: tuple[float, ...] = ()
 
 
 def infer(x, gamma, beta, mean, variance, epsilon: float) -> tf.Tensor:
-    """x normalized by given statistics, in the dtype of x."""
+    """Normalizes x by given statistics, in the dtype of x."""
     y, _, _ = _forward(x, gamma, beta, mean, variance, epsilon, training=False)
     return y
 
 
 def normalize(x, gamma, beta, epsilon: float) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """By the statistics of this batch: (y like x, mean [C], biased variance [C])."""
+    """Normalizes by this batch's statistics: (y like x, mean [C], biased variance [C])."""
     y, mean, variance = _forward(x, gamma, beta, _NONE, _NONE, epsilon, training=True)
     count = tf.cast(tf.size(x) // gamma.shape[0], tf.float32)
     # The kernel reports sum / max(count - 1, 1); we keep sum / count.
@@ -39,7 +39,7 @@ def normalize(x, gamma, beta, epsilon: float) -> tuple[tf.Tensor, tf.Tensor, tf.
 
 
 def normalize_over_replicas(x, gamma, beta, epsilon: float):
-    """By the statistics of all replicas' batches: (y like x, mean [C], biased variance [C]).
+    """Normalizes by all replicas' statistics: (y like x, mean [C], biased variance [C]).
 
     One collective each way: the statistics of every replica forward, two sums backward.
     """
@@ -77,7 +77,7 @@ def _forward(x, gamma, beta, mean, variance, epsilon: float, training: bool):
 
 
 def _backward(x, dy, gamma, mean, variance, epsilon: float):
-    """Gradients with respect to x, gamma and beta, where mean and variance are constants."""
+    """Computes gradients with respect to x, gamma and beta, with mean and variance as constants."""
     out = tf.raw_ops.FusedBatchNormGradV3(
         y_backprop=_images(dy, gamma),
         x=_images(x, gamma),
@@ -92,14 +92,14 @@ def _backward(x, dy, gamma, mean, variance, epsilon: float):
 
 
 def _images(x: tf.Tensor, gamma: tf.Tensor) -> tf.Tensor:
-    """As [N, H, W, C], which alone the kernels take; copies of a channel become pixels."""
+    """Reshapes to [N, H, W, C], as the kernels need; copies of a channel become pixels."""
     if x.shape.rank == 4 and x.shape[-1] == gamma.shape[0]:
         return x
     return tf.reshape(x, [-1, 1, 1, gamma.shape[0]])
 
 
 def _like(images: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-    """The inverse of `_images`."""
+    """Inverts `_images`."""
     if x.shape.rank == 4 and x.shape[-1] == images.shape[-1]:
         return images
     return tf.reshape(images, tf.shape(x))

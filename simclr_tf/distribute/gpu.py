@@ -1,4 +1,4 @@
-"""Why TensorFlow does not see the NVIDIA card of this host."""
+"""Explains why TensorFlow does not see the NVIDIA card of this host."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from simclr_tf.errors import RequestError
 
 
 def check_gpus_are_seen(root: str = "/") -> None:
-    """Raises RequestError where the CPU would compute beside an NVIDIA card, unless it is meant to.
+    """Raises RequestError if the CPU would compute beside an NVIDIA card, unless requested.
 
-    `CUDA_VISIBLE_DEVICES=` (empty) or `-1` says that the CPU is meant.
+    `CUDA_VISIBLE_DEVICES=` (empty) or `-1` requests the CPU.
 
     Args:
-      root: of the file system that has /dev, /proc and /sys.
+      root: root of the file system that has /dev, /proc and /sys.
     """
     if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
         return
@@ -34,7 +34,7 @@ def check_gpus_are_seen(root: str = "/") -> None:
 
 
 def _why_unseen(base: pathlib.Path) -> tuple[str, str]:
-    """The cause, and what mends it."""
+    """Returns the cause and the fix."""
     again = environment.reinstall("gpu")
     if not tf.test.is_built_with_cuda():
         return "this TensorFlow is built without CUDA", again

@@ -1,10 +1,10 @@
-"""The program that one replica of many runs, written out as StableHLO without having the replicas.
+"""Lowers the program that one replica of many runs to StableHLO, without having the replicas.
 
 `LoweringStrategy(R)` stands in for `TPUStrategy` while a replica function is traced: the same
-function, models and optimizer under TensorFlow's own replica context for TPUs, with XLA's
-all-reduce over R replicas for the sum across them. It replaces `TPUExtended` and `tpu.replicate`;
+function, models and optimizer run under TensorFlow's own replica context for TPUs, and XLA's
+all-reduce over R replicas computes sums across them. It replaces `TPUExtended` and `tpu.replicate`;
 like them it traces the function once, for all replicas. `tests/distribute/test_lowering.py`
-compares them answer by answer. What TPUStrategy does outside the function (feeding it, and placing
+compares their results one by one. TPUStrategy's work outside the function (feeding it, and placing
 a copy of each variable on every core) has no counterpart here.
 """
 
@@ -29,9 +29,9 @@ class LoweringStrategy(distribute_lib.Strategy):
     """Traces replica functions for `num_replicas` replicas; `lower` makes programs of them.
 
     Args:
-      num_replicas: how many replicas the program is for.
-      values: whether variables have their initial values. A program is made from shapes alone, and
-        without values the weights of a wide network take no memory; scalars have them all the same.
+      num_replicas: the number of replicas.
+      values: whether variables have their initial values. Lowering needs shapes alone, and without
+        values the weights of a wide network take no memory. Scalars always have their values.
     """
 
     def __init__(self, num_replicas: int, values: bool = True):
@@ -59,7 +59,7 @@ class _Extended(one_device_strategy.OneDeviceExtended):
             return fn(*args, **kwargs)
 
     def _reduce_to(self, reduce_op, value, destinations, options):
-        if reduce_op == tf.distribute.ReduceOp.MEAN:  # divided before the sum, as TPUExtended does
+        if reduce_op == tf.distribute.ReduceOp.MEAN:  # divide before the sum, as TPUExtended does
             value = tf.math.scalar_mul(1.0 / self._count, value)
         everyone = [list(range(self._count))]
         return gen_xla_ops.xla_all_reduce(
@@ -68,10 +68,10 @@ class _Extended(one_device_strategy.OneDeviceExtended):
 
 
 def _untouched(initial_value: Any) -> Any:
-    """A tensor of the same shape and dtype whose memory is never written, so that it takes none."""
+    """Returns a tensor of the same shape and dtype, never written, so that it takes no memory."""
     if not callable(initial_value):
         return initial_value
-    with tf.Graph().as_default():  # which computes nothing
+    with tf.Graph().as_default():  # computes nothing
         value = tf.convert_to_tensor(initial_value())
     if not value.shape.rank:
         return initial_value
@@ -79,21 +79,21 @@ def _untouched(initial_value: Any) -> Any:
 
 
 def traced_once(strategy: tf.distribute.Strategy) -> bool:
-    """Whether one trace stands for all replicas, and XLA compiles it, as on TPUs."""
+    """Returns whether one trace stands for all replicas, and XLA compiles it, as on TPUs."""
     return isinstance(strategy, (tf.distribute.TPUStrategy, LoweringStrategy))
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """What one replica runs.
+    """The program of one replica.
 
     Its arguments are the function's tensors, then the values of `variables`; its results are the
-    function's, then the new values of `updated`, which take the place of the old ones.
+    function's, then the new values of `updated`, which replace the old ones.
 
     Attributes:
       stablehlo: the program's text.
-      variables: variables that are read or written, in the order of the arguments.
-      updated: those of them that are written, in the order of the results.
+      variables: the variables that are read or written, in the order of the arguments.
+      updated: the variables that are written, in the order of the results.
     """
 
     stablehlo: str
@@ -105,12 +105,12 @@ def lower(strategy: LoweringStrategy, replica_fn: Callable[..., Any], *specs: An
     """Lowers a replica function, whose variables must exist.
 
     Args:
-      strategy: under whose scope the variables were created.
-      replica_fn: what `strategy.run` would be given.
+      strategy: the strategy in whose scope the variables were created.
+      replica_fn: the function that `strategy.run` would run.
       *specs: its arguments, as structures of tf.TensorSpec with static shapes.
 
     Raises:
-      RequestError: the function holds what no TPU runs; the message lists all of it.
+      RequestError: the function holds ops that no TPU runs; the message lists all of them.
     """
 
     @tf.function(jit_compile=True, autograph=False)
@@ -149,12 +149,12 @@ _HOST_OPS = (
 
 
 def not_for_tpu(graph: tf.Graph) -> list[str]:
-    """Ops of a graph, functions in it included, that a TPU cannot run or runs by the host's help.
+    """Lists a graph's ops, its functions' included, that a TPU cannot run without the host.
 
-    These are host ops, strings, 64-bit floats, and shapes that are not known while compiling.
+    These are host ops, strings, 64-bit floats, and shapes that are unknown at compilation.
 
     Returns:
-      One line for each: the op's name, type and fault.
+      One line per op and fault: the op's name, type and fault.
     """
     return [
         f"{op.name} ({op.type}) {fault}."
@@ -165,9 +165,9 @@ def not_for_tpu(graph: tf.Graph) -> list[str]:
 
 
 def faults(op: tf.Operation) -> list[str]:
-    """Why a TPU cannot run an op, or runs it by the host's help; an ordinary op has no fault."""
+    """Returns why a TPU cannot run an op without the host; an ordinary op has no fault."""
     if op.type == "Placeholder" and not op.outputs[0].consumers():
-        return []  # a loop's condition takes, of unknown shape, all that its body does
+        return []  # a loop's condition takes all inputs of its body, with unknown shapes
     found = ["runs on the host"] if op.type in _HOST_OPS else []
     for tensor in op.outputs:
         if tensor.dtype in _HOST_TYPES:
@@ -178,10 +178,10 @@ def faults(op: tf.Operation) -> list[str]:
 
 
 def functions_in(graph: tf.Graph) -> dict[str, tf.Graph]:
-    """The functions that a graph's ops may call, and those that these may call, by their names."""
+    """Returns the functions that a graph's ops may call, directly or indirectly, by name."""
     found: dict[str, tf.Graph] = {}
     graphs = [graph]
-    for outer in graphs:  # which grows
+    for outer in graphs:  # grows in the loop
         for name, function in getattr(outer, "_functions", {}).items():
             if hasattr(function, "graph") and name not in found:
                 found[name] = function.graph
@@ -190,7 +190,7 @@ def functions_in(graph: tf.Graph) -> dict[str, tf.Graph]:
 
 
 def _updated_arguments(text: str) -> list[int]:
-    """Numbers of the arguments whose place a result takes, in the results' order."""
+    """Returns the numbers of the arguments that results replace, in the results' order."""
     attribute = text[text.index("module @") :].partition("\n")[0]
     pairs = re.findall(
         r"parameter_number = (\d+) : i64\}, output_index = array<i64(?:: (\d+))?>", attribute
@@ -199,10 +199,9 @@ def _updated_arguments(text: str) -> list[int]:
 
 
 def _portable(text: str) -> str:
-    """The text as other readers of StableHLO than TensorFlow's take it.
+    """Rewrites the text for readers of StableHLO other than TensorFlow's.
 
-    They do not know `mhlo.copy`, which is an identity, nor constants of booleans with eight to a
-    byte.
+    They do not know `mhlo.copy`, which is an identity, or boolean constants packed eight to a byte.
     """
     text = re.sub(
         r"mhlo\.copy (%\S+)(?: \{[^}]*\})? : (tensor<[^>]*>)",
@@ -213,7 +212,7 @@ def _portable(text: str) -> str:
 
 
 def _spelled_out(packed: re.Match) -> str:
-    """A constant of booleans, value by value."""
+    """Writes a constant of booleans value by value."""
     shape = [int(size) for size in packed[2].rstrip("x").split("x")]
     bits = np.unpackbits(np.frombuffer(bytes.fromhex(packed[1]), np.uint8), bitorder="little")
     values = bits[: np.prod(shape)].astype(bool).reshape(shape)

@@ -1,4 +1,4 @@
-"""What TensorFlow is and sees here, as JSON: `tools/doctor.py` runs this in another process."""
+"""Prints TensorFlow's version and devices as JSON; `tools/doctor.py` runs this as a process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from simclr_tf.errors import RequestError
 
 
 def probe() -> dict:
-    """Starts TensorFlow and its devices, and says what it found."""
+    """Starts TensorFlow and its devices, and returns what it found."""
     return {
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
@@ -26,7 +26,7 @@ def probe() -> dict:
 
 
 def _unseen_gpu() -> str:
-    """What a run would be refused for, or nothing."""
+    """Returns why a run would be refused, or an empty string."""
     try:
         gpu.check_gpus_are_seen()
     except RequestError as error:

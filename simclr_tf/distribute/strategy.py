@@ -1,4 +1,4 @@
-"""Which tf.distribute strategy this machine calls for, and how a global batch is dealt out."""
+"""Chooses this machine's tf.distribute strategy, and divides a global batch over replicas."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class HostSlice:
 
     Attributes:
       index: this host's number, from 0.
-      num_hosts: how many hosts read data.
-      replicas: replicas that this host feeds.
+      num_hosts: the number of hosts that read data.
+      replicas: the number of replicas that this host feeds.
       per_replica: B, images per replica and step.
     """
 
@@ -45,7 +45,7 @@ class HostSlice:
 
 
 def host_slice(context: tf.distribute.InputContext, global_batch_size: int) -> HostSlice:
-    """The part of the global batch that the pipeline of `context` reads."""
+    """Returns the part of the global batch that the pipeline of `context` reads."""
     num_hosts = max(context.num_input_pipelines, 1)
     replicas = context.num_replicas_in_sync // num_hosts
     return HostSlice(
@@ -66,9 +66,9 @@ def check_global_batch(
 
     Args:
       global_batch_size: images per step over all replicas.
-      num_replicas: how many there are.
-      num_examples: images of the data.
-      name: of the parameter that a person binds.
+      num_replicas: the number of replicas.
+      num_examples: the number of images of the data.
+      name: name of the parameter that a person binds.
     """
     if global_batch_size < 2:
         raise RequestError(
@@ -100,13 +100,13 @@ def check_divides(name: str, global_batch_size: int, num_replicas: int) -> None:
 def check_microbatch(
     microbatch_size: int, global_batch_size: int, num_replicas: int, name: str = "microbatch_size"
 ) -> None:
-    """Raises RequestError unless micro-batches divide the batch, and over the replicas.
+    """Raises RequestError unless micro-batches divide the batch, and divide over the replicas.
 
     Args:
       microbatch_size: images, over all replicas, that are processed at a time.
       global_batch_size: images per step over all replicas.
-      num_replicas: how many there are.
-      name: of the parameter that a person binds.
+      num_replicas: the number of replicas.
+      name: name of the parameter that a person binds.
     """
     valid = [
         size
@@ -128,16 +128,16 @@ def check_microbatch(
 def create_strategy(cpu_replicas: int = 1, *, tpu: str) -> tf.distribute.Strategy:
     """Picks the strategy and initializes its devices. Call it before any other TensorFlow op.
 
-    In this order: the TPU that is asked for or found; the workers of TF_CONFIG; all local GPUs;
-    `cpu_replicas` replicas on this machine's CPU, to try out what several would do; one device.
+    In this order: the TPU that is requested or found; the workers of TF_CONFIG; all local GPUs;
+    `cpu_replicas` replicas on this machine's CPU, to try out several replicas; one device.
 
     Args:
       cpu_replicas: replicas to simulate on the CPU.
-      tpu: `auto`, `local`, `none` or the name of a TPU. A TPU or an NVIDIA card that is there, or
-        asked for, and cannot be had is an error: nothing falls back to the CPU by itself.
+      tpu: `auto`, `local`, `none` or the name of a TPU. A TPU or an NVIDIA card that is present or
+        requested, but unusable, is an error: nothing falls back to the CPU by itself.
 
     Raises:
-      RequestError: the TPU, the GPUs or the CPU replicas cannot be had.
+      RequestError: the TPU, the GPUs or the CPU replicas are unusable.
     """
     name = tpu_name(tpu)
     if name != "none":
@@ -155,13 +155,13 @@ def create_strategy(cpu_replicas: int = 1, *, tpu: str) -> tf.distribute.Strateg
 
 
 def num_workers() -> int:
-    """Processes that train together, by TF_CONFIG; 0 without it."""
+    """Returns the number of processes that train together, by TF_CONFIG; 0 without it."""
     cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
     return sum(len(cluster.get(kind, [])) for kind in ("chief", "worker"))
 
 
 def refuse_workers() -> None:
-    """Raises RequestError if TF_CONFIG makes this process one of several, which it would await."""
+    """Raises RequestError if TF_CONFIG names several processes, for which this one would wait."""
     workers = num_workers()
     if workers > 1:
         raise RequestError(
@@ -171,13 +171,13 @@ def refuse_workers() -> None:
 
 
 def of_this_process(strategy: tf.distribute.Strategy) -> tf.distribute.Strategy:
-    """The strategy, or one device in place of replicas that lie in several processes."""
+    """Returns the strategy, or one device if its replicas lie in several processes."""
     several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
     return tf.distribute.get_strategy() if several else strategy
 
 
 def describe(strategy: tf.distribute.Strategy) -> str:
-    """The strategy in words, for the plan of a run."""
+    """Describes the strategy, for the plan of a run."""
     kind = type(strategy).__name__
     if not tf.distribute.has_strategy() and strategy.num_replicas_in_sync == 1:
         kind = "one device"
@@ -190,11 +190,11 @@ def describe(strategy: tf.distribute.Strategy) -> str:
 
 
 def describe_computation(strategy: tf.distribute.Strategy) -> str:
-    """How the replicas compute, in words for the plan of a run.
+    """Describes how the replicas compute, for the plan of a run.
 
     On TPUs XLA compiles a step as a whole. Elsewhere it does not: on CPUs a compiled step takes
     longer (docs/measurements.md), and on GPUs that was not measured. There batch normalization
-    comes from TensorFlow's fused kernels, see `SyncBatchNormalization`.
+    uses TensorFlow's fused kernels, see `SyncBatchNormalization`.
     """
     if traced_once(strategy):
         return "batch normalization over all replicas, compiled by XLA"
@@ -203,10 +203,10 @@ def describe_computation(strategy: tf.distribute.Strategy) -> str:
 
 
 def fast_precision(strategy: tf.distribute.Strategy) -> str:
-    """The Keras dtype policy that the strategy's devices compute fastest in.
+    """Returns the Keras dtype policy in which the strategy's devices compute fastest.
 
     `mixed_bfloat16` on TPUs, on GPUs from compute capability 8.0, and on CPUs with bfloat16
-    instructions; `mixed_float16` on GPUs from 7.0, whose tensor cores know no bfloat16; elsewhere
+    instructions; `mixed_float16` on GPUs from 7.0, whose tensor cores lack bfloat16. Elsewhere
     both are emulated, and `float32` is faster. The weakest of several GPUs decides.
     """
     if traced_once(strategy):
@@ -229,14 +229,14 @@ def _cpu_flags() -> set[str]:
 
 
 def simulated_replicas(count: int) -> tf.distribute.Strategy:
-    """Replicas on this machine's CPU, divided into `count` logical devices.
+    """Returns a strategy with replicas on `count` logical devices of this machine's CPU.
 
-    TensorFlow's collective ops allow one strategy a process on logical CPUs; a reduction to one
+    On logical CPUs TensorFlow's collective ops allow one strategy per process; a reduction to one
     device, which gives the same sums, allows any number.
     """
     cpu = tf.config.list_physical_devices("CPU")[0]
     if len(tf.config.get_logical_device_configuration(cpu) or [None]) < count:
-        # Once TensorFlow has started this has no effect, which the count below tells.
+        # Once TensorFlow has started this has no effect, which the count below detects.
         with contextlib.suppress(RuntimeError):
             tf.config.set_logical_device_configuration(
                 cpu, [tf.config.LogicalDeviceConfiguration()] * count

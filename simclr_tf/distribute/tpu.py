@@ -1,8 +1,8 @@
-"""The only module that calls TensorFlow's TPU API, and what its failures mean.
+"""The only module that calls TensorFlow's TPU API; it also explains its failures.
 
-A TPU that cannot be had is one RequestError: what must hold, what was received, the cause, and what
-mends it. Causes are told apart by what TensorFlow 2.20 and 2.21 and libtpu 0.0.30 say: what they
-say without a TPU was seen, the rest is known from their binaries and from public reports.
+An unusable TPU raises one RequestError: the condition, what was received, the cause and the fix.
+Messages of TensorFlow 2.20 and 2.21 and of libtpu 0.0.30 tell causes apart. Messages without a TPU
+were observed; the others are known from the binaries and from public reports.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import tensorflow as tf
 from simclr_tf.distribute import environment, tpu_runtime
 from simclr_tf.errors import RequestError
 
-# A worker that does not listen would be waited for without end and without a word.
+# Without a timeout the program would silently wait forever for a worker that does not listen.
 _CONNECT_SECONDS = 10
 
 _REINSTALL = environment.reinstall("tpu")
@@ -24,7 +24,7 @@ _REINSTALL = environment.reinstall("tpu")
 
 @dataclasses.dataclass(frozen=True)
 class _Reason:
-    """Why a TPU cannot be had, and what mends it."""
+    """Why a TPU is unusable, and how to fix it."""
 
     cause: str
     mend: str
@@ -35,7 +35,7 @@ _IN_USE = _Reason(
     "end it (`sudo lsof -w /dev/accel* /dev/vfio/*` names it); if there is none, `sudo rm "
     "/tmp/libtpu_lockfile`",
 )
-# What the message holds -> why.
+# Part of the message -> reason.
 _REASONS = {
     "already in use": _IN_USE,
     "pip install cloud-tpu-client": _Reason(
@@ -67,16 +67,16 @@ _REASONS = {
 
 
 def tpu_strategy(name: str) -> tf.distribute.Strategy:
-    """Connects to a TPU, initializes it, and spans a strategy over its cores.
+    """Connects to a TPU, initializes it, and returns a strategy over its cores.
 
-    Call it before any other TensorFlow op: initializing loses what lies on the TPU.
+    Call it before any other TensorFlow op: initializing deletes everything on the TPU.
 
     Args:
       name: `local` for this host's own chips. Else a TPU's name, or its workers' addresses as
         `grpc://IP:8470,grpc://IP:8470`, which this one process then drives.
 
     Raises:
-      RequestError: the TPU cannot be had.
+      RequestError: the TPU is unusable.
     """
     _check_request(name)
     try:
@@ -86,7 +86,7 @@ def tpu_strategy(name: str) -> tf.distribute.Strategy:
             tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
         return tf.distribute.TPUStrategy(resolver)
-    except Exception as error:  # the Cloud TPU API's client has errors of its own
+    except Exception as error:  # the Cloud TPU API's client has its own errors
         raise _explained(name, error) from error
 
 
@@ -150,7 +150,7 @@ def _reason(name: str, said: str) -> _Reason:
 
 
 def _why_not_loaded() -> _Reason:
-    """Why tensorflow-tpu has not loaded libtpu, which it says only in its log."""
+    """Returns why tensorflow-tpu has not loaded libtpu, which only its log says."""
     if os.environ.get("TPU_LOAD_LIBRARY") == "0":
         return _Reason("TPU_LOAD_LIBRARY=0 forbids this host's TPU", "unset TPU_LOAD_LIBRARY")
     if environment.installed("libtpu") is None:

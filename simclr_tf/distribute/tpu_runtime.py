@@ -1,8 +1,8 @@
-"""Which of TensorFlow's two TPU runtimes a process loads, chosen before TensorFlow is imported.
+"""Chooses, before TensorFlow is imported, which of its two TPU runtimes a process loads.
 
-The older one, by StreamExecutor, is what TensorFlow takes by itself, and known to work on v2 to v4.
-v5e, v5p and v6e need the PJRT plug-in that libtpu brings (docs/tpu.md says who says so). TensorFlow
-loads it at import, if TF_PLUGGABLE_DEVICE_LIBRARY_PATH names it.
+StreamExecutor, the older one, is TensorFlow's default and known to work on v2 to v4. v5e, v5p and
+v6e need the PJRT plug-in in libtpu (docs/tpu.md has the sources). TensorFlow loads the plug-in at
+import, if TF_PLUGGABLE_DEVICE_LIBRARY_PATH names it.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ _BY_PJRT = ("v5e", "v5p", "v6e", "tpu7x")
 
 
 def choose(asked: str, tpu: str, root: str = "/") -> str | None:
-    """Sets the environment so that `import tensorflow` loads the runtime that is asked for.
+    """Sets the environment so that `import tensorflow` loads the requested runtime.
 
-    A plug-in that the environment names already is taken as it is. A TPU of unknown generation gets
-    StreamExecutor: that is TensorFlow's own choice, and the other ends the process where it fails.
+    A plug-in that the environment already names is kept. A TPU of unknown generation gets
+    StreamExecutor, TensorFlow's default, because a failure of the other ends the process.
 
     Args:
       asked: `--tpu_runtime`: `auto` (by the generation of the TPU), `pjrt` or `stream_executor`.
       tpu: `--tpu`.
-      root: of the file system that has /dev and /sys.
+      root: root of the file system that has /dev and /sys.
 
     Returns:
-      The runtime and why, in words; None where this process uses no TPU.
+      The runtime and why, in words; None if this process uses no TPU.
 
     Raises:
-      RequestError: the runtime cannot be had, or would end the process.
+      RequestError: the runtime is unusable, or would end the process.
     """
     name = environment.tpu_name(tpu)
     given = loaded_library()
@@ -55,13 +55,13 @@ def choose(asked: str, tpu: str, root: str = "/") -> str | None:
 
 
 def loaded_library() -> str:
-    """The libtpu that the environment has TensorFlow load as a plug-in, or nothing."""
+    """Returns the libtpu that the environment makes TensorFlow's plug-in, or an empty string."""
     path = os.environ.get(LIBRARY, "")
     return path if "libtpu" in pathlib.Path(path).name else ""
 
 
 def loaded(name: str = "local") -> str:
-    """The runtime of the TPU called `name`, in words, by the environment of this process."""
+    """Returns in words the runtime of the TPU `name`, by the environment of this process."""
     if loaded_library():
         return "PJRT plug-in"
     return "StreamExecutor" if name == "local" else "that of the workers' servers"
@@ -80,13 +80,13 @@ def _why(asked: str, name: str, given: str, generation: str | None) -> str:
 
 
 def _usable() -> bool:
-    """Whether the plug-in would load; if not, the missing TPU is explained once it is missed."""
+    """Returns whether the plug-in would load; if not, `tpu_strategy` explains the missing TPU."""
     wheel = environment.installed("tensorflow-tpu")
     return bool(wheel and _library()) and os.environ.get("TPU_LOAD_LIBRARY") != "0"
 
 
 def _library() -> str | None:
-    """libtpu.so of the installed wheel."""
+    """Returns the path of libtpu.so in the installed wheel, or None."""
     spec = importlib.util.find_spec("libtpu")
     if spec is None or not spec.origin:
         return None
@@ -95,7 +95,7 @@ def _library() -> str | None:
 
 
 def _check_plugin(asked: str, name: str, library: str | None, root: str) -> None:
-    """Refuses in words what would end the process, at import or when the TPU is initialized."""
+    """Raises RequestError for settings that would end the process, at import or initialization."""
     if library is None or environment.installed("tensorflow-tpu") is None:
         missing = "libtpu" if library is None else "tensorflow-tpu"
         raise RequestError(

@@ -1,4 +1,4 @@
-"""Whether XLA compiles: what is being traced, and for this host's CPU."""
+"""Tells whether XLA compiles the code being traced, and whether it compiles for this host's CPU."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from tensorflow.python.ops import control_flow_util  # no public way to see XLA 
 
 
 def in_xla() -> bool:
-    """Whether what is being traced will be compiled by XLA."""
+    """Returns whether XLA will compile the code that is being traced."""
     return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
 
 
 @functools.cache
 def host_compiles() -> bool:
-    """Whether a function with `jit_compile=True` runs on this process' CPU, found out by trying.
+    """Tries whether a function with `jit_compile=True` runs on this process' CPU.
 
     TensorFlow's wheel for TPU hosts has no XLA:CPU: tensorflow-tpu 2.20 raises NotFoundError
     ("could not find registered transfer manager for platform Host") at the first call.
