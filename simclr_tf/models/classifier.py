@@ -29,10 +29,10 @@ def build_classifier(
         projection_head: `input_dim` -> the whole projection head.
         image_size: Side of the training images in pixels.
         num_classes: Classes to tell apart.
-        head_layers: Layers of the projection head that are kept, below the classifier; 0 puts it on
-            the representation (SimCLRv2, section 2).
+        head_layers: Layers of the projection head to keep below the classifier; 0 puts the
+            classifier on the representation (SimCLRv2, section 2).
         zero_init: Whether the classifier starts from zeros.
-        seed: Of the initial weights.
+        seed: Seed of the initial weights.
         restore: Fills "encoder" and, if layers of it are kept, the whole "projection_head".
 
     Returns:
@@ -57,8 +57,8 @@ def freeze_groups(encoder: keras.Model, groups: int) -> None:
     """Freezes the stem and the first block groups, with their batch normalization.
 
     Args:
-      encoder: as `models.resnet` builds it.
-      groups: -1 freezes nothing, 0 the stem, k the stem and block groups 1 to k; 4 is all of it.
+      encoder: an encoder built by `models.resnet`.
+      groups: -1 freezes nothing, 0 the stem, k the stem and block groups 1 to k; 4 freezes all.
     """
     if not -1 <= groups <= 4:
         raise InvalidArgument(f"Frozen block groups must be from -1 to 4. Received: {groups}.")

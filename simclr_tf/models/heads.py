@@ -1,4 +1,4 @@
-"""What stands on the encoder: the projection head g(.) and the online linear probe."""
+"""The networks on top of the encoder: the projection head g(.) and the online linear probe."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def projection_head(
 ) -> keras.Model:
     """Builds the projection head (SimCLR section 4.2; SimCLRv2 section 2 for three layers).
 
-    A hidden layer is Dense without bias, normalization, ReLU, and keeps the width; the last layer
+    A hidden layer is Dense without bias, normalization and ReLU, and keeps the width; the last layer
     is Dense without bias and a normalization with scale only. "none" projects nothing and "linear"
-    is the last layer alone, whatever `num_layers`.
+    is the last layer alone; both ignore `num_layers`.
 
     Args:
         kind: "none", "linear" or "nonlinear".
@@ -35,11 +35,11 @@ def projection_head(
 
     Returns:
         A functional model named "projection_head" from representations [N, D] to a dict of
-        "projection_0" (the input) to "projection_n" (z, [N, P] float32); between them the hidden
-        layers after their ReLU, in the compute dtype.
+        "projection_0" (the input) to "projection_n" (z, [N, P] float32). The entries between them
+        are the hidden layers after their ReLU, in the compute dtype.
 
     Raises:
-        ValueError: For an unknown kind or sizes that are not positive.
+        ValueError: If the kind is unknown or a size is not positive.
     """
     if kind not in KINDS:
         raise InvalidArgument(
@@ -53,7 +53,7 @@ def projection_head(
         )
     last = {"none": 0, "linear": 1, "nonlinear": num_layers}[kind]
     inputs = x = keras.Input((input_dim,), name="representation")
-    # Keras 3.10 builds no model of an input alone, which "none" would be without this layer.
+    # Keras 3.10 cannot build a model of an input alone, which "none" would be without this layer.
     outputs = {"projection_0": keras.layers.Identity(dtype="float32", name="projection_0")(x)}
     for layer in range(1, last + 1):
         name = f"projection_{layer}"
@@ -68,10 +68,10 @@ def projection_head(
 
 
 def first_layers(head: keras.Model, count: int) -> keras.Model:
-    """The projection head up to "projection_<count>", of the same variables (SimCLRv2, section 2).
+    """Returns the head up to "projection_<count>", with the same variables (SimCLRv2, section 2).
 
     Raises:
-        ValueError: The head has no such layer.
+        ValueError: If the head has no such layer.
     """
     if not 0 <= count < len(head.output):
         raise InvalidArgument(
@@ -85,20 +85,20 @@ def first_layers(head: keras.Model, count: int) -> keras.Model:
 def linear_probe(
     num_classes: int, *, input_dim: int, kernel_initializer: Any = None
 ) -> keras.Model:
-    """Builds the linear classifier that watches the representation while it is learned.
+    """Builds the linear classifier that evaluates the representation during training.
 
     Args:
         num_classes: Number of classes, at least 2.
         input_dim: D, the dimension of the representation.
-        kernel_initializer: By default normal with a standard deviation of 0.01; fine-tuning starts
-            from "zeros".
+        kernel_initializer: By default normal with a standard deviation of 0.01; fine-tuning uses
+            "zeros".
 
     Returns:
         A functional model named "probe" from representations [N, D] to logits
         [N, num_classes], computed in float32.
 
     Raises:
-        ValueError: For sizes that make no classifier.
+        ValueError: If a size is too small for a classifier.
     """
     if num_classes < 2 or input_dim < 1:
         raise InvalidArgument(

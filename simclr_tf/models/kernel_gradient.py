@@ -1,9 +1,9 @@
-"""A convolution whose kernel's gradient, on a CPU, comes from matrix products where that is faster.
+"""A convolution that, on a CPU, computes its kernel's gradient by matrix products where faster.
 
 TensorFlow's kernel for bfloat16 on CPUs (oneDNN's `jit_bf16`) sums the gradient in float32, image
-after image. Once these sums do not stay in a core's cache it runs at a quarter of the speed that
-matrix products have, and the last two groups of a ResNet-18 take half of a step that way. The same
-gradient is a product for each of a kernel's taps: of what the tap saw, and the output's gradient.
+after image. Once these sums exceed a core's cache it runs at a quarter of the speed of matrix
+products, and the last two groups of a ResNet-18 then take half of a step. The same gradient is one
+product for each tap of the kernel: the tap's inputs times the output's gradient.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _CACHE_BYTES = 2**20
 
 
 def conv2d(x: tf.Tensor, kernel: tf.Tensor, stride: int, padding: str) -> tf.Tensor:
-    """`tf.nn.conv2d`, with the same gradient up to rounding.
+    """Computes `tf.nn.conv2d`, with the same gradient up to rounding.
 
-    It differs only in bfloat16 on a CPU, and for feature maps of known size. So exported networks,
-    which know none, hold no custom gradient.
+    It differs only in bfloat16 on a CPU, for feature maps of static size. So exported networks,
+    which have no static size, hold no custom gradient.
 
     Args:
         x: [N, H, W, C].
@@ -51,18 +51,18 @@ def conv2d(x: tf.Tensor, kernel: tf.Tensor, stride: int, padding: str) -> tf.Ten
 
 
 def kernel_gradient(x: tf.Tensor, dy: tf.Tensor, size: int, stride: int, padding: str) -> tf.Tensor:
-    """The gradient [k, k, C, F] with respect to the kernel of `tf.nn.conv2d`, by matrix products.
+    """Computes the gradient [k, k, C, F] of `tf.nn.conv2d`'s kernel by matrix products.
 
     Args:
         x: [N, H, W, C].
         dy: [N, h, w, F], the gradient with respect to the convolution's output.
         size: k.
-        stride: of the convolution.
+        stride: stride of the convolution.
         padding: "SAME", with stride 1 alone, or "VALID".
     """
     channels, (height, width, filters) = x.shape[-1], dy.shape[1:]
     before = (size - 1) // 2 if padding == "SAME" else 0
-    # Rows and columns by their place in a stride, so that what a tap saw lies side by side.
+    # Order rows and columns by their place in a stride, so that a tap's inputs are contiguous.
     longer = (size - 1) // stride
     ends = [
         stride * (n + longer) - before - given

@@ -1,4 +1,4 @@
-"""The networks of a run by name, and what each of their variables is."""
+"""The networks of a run by name, and the roles of their variables."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Networks(Mapping[str, keras.Model]):
     """Models by name, in the order in which they are built, saved and counted.
 
     Args:
-        models: Name -> model. A name is that of the model's group in a checkpoint.
-        classifiers: Names of those that are linear classifiers on a representation: their variables
-            are neither decayed nor adapted by LARS, as in google-research/simclr.
+        models: Name -> model. The name also names the model's group in a checkpoint.
+        classifiers: Names of the models that are linear classifiers on a representation: their
+            variables are neither decayed nor adapted by LARS, as in google-research/simclr.
 
     Raises:
-        ValueError: If a classifier is none of the models.
+        ValueError: If a classifier is not among the models.
     """
 
     def __init__(self, models: Mapping[str, keras.Model], classifiers: tuple[str, ...] = ()):
@@ -53,10 +53,10 @@ class Networks(Mapping[str, keras.Model]):
         return len(self._models)
 
     def __or__(self, other: Networks) -> Networks:
-        """These networks, and after them those of `other`.
+        """Joins these networks with those of `other`, in this order.
 
         Raises:
-            ValueError: If a name stands for a network of each.
+            ValueError: If both use the same name.
         """
         if twice := self.keys() & other.keys():
             raise ValueError(
@@ -77,18 +77,18 @@ class Networks(Mapping[str, keras.Model]):
 
 
 def variable_roles(networks: Networks | keras.Model) -> dict[str, str]:
-    """Tells what each variable is, from the layer that owns it.
+    """Returns the role of each variable, from the layer that owns it.
 
-    The role decides about weight decay and trust ratio (LARS, SimCLR section 2.2), so
-    it must not depend on how variables happen to be named.
+    The role decides about weight decay and trust ratio (LARS, SimCLR section 2.2), so it must not
+    depend on the variables' names.
 
     Args:
-        networks: The networks, or one model alone (whose variables are then never "probe").
+        networks: The networks, or a single model (whose variables are then never "probe").
 
     Returns:
-        Variable path to role, for trainable variables and moving statistics alike. "probe" is
-        every variable of a classifier; "batch_norm" all of a normalization layer, "bias" a layer's
-        bias and "kernel" everything else.
+        Variable path -> role, for trainable variables and moving statistics alike. "probe" is
+        every variable of a classifier, "batch_norm" every one of a normalization layer, "bias" a
+        layer's bias and "kernel" everything else.
 
     Raises:
         ValueError: If two variables have the same path.
@@ -110,7 +110,7 @@ def variable_roles(networks: Networks | keras.Model) -> dict[str, str]:
 
 
 def fingerprint(models: Iterable[keras.Model]) -> str:
-    """SHA-256 of the variables of all models, in their order."""
+    """Returns the SHA-256 of the variables of all models, in order."""
     digest = hashlib.sha256()
     for model in models:
         for variable in model.variables:
@@ -120,19 +120,19 @@ def fingerprint(models: Iterable[keras.Model]) -> str:
 
 
 def copy_values(source: Networks, target: Networks) -> None:
-    """Gives the variables of `target` the values that those of the same path have in `source`."""
+    """Copies the values of `source`'s variables to the variables of the same path in `target`."""
     values = {v.path: v for v in source.variables}
     for variable in target.variables:
         variable.assign(values[variable.path].numpy())
 
 
 def representation_dim(encoder: keras.Model) -> int:
-    """D, the `input_dim` of the heads that stand on this encoder."""
+    """Returns D, the `input_dim` of the heads on this encoder."""
     return encoder.output["final_avg_pool"].shape[-1]
 
 
 def count_parameters(model: Networks | keras.Model) -> int:
-    """Number of trainable scalars (moving statistics are not parameters)."""
+    """Counts the trainable scalars (moving statistics are not parameters)."""
     return sum(math.prod(v.shape) for v in model.trainable_variables)
 
 

@@ -1,15 +1,15 @@
 """Layers of the ResNets that, under XLA, work on packed feature maps where channels are few.
 
 A TPU keeps the channels of a feature map in rows of 128 lanes, and a map of 64 channels fills half
-of each: half of the memory traffic, which is what a ResNet's first layers are bound by, is padding.
-So where a map has at most 64 channels its columns are put side by side in pairs, a reshape from
-[N, H, W, C] to [N, H, W/2, 2C], and stay so: a convolution takes a kernel that is spread to the
-same sums over packed columns, normalization folds the copies of a channel together, additions and
-ReLU need not know. The next strided convolution takes packed maps and gives plain ones, so nothing
-is unpacked on the way. Weights, and what is computed, are the same either way.
+of each. So half of the memory traffic, which bounds a ResNet's first layers, is padding. Maps with
+at most 64 channels are therefore packed: their columns lie side by side in pairs, a reshape from
+[N, H, W, C] to [N, H, W/2, 2C], and stay so. A convolution spreads its kernel to the same sums over
+packed columns, normalization folds the copies of a channel together, and additions and ReLU work
+unchanged. The next strided convolution takes packed maps and returns plain ones, so nothing is
+unpacked on the way. Weights and results are the same either way.
 
-A layer tells a packed input from a plain one by the number of its channels. Models are built and
-exported, and run outside XLA, on plain maps alone.
+A layer tells a packed input from a plain one by the number of its channels. Models are built,
+exported, and run outside XLA on plain maps alone.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from simclr_tf.distribute.xla import in_xla
 from simclr_tf.models.kernel_gradient import conv2d
 
 _LANES = 128
-# Columns of the feature map that a stem gives, in the order in which it packs them. The max-pool
-# behind ImageNet's stem takes maxima of even and odd columns: each kind fills its own lanes.
+# Columns of a stem's output, in the order in which it packs them. The max-pool after ImageNet's
+# stem takes maxima of even and odd columns, so each kind fills separate lanes.
 PACKED_FOR_POOL = (0, 2, 1, 3)
 PACKED = (0, 1)
 
 
 @keras.saving.register_keras_serializable(package="simclr_tf")
 class Conv2D(keras.layers.Conv2D):
-    """A convolution without bias, padded symmetrically and before the input's size is known.
+    """A convolution without bias, with symmetric padding that does not depend on the input's size.
 
     Args:
         filters: F.
-        kernel_size: of both sides.
+        kernel_size: size of both sides.
         strides: 1 or 2.
         packs: for a stem, the order in which it packs columns under XLA.
 
@@ -57,12 +57,12 @@ class Conv2D(keras.layers.Conv2D):
         kernel = tf.cast(tf.convert_to_tensor(self.kernel), self.compute_dtype)
         stride = self.strides[0]
         if self.kernel_size == (1, 1) and stride == 2 and in_xla():
-            # Its gradient then scatters, which fuses with what comes next, instead of convolving.
-            # (Outside XLA nothing fuses, and to pick every second place takes longer.)
+            # Its gradient then scatters, which fuses with the next op, instead of convolving.
+            # (Outside XLA nothing fuses, and picking every second place takes longer.)
             return tf.nn.conv2d(_every_second(inputs, kernel.shape[2]), kernel, 1, "VALID")
         columns = self._columns_to_give(inputs)
         if stride == 1 and not columns:
-            return conv2d(inputs, kernel, 1, "SAME")  # a pad of its own costs a CPU a copy
+            return conv2d(inputs, kernel, 1, "SAME")  # a separate pad costs a CPU a copy
         strides = [stride, stride]
         padding = [_padding(size) for size in self.kernel_size]
         if columns:
@@ -76,7 +76,7 @@ class Conv2D(keras.layers.Conv2D):
         return conv2d(inputs, kernel, stride, "VALID")
 
     def _columns_to_give(self, inputs) -> Sequence[int]:
-        """Which columns the output packs, in their order, if packed kernels are used."""
+        """Returns the columns that the output packs, in order; empty without packed kernels."""
         stride = self.strides[0]
         if inputs.shape[-1] == 2 * self.kernel.shape[2]:
             return PACKED[: 2 // stride]
@@ -114,7 +114,7 @@ class MaxPool(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="simclr_tf")
 class Unpack(keras.layers.Layer):
-    """Gives plain feature maps [N, H, W, C], whose columns may have been packed in `order`."""
+    """Returns plain feature maps [N, H, W, C] of maps whose columns may be packed in `order`."""
 
     def __init__(self, order: Sequence[int] = PACKED, **kwargs):
         super().__init__(**kwargs)
@@ -138,22 +138,22 @@ class Unpack(keras.layers.Layer):
 
 
 def _pack(x: tf.Tensor, channels: int) -> tf.Tensor:
-    """Feature maps with as many columns side by side as give `channels` channels."""
+    """Packs so many columns side by side that feature maps have `channels` channels."""
     return tf.reshape(x, [-1, x.shape[1], x.shape[2] * x.shape[3] // channels, channels])
 
 
 def spread(
     kernel: tf.Tensor, stride: int, columns: Sequence[int]
 ) -> tuple[tf.Tensor, tuple[int, int]]:
-    """A kernel for packed columns, with stride 1 over them, that gives the same sums.
+    """Returns a kernel that computes the same sums over packed columns, with stride 1.
 
-    Column K*n + q of the output, of K that are packed, is at the input's columns from
-    stride*(K*n + q) - before on, where stride*K columns are packed.
+    The output packs K columns, the input stride*K. Column K*n + q of the output starts at column
+    stride*(K*n + q) - before of the input.
 
     Args:
-        kernel: [h, w, C, F], to be used with `_padding(w)`.
-        stride: of the columns.
-        columns: the columns q of the output, in the order in which they are to be packed.
+        kernel: [h, w, C, F], which uses the padding `_padding(w)`.
+        stride: stride over the columns.
+        columns: the columns q of the output, in the order in which to pack them.
 
     Returns:
         The kernel [h, w', stride*K*C, K*F], and the padding of packed columns before and after.
@@ -174,7 +174,7 @@ def spread(
 
 
 def _every_second(x: tf.Tensor, channels: int) -> tf.Tensor:
-    """The places of even rows and columns, which are all that a 1x1/2 convolution looks at."""
+    """Returns the places of even rows and columns, the only ones that a 1x1/2 convolution uses."""
     if x.shape[-1] == channels:
         return x[:, ::2, ::2]
     return x[:, ::2, :, :channels]
@@ -186,10 +186,10 @@ def _padding(size: int) -> tuple[int, int]:
 
 
 def _max_pool_packed(x: tf.Tensor) -> tf.Tensor:
-    """[N, H, W/4, 4C] as PACKED_FOR_POOL -> [N, H/2, W/4, 2C] as PACKED.
+    """Pools [N, H, W/4, 4C], packed as PACKED_FOR_POOL, to [N, H/2, W/4, 2C], packed as PACKED.
 
-    Columns 4n and 4n + 2 begin windows, 4n + 1 and 4n + 3 are their middles, and 4n + 2 and
-    4n + 4 their ends.
+    Windows begin at columns 4n and 4n + 2, have their middles at 4n + 1 and 4n + 3, and end at
+    4n + 2 and 4n + 4.
     """
     rows = tf.nn.max_pool2d(x, [3, 1], [2, 1], "SAME")
     even, odd = tf.split(rows, 2, axis=-1)

@@ -1,4 +1,4 @@
-"""Rematerialization: keep a block's input, and compute the rest again for the gradient."""
+"""Rematerialization: keeps a block's input, and computes the rest again for the gradient."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 from simclr_tf.distribute.batch_norm import moving_statistics_frozen
 from simclr_tf.distribute.xla import in_xla
 
-# Of the thread that traces, since an export may trace beside a training step.
+# Per thread, since an export may trace beside a training step.
 _WITHOUT_REMAT = contextvars.ContextVar("without_remat", default=False)
 
 
 @keras.saving.register_keras_serializable(package="simclr_tf")
 class Remat(keras.Model):
-    """Runs `block`; in training its activations are not kept but computed again.
+    """Runs `block`; in training, computes its activations again instead of keeping them.
 
     (Chen et al., https://arxiv.org/abs/1604.06174.) The moving statistics of normalizations are
     updated once, and the collectives of training-mode normalization run twice.
 
     Args:
-        block: a functional model of one input and one output.
+        block: a functional model with one input and one output.
     """
 
     def __init__(self, block: keras.Model, **kwargs):
@@ -39,7 +39,7 @@ class Remat(keras.Model):
         @tf.custom_gradient
         def run(x):
             def gradient(dy, variables=()):
-                # Without the barrier the compiler sees the same computation twice, and keeps one.
+                # Without the barrier the compiler merges the two identical computations.
                 again, later = _barrier(x, dy)
                 with moving_statistics_frozen(), tf.GradientTape() as tape:
                     tape.watch(again)
@@ -65,7 +65,7 @@ class Remat(keras.Model):
 
 @contextlib.contextmanager
 def without_remat() -> Iterator[None]:
-    """Nothing is computed again, so what this thread traces here holds no custom gradient."""
+    """Turns rematerialization off, so that graphs of this thread hold no custom gradient."""
     token = _WITHOUT_REMAT.set(True)
     try:
         yield

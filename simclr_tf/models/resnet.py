@@ -3,7 +3,7 @@
 He et al., "Deep residual learning" (https://arxiv.org/abs/1512.03385), with three changes of
 google-research/simclr: a projection shortcut in the first block of every group (in the first group
 of ResNet-18 and -34 too), gamma of the last normalization in a branch initialized to zero, and
-symmetric padding, known before the input size is, wherever a convolution strides.
+symmetric padding, independent of the input size, wherever a convolution strides.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def resnet(
 
     Channel counts are 64, 128, 256, 512 times `width_multiplier`, rounded to a multiple of 8 and
     at least 8; a bottleneck's output has four times as many. The compute dtype is that of Keras'
-    global dtype policy at the time of the call. Names of layers, and with them the paths of
-    variables, are fixed: `block_group2_block1_conv2/kernel`, `..._bn2/gamma`,
+    global dtype policy at the time of the call. Names of layers, and so the paths of variables, are
+    fixed: `block_group2_block1_conv2/kernel`, `..._bn2/gamma`,
     `block_group2_block1_shortcut_conv/kernel`, `stem_conv/kernel`, `stem_bn/beta`.
 
     Args:
@@ -56,14 +56,14 @@ def resnet(
         width_multiplier: Factor on every channel count; 1, 2 and 4 in the paper.
         stem: "imagenet" (7x7/2 convolution and 3x3/2 max-pool), "cifar" (3x3/1 convolution, no
             pool; paper, appendix B.9) or "auto" (cifar for images of at most 64 pixels).
-        remat: Block groups, of 1 to 4, whose activations are computed again for the gradient
+        remat: Block groups, from 1 to 4, whose activations are computed again for the gradient
             instead of being kept: less memory for more time.
-        sk_ratio: Above 0, the selective kernels of SimCLRv2 take the place of the 3x3 convolutions
-            of bottlenecks (0.0625 in the paper: the hidden width of their mixing as a share of the
-            filters), with the stem (three 3x3 convolutions for the 7x7 one) and the shortcuts of
-            ResNet-D. Their layers are `..._conv2` with twice the filters, `..._mix_dense1`,
-            `..._mix_bn` and `..._mix_dense2`, and `stem_conv1` to `stem_bn3`.
-        image_size: Side of the images in pixels; it decides only what "auto" means.
+        sk_ratio: The hidden width of the mixing of selective kernels as a share of the filters;
+            0.0625 in the SimCLRv2 paper. Above 0, selective kernels replace the 3x3 convolutions of
+            bottlenecks, and the network has the stem (three 3x3 convolutions for the 7x7 one) and
+            the shortcuts of ResNet-D. The layers are `..._conv2` with twice the filters,
+            `..._mix_dense1`, `..._mix_bn` and `..._mix_dense2`, and `stem_conv1` to `stem_bn3`.
+        image_size: Side of the images in pixels; it decides only the meaning of "auto".
 
     Returns:
         A functional model named "encoder" from images [N, H, W, 3] in [0, 1] to a dict of
@@ -71,8 +71,8 @@ def resnet(
         "block_group4", each [N, h, w, c] in the compute dtype, and "final_avg_pool" [N, D] float32.
 
     Raises:
-        ValueError: For a depth, width, stem or block group that does not exist, and selective
-            kernels without bottlenecks.
+        ValueError: If a depth, width, stem or block group does not exist, or for selective kernels
+            without bottlenecks.
     """
     _check(depth, width_multiplier, remat)
     stem = _choose_stem(stem, image_size)
@@ -88,7 +88,7 @@ def resnet(
     if sk_ratio and stem == "imagenet":
         x, outputs["initial_conv"] = _deep_stem(images, filters)
     else:
-        # Streams are told apart by their channels, so their maps are never packed.
+        # Channels tell the two streams apart, so maps of streams are never packed.
         x, outputs["initial_conv"] = _stem(images, filters, stem, packed=not sk_ratio)
     if stem == "imagenet":
         x = MaxPool(name="stem_pool")(x)
@@ -182,7 +182,7 @@ def _group(x, branch, filters: int, blocks: int, group: int, pools_shortcut: boo
 
 
 def _remat(x, build: Callable, name: str):
-    """What `build` makes of x, computed again for the gradient."""
+    """Applies `build` to x, to be computed again for the gradient."""
     inside = keras.Input(x.shape[1:], dtype=x.dtype)
     return Remat(keras.Model(inside, build(inside), name=f"{name}_block"), name=name)(x)
 

@@ -1,9 +1,9 @@
-"""What SimCLRv2 changes in ResNets: selective kernels, and the shortcuts of ResNet-D with them.
+"""SimCLRv2's changes to ResNets: selective kernels, with the shortcuts of ResNet-D.
 
 Chen et al., "Big self-supervised models are strong semi-supervised learners"
 (https://arxiv.org/abs/2006.10029), section 2; Li et al., "Selective kernel networks"
 (https://arxiv.org/abs/1903.06586); He et al., "Bag of tricks" (https://arxiv.org/abs/1812.01187).
-As in google-research/simclr, both streams have 3x3 kernels, so that one convolution gives both.
+As in google-research/simclr, both streams have 3x3 kernels, so one convolution computes both.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _SMALLEST_HIDDEN = 32
 
 
 def mix_streams(x, sk_ratio: float, name: str):
-    """Mixes two streams channel by channel, in shares that depend on what both see everywhere.
+    """Mixes two streams channel by channel, in shares computed from both, pooled over all places.
 
     Args:
         x: [N, H, W, 2F], the first stream's channels and then the second's, after their ReLU.
-        sk_ratio: width of the hidden layer as a share of F; it is at least 32.
-        name: begins the names of the layers `_mix_dense1`, `_mix_bn` and `_mix_dense2`.
+        sk_ratio: width of the hidden layer as a share of F; the width is at least 32.
+        name: prefix of the layers' names `_mix_dense1`, `_mix_bn` and `_mix_dense2`.
 
     Returns:
         [N, H, W, F].
@@ -74,8 +74,8 @@ class MixStreams(keras.layers.Layer):
 class ShortcutPool(keras.layers.Layer):
     """2x2 average-pooling before the 1x1 convolution of a shortcut, which then needs no stride.
 
-    With stride 1 a window at the end averages what is there; with stride 2 and an odd side it
-    counts zeros, as the reference does.
+    With stride 1 a window at the end averages existing pixels only; with stride 2 and an odd side
+    it includes zeros, as the reference does.
 
     Args:
         stride: 1 or 2.
