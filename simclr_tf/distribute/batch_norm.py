@@ -118,7 +118,7 @@ class SyncBatchNormalization(keras.layers.Layer):
         return tf.cast(y, self.compute_dtype)
 
     def _form(self, x: tf.Tensor) -> Callable[..., tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
-        """Chooses (x, gamma, beta, epsilon) -> (y, mean [C], biased variance [C]) for the device."""
+        """Returns (x, gamma, beta, epsilon) -> (y, mean [C], biased variance [C]) to use here."""
         if in_xla():
             return functools.partial(_normalize_in_xla, shift=self._shift(x))
         if collectives.num_replicas() == 1:

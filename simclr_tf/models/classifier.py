@@ -57,8 +57,8 @@ def freeze_groups(encoder: keras.Model, groups: int) -> None:
     """Freezes the stem and the first block groups, with their batch normalization.
 
     Args:
-      encoder: an encoder built by `models.resnet`.
-      groups: -1 freezes nothing, 0 the stem, k the stem and block groups 1 to k; 4 freezes all.
+        encoder: An encoder built by `models.resnet`.
+        groups: -1 freezes nothing, 0 the stem, k the stem and block groups 1 to k; 4 freezes all.
     """
     if not -1 <= groups <= 4:
         raise InvalidArgument(f"Frozen block groups must be from -1 to 4. Received: {groups}.")

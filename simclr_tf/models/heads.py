@@ -23,9 +23,9 @@ def projection_head(
 ) -> keras.Model:
     """Builds the projection head (SimCLR section 4.2; SimCLRv2 section 2 for three layers).
 
-    A hidden layer is Dense without bias, normalization and ReLU, and keeps the width; the last layer
-    is Dense without bias and a normalization with scale only. "none" projects nothing and "linear"
-    is the last layer alone; both ignore `num_layers`.
+    A hidden layer is Dense without bias, normalization and ReLU, and keeps the width. The last
+    layer is Dense without bias and a normalization with scale only. "none" projects nothing and
+    "linear" is the last layer alone; both ignore `num_layers`.
 
     Args:
         kind: "none", "linear" or "nonlinear".
