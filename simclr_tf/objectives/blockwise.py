@@ -1,4 +1,4 @@
-"""The cross entropy of NT-Xent without its [2B, 2G] similarities in memory all at once.
+"""The cross entropy of NT-Xent, without holding all [2B, 2G] similarities in memory at once.
 
 Legend: B examples per replica, G examples on all replicas, P projection.
 """
@@ -9,19 +9,19 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-# Of float32 similarities, more than a replica of the paper's slices has in all. A block has
-# temporaries of this size beside it.
+# Bytes of a block's float32 similarities: more than a replica of the paper's slices has in all. A
+# block also needs temporaries of this size.
 _BLOCK_BYTES = 2**24
 _MASKED = 1e9
 
 
 class Sums(NamedTuple):
-    """What `contrast` returns, float32 scalars: sums over the anchors.
+    """The result of `contrast`, float32 scalars: sums over the anchors.
 
     Attributes:
-        loss: cross entropies.
-        top1: anchors whose positive is the most similar.
-        top5: anchors whose positive is among the five most similar.
+        loss: sum of cross entropies.
+        top1: number of anchors whose positive is the most similar.
+        top5: number of anchors whose positive is among the five most similar.
     """
 
     loss: tf.Tensor
@@ -30,7 +30,7 @@ class Sums(NamedTuple):
 
 
 def anchors_per_block(anchors: int, candidates: int, block_size: int | None) -> int:
-    """How many anchors are compared at a time: `block_size`, or as many as 16 MiB will hold."""
+    """Returns the number of anchors in a block: `block_size`, or as many as 16 MiB will hold."""
     if block_size is None:
         block_size = max(_BLOCK_BYTES // (4 * candidates), 1)
     return min(block_size, anchors)
@@ -44,21 +44,21 @@ def contrast(
     temperature: float,
     block_size: int | None,
 ) -> Sums:
-    """Lets every anchor pick its positive among the candidates that are not itself.
+    """Compares every anchor's positive with all candidates except the anchor itself.
 
-    The anchors take turns, a block of them at a time against all candidates. As the sum of the
-    losses is a scalar, its gradient is known but for a factor as soon as the loss is: a block
-    leaves it behind before its similarities are forgotten, and nothing is computed again for the
-    backward pass. Beside the gradients (as large as the arguments) memory holds one block.
+    One block of anchors at a time is compared with all candidates. As the sum of the losses is a
+    scalar, its gradient is known up to a factor as soon as the loss is. So each block stores its
+    gradient before its similarities are deleted, and the backward pass computes nothing again.
+    Beside the gradients (as large as the arguments) memory holds one block.
 
     Only the loss has a gradient, with respect to `anchors` and `candidates`.
 
     Args:
         anchors: [2B, P] float32, normalized.
         candidates: [2G, P] float32, normalized.
-        self_column: [2B] int32, which candidate is the anchor itself.
-        positive_column: [2B] int32, which is its other view.
-        temperature: what similarities are divided by.
+        self_column: [2B] int32, the candidate that is the anchor itself.
+        positive_column: [2B] int32, the candidate that is the anchor's other view.
+        temperature: divisor of the similarities.
         block_size: anchors compared at a time, or None for as many as 16 MiB will hold. It need
             not divide 2B.
     """
@@ -87,9 +87,9 @@ def contrast(
 def _compare_in_turn(
     anchors, candidates, self_column, positive_column, temperature, blocks, size
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """What `_compare` returns, from one block of `size` anchors after the other.
+    """Returns what `_compare` returns, from one block of `size` anchors after the other.
 
-    The last block is filled up with anchors of length 0 and no column, which count for nothing.
+    Anchors of length 0 and without a column pad the last block, and count for nothing.
     """
     missing = blocks * size - anchors.shape[0]
     rows = tf.reshape(tf.pad(anchors, [[0, missing], [0, 0]]), [blocks, size, -1])
@@ -111,7 +111,7 @@ def _compare_in_turn(
         lambda i, *_: i < blocks,
         compare,
         (tf.constant(0), tf.zeros([3]), tf.zeros_like(rows), tf.zeros_like(candidates)),
-        parallel_iterations=1,  # or several blocks would be in memory
+        parallel_iterations=1,  # otherwise several blocks would be in memory
         maximum_iterations=blocks,
     )
     d_anchors = tf.reshape(d_rows, [blocks * size, -1])[: anchors.shape[0]]
@@ -121,9 +121,9 @@ def _compare_in_turn(
 def _compare(
     anchors, candidates, self_column, positive_column, temperature
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The sums [3], and the gradient of the first with respect to anchors and candidates.
+    """Returns the sums [3], and the gradient of the first with respect to anchors and candidates.
 
-    An anchor whose `self_column` is -1 is none.
+    An anchor whose `self_column` is -1 is padding.
     """
     logits = tf.matmul(anchors / temperature, candidates, transpose_b=True)
     logits += tf.one_hot(self_column, candidates.shape[0], on_value=-_MASKED, off_value=0.0)

@@ -1,4 +1,4 @@
-"""Cross-entropy and ranks of labels, some of which may be unknown."""
+"""Cross-entropy and ranks of labels; labels may be unknown."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import tensorflow as tf
 
 
 def cross_entropies(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Softmax cross-entropy of every row, float32 [B]; 0 where the label is unknown (-1)."""
+    """Computes every row's softmax cross-entropy, float32 [B]; 0 for an unknown label (-1)."""
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
         labels=tf.maximum(labels, 0), logits=logits
     )
@@ -14,10 +14,10 @@ def cross_entropies(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 
 
 def label_ranks(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """How many classes stand before each row's label, int32 [B]: below k means top-k.
+    """Counts the classes ranked before each row's label, int32 [B]: below k means top-k.
 
-    Of equal logits the first class stands first, so a classifier that says nothing finds nothing.
-    An unknown label (-1) stands behind all classes.
+    Of equal logits the first class ranks first, so a classifier with constant logits gets no
+    credit. An unknown label (-1) ranks after all classes.
     """
     classes = tf.range(logits.shape[-1], dtype=labels.dtype)
     own = tf.reduce_sum(tf.where(classes == labels[:, tf.newaxis], logits, 0.0), -1, keepdims=True)

@@ -19,12 +19,13 @@ from simclr_tf.objectives.blockwise import Sums, contrast
 
 REDUCTIONS = ("paper", "reference")
 
-# "contrastive_top1", "contrastive_top5": how often the positive is the most similar, or among the
-# five most similar, of the 2G - 1; ties count against it. "positive_cosine", "negative_cosine":
-# mean similarity of the 2G positive pairs and of all negative pairs. "embedding_std": standard
-# deviation per dimension of the normalized projections over the global batch, times sqrt(P); 1 when
-# spread over the sphere, 0 when collapsed to a point. "effective_rank": how many of the P
-# directions the normalized projections use, see `_participation_ratio`.
+# "contrastive_top1", "contrastive_top5": share of anchors whose positive is the most similar, or
+# among the five most similar, of the 2G - 1; ties count against it. "positive_cosine",
+# "negative_cosine": mean similarity of the 2G positive pairs and of all negative pairs.
+# "embedding_std": standard deviation per dimension of the normalized projections over the global
+# batch, times sqrt(P); 1 when spread over the sphere, 0 when collapsed to a point.
+# "effective_rank": number of the P directions that the normalized projections use, see
+# `_participation_ratio`.
 METRICS = (
     Metric("contrastive_top1", "contrastive top-1"),
     Metric("contrastive_top5"),
@@ -37,13 +38,13 @@ METRICS = (
 
 @dataclasses.dataclass(frozen=True)
 class NTXent:
-    """Normalized temperature-scaled cross entropy of this replica's anchors against everyone.
+    """Normalized temperature-scaled cross entropy of this replica's anchors against all replicas.
 
-    Each of the 2B local anchors picks its other view among the 2G - 1 embeddings of all replicas
-    that are not itself. The loss returned is this replica's *share*: the sum over its anchors
-    divided by 2G. Shares sum over replicas to the mean over all 2G anchors, and the gradients of
-    shares, which Keras' optimizers sum over replicas, to the gradient of that mean: multiply by
-    nothing and divide by nothing.
+    Each of the 2B local anchors picks its other view among the other 2G - 1 embeddings of all
+    replicas. The loss returned is this replica's *share*: the sum over its anchors divided by 2G.
+    Shares sum over replicas to the mean over all 2G anchors. Their gradients, which Keras'
+    optimizers sum over replicas, sum to the gradient of that mean, so the caller must not rescale
+    them.
 
     >>> loss = NTXent(temperature=0.5)
     >>> z = tf.constant([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])  # two pairs of views
@@ -53,15 +54,15 @@ class NTXent:
 
     Attributes:
         temperature: tau; 0.1 for ImageNet and 0.5 for CIFAR-10 in the paper.
-        reduction: "paper" for the mean over anchors of eq. 1, "reference" for what
-            google-research/simclr minimizes, which is exactly twice that.
-        block_size: local anchors compared with everyone at a time; None for as many as keep the
-            block's similarities within 16 MiB (all of them, up to 2B * 2G = 2^22). It changes
-            memory and time, and no number beyond rounding. Memory is linear in G.
+        reduction: "paper" for the mean over anchors of eq. 1, "reference" for the loss of
+            google-research/simclr, which is exactly twice that.
+        block_size: local anchors compared with all embeddings at a time; None for as many as keep
+            the block's similarities within 16 MiB (all of them, up to 2B * 2G = 2^22). It changes
+            memory and time, and results only by rounding. Memory is linear in G.
 
     Raises:
-        InvalidArgument: For a temperature that is not positive, an unknown reduction or a
-            block_size below 1.
+        InvalidArgument: If the temperature is not positive, the reduction is unknown or
+            block_size is below 1.
     """
 
     temperature: float = 0.1
@@ -84,18 +85,18 @@ class NTXent:
             )
 
     def __call__(self, z: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        """Returns this replica's share of the loss and of the numbers to watch.
+        """Returns this replica's share of the loss and of the metrics.
 
         Args:
             z: [2B, P] projections of any float dtype, view 1 of all local examples, then view 2.
-                The shape must be static and the same on all replicas. Lengths are divided out here.
+                The shape must be static and the same on all replicas. The rows are normalized here.
 
         Returns:
-            The share of the loss, float32 scalar, and float32 scalars to watch, named by `METRICS`.
-            These are shares too: the sum over replicas is the global value.
+            The share of the loss, float32 scalar, and float32 scalars named by `METRICS`. These
+            are shares too: the sum over replicas is the global value.
 
         Raises:
-            ValueError: For a shape that is not [2B, P] or a global batch of one.
+            ValueError: If the shape is not [2B, P] or the global batch is one.
         """
         z = tf.cast(z, tf.float32)
         _check_shape(z)
@@ -121,14 +122,14 @@ class NTXent:
         return loss, _metrics(tf.stop_gradient(z), tf.stop_gradient(everyone), sums)
 
     def chance(self, global_batch: int) -> float:
-        """The loss of embeddings that are all alike: log(2G - 1), twice that for "reference"."""
+        """Returns the loss of equal embeddings: log(2G - 1), twice that for "reference"."""
         return self._factor * math.log(2 * global_batch - 1)
 
     def floor(self, global_batch: int) -> float:
-        """The loss where positives are alike and negatives at right angles.
+        """Returns the loss for equal positives, and negatives at right angles.
 
         log(1 + (2G - 2) e^(-1 / temperature)), twice that for "reference". Only negatives at obtuse
-        angles bring it lower, which 2G - 2 vectors can be to each other by next to nothing.
+        angles lower it, and 2G - 2 vectors can exceed right angles to each other only minimally.
         """
         negatives = 2 * global_batch - 2
         return self._factor * math.log1p(negatives * math.exp(-1.0 / self.temperature))
@@ -149,7 +150,7 @@ def nt_xent(
 
 
 def _metrics(z: tf.Tensor, everyone: tf.Tensor, sums: Sums) -> dict[str, tf.Tensor]:
-    """This replica's shares, from normalized z [2B, P] and everyone [2G, P]."""
+    """Computes this replica's shares, from normalized z [2B, P] and everyone [2G, P]."""
     anchors, dim = everyone.shape
     batch = z.shape[0] // 2
     positives = 2.0 * tf.reduce_sum(z[:batch] * z[batch:])
@@ -168,12 +169,12 @@ def _metrics(z: tf.Tensor, everyone: tf.Tensor, sums: Sums) -> dict[str, tf.Tens
 
 
 def _participation_ratio(rows: tf.Tensor) -> tf.Tensor:
-    """tr(C)^2 / tr(C^2) of the second moments C of rows [N, P]: between 1 and P, 0 for all zeros.
+    """Computes tr(C)^2 / tr(C^2), C the second moments of rows [N, P]: 1 to P, 0 for all zeros.
 
-    (sum of C's eigenvalues)^2 / (sum of their squares), which needs no eigenvalue: P where all are
-    equal, k where k are and the others vanish (Gao et al., A theory of multineuronal
+    It equals (sum of C's eigenvalues)^2 / (sum of their squares), without computing eigenvalues: P
+    if all are equal, k if k are equal and the others vanish (Gao et al., A theory of multineuronal
     dimensionality, dynamics and measurement, https://doi.org/10.1101/214262). The mean is not
-    subtracted, so rows collapsed to a point, whatever their rounding, come to 1.
+    subtracted, so rows collapsed to a point give 1 regardless of rounding.
     """
     moments = tf.matmul(rows, rows, transpose_a=True)
     return tf.math.divide_no_nan(
