@@ -1,6 +1,6 @@
-"""Optimizers for networks, with what is not decayed decided by the variables' roles.
+"""Optimizers for networks; the variables' roles decide which are not decayed.
 
-Each factory returns an optimizer that is not built; build it inside the strategy's scope with
+Each factory returns an optimizer that is not built yet; build it inside the strategy's scope with
 `optimizer.build(networks.trainable_variables)`.
 """
 
@@ -30,7 +30,7 @@ def lars(
     learning_rate: Schedule,
     networks: Networks,
 ) -> LARS:
-    """LARS, SimCLR's own (section 2.2): kernels decayed and adapted, everything else neither."""
+    """Returns LARS as in SimCLR (section 2.2): kernels decayed and adapted, all else neither."""
     optimizer = LARS(learning_rate, momentum=momentum, weight_decay=weight_decay, eta=eta)
     optimizer.exclude(excluded_variables(networks))
     return optimizer
@@ -45,7 +45,7 @@ def momentum(
     learning_rate: Schedule,
     networks: Networks,
 ) -> keras.optimizers.Optimizer:
-    """SGD with (Nesterov) momentum; decoupled decay of kernels only."""
+    """Returns SGD with (Nesterov) momentum; decoupled decay of kernels only."""
     if not 0 <= momentum <= 1:
         raise InvalidArgument(f"momentum must be from 0 to 1. Received: momentum={momentum}.")
     optimizer = keras.optimizers.SGD(
@@ -64,7 +64,7 @@ def adam(
     learning_rate: Schedule,
     networks: Networks,
 ) -> keras.optimizers.Optimizer:
-    """Adam; with `weight_decay`, AdamW with decoupled decay of kernels only."""
+    """Returns Adam; with `weight_decay`, AdamW with decoupled decay of kernels only."""
     optimizer = keras.optimizers.Adam(
         learning_rate, beta_1, beta_2, epsilon, weight_decay=weight_decay or None
     )
@@ -81,7 +81,7 @@ def lamb(
     learning_rate: Schedule,
     networks: Networks,
 ) -> keras.optimizers.Optimizer:
-    """LAMB as in Keras: every variable adapted, decoupled decay of kernels only."""
+    """Returns LAMB as in Keras: every variable adapted, decoupled decay of kernels only."""
     optimizer = keras.optimizers.Lamb(
         learning_rate, beta_1, beta_2, epsilon, weight_decay=weight_decay or None
     )
@@ -90,7 +90,7 @@ def lamb(
 
 @dataclasses.dataclass(frozen=True)
 class RoleCount:
-    """How much of one role there is to train, and whether it is decayed (LARS: and adapted)."""
+    """The trainable variables of one role, and whether they are decayed (LARS: and adapted)."""
 
     role: str
     adapted: bool
@@ -103,7 +103,7 @@ class RoleCount:
 
 
 def exclusion_summary(networks: Networks) -> list[RoleCount]:
-    """Counts what is adapted and what is excluded, a line for each role that occurs."""
+    """Counts adapted and excluded variables, one entry for each role that occurs."""
     roles = variable_roles(networks)
     summary = []
     for role in ROLES:
@@ -114,7 +114,7 @@ def exclusion_summary(networks: Networks) -> list[RoleCount]:
 
 
 def excluded_variables(networks: Networks) -> list[keras.Variable]:
-    """The trainable variables that are neither decayed nor, by LARS, adapted."""
+    """Returns the trainable variables that are neither decayed nor, by LARS, adapted."""
     roles = variable_roles(networks)
     return [v for v in networks.trainable_variables if roles[v.path] in EXCLUDED_ROLES]
 

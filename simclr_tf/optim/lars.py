@@ -12,7 +12,7 @@ from simclr_tf.errors import InvalidArgument
 
 @keras.saving.register_keras_serializable(package="simclr_tf")
 class LARS(keras.optimizers.Optimizer):
-    """Momentum SGD in which each variable's step is in proportion to the variable's norm.
+    """Momentum SGD in which each variable's step is proportional to the variable's norm.
 
     For a variable w with gradient g, as in google-research/simclr:
 
@@ -22,7 +22,7 @@ class LARS(keras.optimizers.Optimizer):
         w <- w - v
 
     An excluded variable has no decay and ratio 1. SimCLR excludes biases, batch normalization and
-    the probe; say which they are with `exclude` before the optimizer is built.
+    the probe; pass them to `exclude` before the optimizer is built.
 
     >>> kernel, bias = keras.Variable([3.0, 4.0], name="kernel"), keras.Variable(1.0, name="bias")
     >>> optimizer = LARS(learning_rate=1.0, eta=0.001)
@@ -67,7 +67,7 @@ class LARS(keras.optimizers.Optimizer):
             )
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         self.momentum = momentum
-        # The base class would take `self.weight_decay` for a decoupled decay of its own.
+        # The base class would use `self.weight_decay` as its own decoupled decay.
         self.l2 = weight_decay
         self.eta = eta
         self.nesterov = nesterov
@@ -75,11 +75,11 @@ class LARS(keras.optimizers.Optimizer):
 
     @property
     def excluded_paths(self) -> list[str]:
-        """Paths of the variables without decay and adaptation, sorted."""
+        """Sorted paths of the variables without decay and adaptation."""
         return sorted(self._excluded_paths)
 
     def exclude(self, variables: Iterable[keras.Variable]) -> None:
-        """Adds variables that get no weight decay and trust ratio 1; before `build`."""
+        """Adds variables that get no weight decay and trust ratio 1; call it before `build`."""
         if self.built:
             raise ValueError("exclude must come before the optimizer is built.")
         self._excluded_paths.update(v.path for v in variables)
@@ -116,10 +116,10 @@ class LARS(keras.optimizers.Optimizer):
         self.assign_sub(variable, update)
 
     def trust_ratios(self, gradients: Sequence[tf.Tensor]) -> tf.Tensor:
-        """The ratios that gradients would be adapted by now, [number of adapted variables].
+        """Returns the current trust ratios of gradients, [number of adapted variables].
 
         Args:
-            gradients: Of the variables that the optimizer is built with, summed over replicas.
+            gradients: Gradients of the optimizer's variables, summed over replicas.
         """
         weights = [tf.convert_to_tensor(v.value) for v in self._trainable_variables]
         return tf.stack(

@@ -20,7 +20,7 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
     Args:
         peak: Learning rate at the end of the warm-up.
         warmup_steps: Steps of warm-up; 0 starts at the peak.
-        total_steps: Steps of the run, warm-up included; the rate stays 0 after them.
+        total_steps: Steps of the run, warm-up included; afterwards the rate stays 0.
     """
 
     def __init__(self, peak: float, warmup_steps: int, total_steps: int):
@@ -34,7 +34,7 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         self.total_steps = int(total_steps)
 
     def __call__(self, step) -> tf.Tensor:
-        """Learning rate, float32 scalar, of the update that follows `step` updates."""
+        """Returns the learning rate, float32 scalar, of the update after `step` updates."""
         step = tf.cast(step, tf.float32)
         warmup = self.peak * step / max(self.warmup_steps, 1)
         done = (step - self.warmup_steps) / (self.total_steps - self.warmup_steps)
@@ -50,10 +50,10 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def scale_learning_rate(base: float, global_batch: int, scaling: str) -> float:
-    """Peak learning rate for a batch size.
+    """Returns the peak learning rate for a batch size.
 
     Args:
-        base: The recipe's number: 0.3 goes with "linear", 0.075 with "sqrt" on ImageNet.
+        base: The recipe's number: 0.3 with "linear", 0.075 with "sqrt" on ImageNet.
         global_batch: Examples per step over all replicas.
         scaling: "linear" for base * G / 256, "sqrt" for base * sqrt(G), better for small batches
             and short runs (appendix B.1), "none" for base.
@@ -69,14 +69,14 @@ def scale_learning_rate(base: float, global_batch: int, scaling: str) -> float:
 
 
 def steps_for(epochs: float, num_examples: int, global_batch: int) -> int:
-    """Steps of a run, the reference's N * epochs // G + 1. Epochs may be a fraction."""
+    """Returns the steps of a run, the reference's N * epochs // G + 1; epochs may be fractional."""
     if not math.isfinite(epochs):
         raise InvalidArgument(f"epochs must be a number of passes. Received: epochs={epochs}.")
     return int(num_examples * epochs // global_batch) + 1
 
 
 def warmup_steps_for(epochs: float, num_examples: int, global_batch: int) -> int:
-    """Steps of a warm-up, the reference's N * epochs // G. Epochs may be a fraction."""
+    """Returns the steps of a warm-up, the reference's N * epochs // G; epochs may be fractional."""
     return round(epochs * num_examples // global_batch)
 
 
@@ -90,10 +90,10 @@ def learning_rate(
     num_examples: int,
     global_batch: int,
 ) -> WarmupCosine:
-    """The recipe's schedule, for the batch and the data at hand.
+    """Returns the recipe's schedule for the given batch and data.
 
-    A warm-up that would take the whole run, as in a run cut short to try something out, is cut to
-    the same share of it as 10 epochs are of 100.
+    A warm-up as long as the run or longer, as in a short trial run, is cut to a tenth of the run,
+    the share of 10 epochs in 100.
 
     Args:
         base: Learning rate before scaling.
@@ -114,15 +114,15 @@ def learning_rate(
 def epochs_by_count(
     images_seen: float = 1e8, shortest: float = 100.0, longest: float = 800.0, *, num_examples: int
 ) -> float:
-    """Epochs for a data set of unknown size: as many as show `images_seen` images, within bounds.
+    """Returns epochs for a data set of any size: enough to show `images_seen`, within bounds.
 
-    Small data sets need more epochs, as a run needs some thousand steps to learn at all; very
-    many epochs of few images bring nothing more.
+    Small data sets need more epochs, since a run needs some thousand steps to learn at all; very
+    many epochs of few images bring no further gain.
 
     Args:
-        images_seen: Images that the run should show, augmented anew each time.
+        images_seen: Images that the run should show, augmented again each time.
         shortest: Fewest epochs, for large data sets.
-        longest: Most epochs, for small ones.
+        longest: Most epochs, for small data sets.
         num_examples: Images per epoch.
     """
     return min(max(images_seen / num_examples, shortest), longest)
