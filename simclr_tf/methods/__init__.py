@@ -1,1 +1,1 @@
-"""What is trained: one file a method, on the interface of `base.Method`."""
+"""Methods of training, one file each, on the interface of `base.Method`."""

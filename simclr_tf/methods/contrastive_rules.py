@@ -1,25 +1,26 @@
-"""What the numbers of a contrastive loss over two views say is wrong."""
+"""Rules that find faults in the numbers of a contrastive loss over two views."""
 
 from __future__ import annotations
 
 from simclr_tf.methods.rules import Finding, Report, Rule
 
-# Equal vectors have a cosine of 1 but for float32's rounding, about 1e-6; views that differ in
-# anything do not come this near on the average of a report.
+# Equal vectors have a cosine of 1 up to float32's rounding, about 1e-6; the average of a report
+# does not come this near if views differ in anything.
 SAME_COSINE = 0.9999
-# Recipes that learn something are far below it in the first epoch, given as many negatives as
-# EASY_BATCH has; among a handful the positive is found by anyone.
+# With as many negatives as EASY_BATCH has, recipes that learn are far below this in the first
+# epoch; among a handful of negatives, finding the positive is easy.
 EASY_TOP1 = 0.99
 EASY_BATCH = 32
-# Of 1. The quick start stays above 0.85; here projections fill less than a tenth of the sphere.
+# Spread, at most 1. The quick start stays above 0.85; below 0.1 projections fill less than a tenth
+# of the sphere.
 COLLAPSED_SPREAD = 0.1
-# The papers search from 0.05 to 1. Below 0.02 one negative, the nearest, has all of the gradient;
-# above 2 the loss of perfect projections is within half a unit of guessing.
+# The papers search from 0.05 to 1. Below 0.02 the nearest negative gets all of the gradient; above
+# 2 the loss of perfect projections is within half a unit of guessing.
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.02, 2.0
 
 
 def temperature_fault(temperature: float) -> Finding | None:
-    """Says so where a temperature is none that anything could be learned by."""
+    """Returns a finding if nothing could be learned at this temperature, else None."""
     if temperature < LOWEST_TEMPERATURE:
         effect = "the nearest negative alone has all of the gradient"
     elif temperature > HIGHEST_TEMPERATURE:
@@ -45,7 +46,7 @@ def _collapse(report: Report) -> str | None:
 
 
 def _identical_views(report: Report) -> str | None:
-    # Where images are projected to a few points, many are as near as the positive.
+    # If images are projected to a few points, many are as near as the positive.
     found = report.numbers["contrastive_top1"] > EASY_TOP1
     if report.numbers["positive_cosine"] < SAME_COSINE or not found:
         return None

@@ -1,6 +1,6 @@
-"""How a run's numbers are judged: findings, the rules that make them, and those of any method.
+"""Judges a run's numbers: findings, the rules that make them, and the rules of any method.
 
-docs/reading-the-curves.md lists the kinds of findings, and says what is normal.
+docs/reading-the-curves.md lists the kinds of findings and the normal values.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from typing import NamedTuple
 
 from simclr_tf.metrics import Metric
 
-# A linear classifier on an encoder that has seen each image once or less; natural images of
-# several classes need a trained encoder to come near.
+# Accuracy of a linear classifier on an encoder that has seen each image at most once; natural
+# images of several classes need a trained encoder to come near.
 LEAKED_ACCURACY = 0.99
-# Of 1. Representations of an untrained encoder differ by hundredths of their length and more; sums
-# in float32 leave less than 0.001 of no difference.
+# Spread, at most 1. Representations of an untrained encoder differ by hundredths of their length
+# or more; equal ones differ by less than 0.001 after sums in float32.
 DEAD_SPREAD = 0.003
-# Of the way from chance to the floor of the loss. Healthy runs have passed a tenth of it when the
-# warm-up ends, or are on their way; 50 steps are the least that momentum 0.9 needs to get going.
+# Share of the way from chance to the floor of the loss. Healthy runs have passed a tenth of it when
+# the warm-up ends, or are falling; momentum 0.9 needs at least 50 steps to take effect.
 NO_PROGRESS, FIRST_VERDICT = 0.02, 50
-# What counts as having learned, and which part of it a run that only fluctuates does not lose.
+# Progress that counts as having learned, and the share of it that mere fluctuation never loses.
 LEARNED, LOST = 0.1, 0.5
 
 
 class Finding(NamedTuple):
-    """Something that is wrong: its kind, which stays the same, and what to tell the person."""
+    """A fault: its kind, which is fixed, and the text for the person."""
 
     kind: str
     text: str
@@ -33,18 +33,18 @@ class Finding(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
-    """One report of a run, and what is known of the run.
+    """One report of a run, with facts about the run.
 
     Attributes:
-      step: up to which it goes.
+      step: the last step of the report.
       epoch: the same in passes over the data.
       numbers: the report: means since the last one.
       global_batch_size: G.
-      chance: the loss of guessing, or None where that is unknown.
+      chance: the loss of guessing, or None if unknown.
       warmup_steps: the length of the warm-up; no verdict on learning is given before its end.
-      num_classes: of the online probe's labels, if there are any.
-      progress: of the loss from chance, 0, to its floor, 1: mean of the last few reports.
-      progress_before: the same of as many before them, or None if there are not as many.
+      num_classes: the number of the online probe's classes, or None without labels.
+      progress: the loss on the way from chance, 0, to its floor, 1: mean of the last few reports.
+      progress_before: the same mean over as many reports before, or None if there are too few.
       best_progress: the highest such mean so far.
     """
 
@@ -61,18 +61,18 @@ class Report:
 
 
 class Rule(NamedTuple):
-    """A kind of fault, and how a report shows it: what to tell the person, or None."""
+    """A kind of fault, and a check of a report that returns the text for the person, or None."""
 
     kind: str
     check: Callable[[Report], str | None]
 
 
-# In a chain the first fault explains what stands after it.
+# In a chain the first fault explains the later ones.
 Chain = Sequence[Rule]
 
 
 def first_finding(report: Report, chain: Chain) -> Finding | None:
-    """The first fault of a chain that the report shows."""
+    """Returns the first fault of a chain that the report shows."""
     for kind, check in chain:
         text = check(report)
         if text:
@@ -81,10 +81,10 @@ def first_finding(report: Report, chain: Chain) -> Finding | None:
 
 
 def learning_rules(loss: Metric) -> Chain:
-    """Judges whether the loss goes from chance to its floor, both of which must be known.
+    """Returns rules that judge the loss's way from chance to its floor; both must be known.
 
     Args:
-      loss: its name in a report and in words.
+      loss: the loss's name in a report and in words.
     """
 
     def too_high(report: Report) -> str | None:
@@ -100,7 +100,7 @@ def learning_rules(loss: Metric) -> Chain:
     def no_learning(report: Report) -> str | None:
         if report.step <= max(report.warmup_steps, FIRST_VERDICT):
             return None
-        # Where the temperature is low, the loss starts above chance and may still be falling.
+        # At a low temperature the loss starts above chance and may still be falling.
         before = report.progress_before
         falling = before is None or report.progress - before >= NO_PROGRESS
         if report.progress >= NO_PROGRESS or falling:

@@ -2,7 +2,7 @@
 
 One encoder f and one nonlinear projection head g see both views in one pass, so that batch
 normalization cannot tell them apart; NT-Xent (eq. 1) compares z = g(f(x)) over the global batch.
-After training the head is thrown away, and h = f(x) is kept.
+After training the head is discarded, and h = f(x) is kept.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class SimCLR(Method):
         return [fault] if fault else []
 
     def rules(self) -> Sequence[Chain]:
-        # A temperature that nothing is learned by explains why nothing is learned.
+        # A temperature fault already explains why nothing is learned.
         learning = () if self.faults() else learning_rules(self.metrics[0])
         return (LABELS_LEAKING,), (DEAD_ENCODER, *CONTRASTIVE_RULES, *learning)
 
@@ -103,8 +103,8 @@ def simclr(
 
     Args:
         augmentation: How both views of an image are made.
-        projection_head: Builds the network that is thrown away, from `input_dim`.
-        loss: Gives the loss of the projections.
+        projection_head: Builds the network that is discarded, from `input_dim`.
+        loss: Returns the loss of the projections.
         encoder: Builds the network that is kept, from `image_size`.
         image_size: Side of the views in pixels.
     """

@@ -17,15 +17,15 @@ from simclr_tf.objectives.cross_entropy import cross_entropies, label_ranks
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Supervised(Method):
-    """A classifier on an encoder, trained by softmax cross-entropy of one view an image.
+    """A classifier on an encoder, trained by softmax cross-entropy of one view per image.
 
     Layers that are not trainable run in inference mode, batch normalization included. An image
     whose label is unknown (-1) counts as a loss of zero and as not recognized.
 
     Attributes:
-        networks: "encoder"; "projection_head" with the layers of it that are kept, if any are; and
-            "probe", the classifier, from the last of these layers, else from the representation, to
-            logits [N, classes].
+        networks: "encoder"; "projection_head" with its kept layers, if any; and "probe", the
+            classifier, from the last of these layers, else from the representation, to logits
+            [N, classes].
         views: One group, "images", of one view.
     """
 
@@ -68,11 +68,11 @@ class Supervised(Method):
 
     @property
     def num_classes(self) -> int:
-        """Classes that are told apart."""
+        """Number of classes to tell apart."""
         return self.networks["probe"].output.shape[-1]
 
     def exported(self) -> Mapping[str, keras.Model]:
-        """The encoder, and all that stands on it as one classifier."""
+        """Returns the encoder, and everything on top of it as one classifier."""
         encoder, *head, classifier = self.networks.values()
         if not head:
             return {"encoder": encoder, "classifier": classifier}
