@@ -9,10 +9,10 @@ import pathlib
 
 
 def _refuse_unsupported_keras() -> None:
-    """Stops at import, with one sentence, on a Keras that this package cannot use.
+    """Raises ImportError, in one sentence, for a Keras that this package cannot use.
 
-    Looks only at the environment and at Keras' own configuration file, so that importing the
-    package stays light.
+    Reads only the environment and Keras' configuration file, so that importing the package stays
+    light.
     """
     if os.environ.get("TF_USE_LEGACY_KERAS", "").lower() in ("1", "true"):
         raise ImportError(

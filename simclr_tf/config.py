@@ -1,12 +1,12 @@
-"""gin: where recipes are found, how they are read, and what is checked before anything runs.
+"""gin: finds recipes, reads them, and checks them before anything runs.
 
 A recipe is a tree: the job is its root, and every `@factory` that a binding or a default of a
-reachable function names hangs below it. Whatever is bound outside that tree would be ignored
-without a word, so it is refused; only what a binding of the command line cuts off from a recipe,
-such as the settings of the optimizer that it replaces, may stay.
+reachable function names hangs below it. A binding outside that tree would silently have no effect,
+so it is refused. The only exception are bindings of a recipe that the command line cuts off, such
+as the settings of an optimizer that it replaces.
 
-Recipes come from other people too. They can call what is registered with gin here, and nothing
-else: a statement that imports is refused, and a file is included by its path alone.
+Recipes also come from other people. They can call only functions that are registered with gin
+here: a statement that imports is refused, and a file is included by its path alone.
 """
 
 from __future__ import annotations
@@ -25,34 +25,34 @@ from simclr_tf.gin_sandbox import sandboxed_gin
 from simclr_tf.gin_types import configurable_of, unfit
 
 _PACKAGE = pathlib.Path(__file__).resolve().parent
-# A checkout keeps the recipes in gin/ beside the package; an installed wheel carries them inside.
+# A checkout has the recipes in gin/ beside the package; an installed wheel has them inside.
 _RECIPE_ROOTS = (_PACKAGE.parent, _PACKAGE)
 
-# Of what a binding holds, in lists and through macros.
+# Limits of a binding's value, in lists and through macros.
 _MAX_VALUES, _MAX_DEPTH = 100_000, 32
-# Names a program that is run.
+# This parameter names a program to run.
 _COMMAND_LINE_ONLY = ("simclr_tf.jobs.preflight.preflight", "compiler_python")
 
 Bindings = dict[tuple[str, str], dict[str, Any]]  # (scope, selector) -> parameter -> value
-# What the recipes alone say, before the command line's bindings.
+# Bindings of the recipes alone, without the command line's.
 _RECIPE: Bindings = {}
-# The jobs of the recipes, each of which may hold settings for its own.
+# Jobs of the recipes; each recipe may hold settings for its own job.
 _RECIPE_JOBS: set[str] = set()
 
 
 @gin.configurable("run")
 def default_job(job: str = "pretrain") -> str:
-    """The job of a recipe when the command line names none."""
+    """Returns the job of a recipe, for a command line that names none."""
     return job
 
 
 def load(gin_files: Sequence[str], gin_bindings: Sequence[str]) -> None:
     """Parses recipes and bindings; later files win over earlier ones, bindings over all files.
 
-    Every configurable that they name must be registered (its module imported) before.
+    The modules of all configurables that they name must be imported before.
 
     Raises:
-      RequestError: a file is missing, a line does not parse or imports, or a name is not known.
+      RequestError: a file is missing, a line does not parse or imports, or a name is unknown.
     """
     gin.clear_config()
     for root in (*_RECIPE_ROOTS, *(pathlib.Path(f).parent for f in gin_files)):
@@ -71,7 +71,7 @@ def load(gin_files: Sequence[str], gin_bindings: Sequence[str]) -> None:
         raise
     except RecursionError as error:
         raise RequestError("The recipe does not load. Its values are nested too deep.") from error
-    # What gin raises for text that is no recipe is of many kinds.
+    # gin raises errors of many kinds for text that is no recipe.
     except Exception as error:
         raise RequestError(f"The recipe does not load. {_first_lines(error)}") from error
     selector, parameter = _COMMAND_LINE_ONLY
@@ -83,7 +83,7 @@ def load(gin_files: Sequence[str], gin_bindings: Sequence[str]) -> None:
 
 
 def _recipe_job() -> str:
-    """The job so far; what is bound to it is looked at before gin puts it together."""
+    """Returns the job so far, after checking its bound value before gin builds it."""
     for (_, selector), bound in gin_internals._CONFIG.items():
         if selector == gin_internals._REGISTRY.get_match("run").selector:
             _resolved(bound.get("job"), "run.job")
@@ -91,7 +91,7 @@ def _recipe_job() -> str:
 
 
 def check(roots: Iterable[str]) -> None:
-    """Checks what was loaded, for the jobs in `roots`, and locks it.
+    """Checks the loaded bindings, for the jobs in `roots`, and locks them.
 
     Raises:
       RequestError: a value has the wrong type, a required one is missing, or a binding is not
@@ -133,12 +133,12 @@ def check(roots: Iterable[str]) -> None:
 
 
 def recipe_jobs() -> set[str]:
-    """The jobs that the recipes are for, those included that a later recipe replaced."""
+    """Returns the jobs of the recipes, including those that a later recipe replaced."""
     return set(_RECIPE_JOBS)
 
 
 def job_name(requested: str | None, known: Sequence[str]) -> str:
-    """The job to run: the command line's, otherwise the recipe's."""
+    """Returns the job to run: the command line's, otherwise the recipe's."""
     name = requested or default_job()
     if name not in known:
         close = difflib.get_close_matches(str(name), known, n=1)
@@ -148,15 +148,15 @@ def job_name(requested: str | None, known: Sequence[str]) -> str:
 
 
 def record() -> str:
-    """Everything in force so far, defaults included, as a gin file that gives the same run."""
+    """Returns all values in force so far, defaults included, as a gin file for the same run."""
     return gin.operative_config_str()
 
 
 def in_force() -> dict[str, str]:
-    """What every function called so far works with: 'function.parameter' -> gin's text.
+    """Returns the values of every function called so far: 'function.parameter' -> gin's text.
 
-    Macros are replaced by their values. Defaults that gin cannot write, such as functions, are left
-    out.
+    Macros are replaced by their values. Defaults that gin cannot write, such as functions, are
+    skipped.
     """
     found = {}
     for (scope, selector), parameters in gin_internals._OPERATIVE_CONFIG.items():
@@ -168,9 +168,9 @@ def in_force() -> dict[str, str]:
 
 
 def defaults() -> dict[str, str | None]:
-    """The default of every parameter of a recipe: 'function.parameter' -> the text of `in_force`.
+    """Returns the defaults of all parameters: 'function.parameter' -> text as of `in_force`.
 
-    A function that gin knows is the reference to it, such as '@lars'; None says that there is no
+    A function that gin knows becomes a reference, such as '@lars'; None means that there is no
     default.
     """
     return {
@@ -188,13 +188,13 @@ def _default_text(value: Any) -> str | None:
 
 
 def _is_cut_off(key: tuple[str, str], used_in_recipe: set[tuple[str, str]]) -> bool:
-    """Whether the recipe alone uses all that is bound here, and the command line adds nothing."""
+    """Returns whether the recipe uses all bindings of `key`, and the command line adds none."""
     in_recipe = _RECIPE.get(key, {})
     return key in used_in_recipe and gin_internals._CONFIG[key].keys() == in_recipe.keys()
 
 
 def _reachable(roots: Iterable[str], bound: Bindings) -> set[tuple[str, str]]:
-    """The (scope, selector) keys in the trees of references under the configurables `roots`."""
+    """Returns the (scope, selector) keys in the trees of references under `roots`."""
     seen: set[tuple[str, str]] = set()
     waiting = [("", gin_internals._REGISTRY.get_match(root).selector) for root in roots]
     while waiting:
@@ -216,7 +216,7 @@ def _reachable(roots: Iterable[str], bound: Bindings) -> set[tuple[str, str]]:
 
 
 def _bound_to(value: Any) -> set[str]:
-    """The parameters that bindings give to a reference."""
+    """Returns the parameters that bindings set for a reference."""
     if not isinstance(value, gin_internals.ConfigurableReference):
         return set()
     scope, selector = value.config_key
@@ -233,10 +233,10 @@ def _is_required(value: Any) -> bool:
 
 
 def _resolved(value: Any, name: str) -> Any:
-    """Macros replaced by their values, so that what is checked is what the function receives.
+    """Replaces macros by their values, so that checks see the value that the function receives.
 
     Raises:
-      RequestError: they make a value without an end, or one that is too large.
+      RequestError: the value is infinite or too large.
     """
     count = 0
 

@@ -1,4 +1,4 @@
-"""What the command line says about a run, beside the recipe."""
+"""The command line's settings of a run, beside the recipe."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """Where a run's files go, where its data lie, and which devices it may take.
+    """The folders of a run's files and data, and the devices that it may use.
 
     Attributes:
       model_dir: the run's folder.
-      data_dir: where prepared data sets lie, or the folder of images; None for the default.
+      data_dir: the folder of prepared data sets, or of images; None for the default.
       tpu: 'auto', 'local', 'none' or the name of a TPU.
     """
 

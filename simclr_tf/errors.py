@@ -1,4 +1,4 @@
-"""The ways in which a run ends other than well, and the exit code of each."""
+"""Errors that end a run, with their exit codes."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ class RunError(Exception):
 
 
 class RequestError(RunError):
-    """The request cannot be carried out as it stands: flags, gin, data, or a checkpoint."""
+    """The request is invalid: flags, gin, data, or a checkpoint."""
 
     exit_code = 2
 
 
 class InvalidArgument(RequestError, ValueError):
-    """A function refuses a value that recipes give, in a sentence for who wrote the recipe.
+    """A function refuses a recipe's value, in a sentence for the recipe's author.
 
     Library code can catch it as a ValueError. A plain ValueError is a bug, and keeps its traceback.
     """
 
 
 class DivergedError(RunError):
-    """Training has left the region from which it could recover."""
+    """Training has diverged beyond recovery."""
 
     exit_code = 3
 
 
 class PreemptedError(RunError):
-    """The run was asked to stop, has saved, and goes on when started again."""
+    """The run was told to stop and has saved; the same command resumes it."""
 
     exit_code = 42
 
 
 def cause(error: Exception) -> str:
-    """The line that says what has happened; TensorFlow puts where in the program around it."""
+    """Returns the line that says what happened, without TensorFlow's lines on where."""
     text = getattr(error, "message", None) or str(error)
     text = re.sub(r"\{\{function_node [^}]*\}\} ?| \[Op:\w+\].*", "", text)
     around = (" ", "\t", "Graph execution error", "Detected at node")

@@ -1,4 +1,4 @@
-"""Small files that a reader sees whole or not at all."""
+"""Writes small files atomically."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import tensorflow as tf
 
 
 def write_text(path: str, text: str) -> None:
-    """Writes a small file so that a reader sees all of it or none."""
+    """Writes a small file atomically: a reader sees all of it or none."""
     partial = f"{path}.partial"
     with tf.io.gfile.GFile(partial, "w") as file:
         file.write(text)

@@ -1,6 +1,6 @@
-"""gin that reads recipes of other people, and old ones: it imports nothing, and ends.
+"""Makes gin safe for other people's recipes, which must not import or recurse; accepts old names.
 
-gin itself imports what a recipe says, and the packages that an included path might lie in.
+gin by itself imports the modules that a recipe names, and packages that may hold an included path.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from gin import config as gin_internals
 
 from simclr_tf.renamed import name_of_today
 
-# Of a recipe with all that it includes, each time that it does.
+# Files of a recipe, counting each inclusion.
 _MAX_FILES = 100
 
 
 @contextlib.contextmanager
 def sandboxed_gin() -> Iterator[None]:
-    """While open, a recipe that imports is an ImportError, and one of too many files an OSError.
+    """Makes gin raise ImportError if a recipe imports, and OSError if it includes too many files.
 
-    Parameters may have their names of older versions.
+    Parameters may have their names from older versions.
     """
     process_import, readers = gin_internals.ParseContext.process_import, gin_internals._FILE_READERS
     bind_parameter = gin_internals.bind_parameter

@@ -1,4 +1,4 @@
-"""Which values a parameter of a recipe takes, by its type and by what its callers give."""
+"""Checks values of recipe parameters, by type and by the arguments that callers pass."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from gin import config as gin_internals
 
 
 def unfit(function: Callable, parameter: str, value: Any, bound: set[str]) -> str | None:
-    """What a parameter must be, in words, if `value` cannot be passed; else None.
+    """Returns in words what a parameter must be, if `value` cannot be passed; else None.
 
     Args:
-      function: the configurable, without gin around it.
-      parameter: its name.
-      value: what gin would pass, or the reference to it.
-      bound: the parameters that bindings give where `value` is a reference.
+      function: the configurable, without gin's wrapper.
+      parameter: the parameter's name.
+      value: the value that gin would pass, or the reference to it.
+      bound: the parameters that bindings set, if `value` is a reference.
     """
     hints = typing.get_type_hints(inspect.unwrap(function))
     if parameter not in hints:
@@ -33,16 +33,16 @@ def unfit(function: Callable, parameter: str, value: Any, bound: set[str]) -> st
 
 
 def configurable_of(value: Any) -> Any:
-    """What gin knows of a function; None if it knows none, or `value` is no function."""
+    """Returns gin's record of a function; None if it has none, or `value` is no function."""
     return gin_internals._inverse_lookup(value) if inspect.isfunction(value) else None
 
 
 def _unlike(
     default: Any, value: gin_internals.ConfigurableReference, bound: set[str]
 ) -> str | None:
-    """What must take the place of a default, in words, if `value` cannot; else None.
+    """Returns in words what must replace a default, if `value` cannot; else None.
 
-    Callers give by name whatever the default needs, and may give no more.
+    Callers pass by name exactly the arguments that the default needs.
     """
     given = _needed(default.wrapped)
     taken = inspect.signature(value.configurable.wrapped).parameters
@@ -60,7 +60,7 @@ def _needed(function: Callable) -> set[str]:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a gin value may be passed where `hint` is asked; an int is also a float."""
+    """Returns whether a gin value fits the type `hint`; an int is also a float."""
     if isinstance(value, gin_internals.ConfigurableReference):
         wants_function = any(_origin(h) is collections.abc.Callable for h in _alternatives(hint))
         return value.evaluate or wants_function or hint is Any

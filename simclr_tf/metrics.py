@@ -1,4 +1,4 @@
-"""How a number of the training step is declared, once, where it is computed."""
+"""Declares a number of the training step, once, where it is computed."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ class Metric(NamedTuple):
     """A number that every step reports.
 
     Attributes:
-        name: In `metrics.jsonl` and TensorBoard.
-        title: Above its curve in `figures/curves.png`; None for no curve.
-        whole: False where each replica has a share, and the sum over replicas is the number; True
-            where every replica has the number itself.
+        name: Name in `metrics.jsonl` and TensorBoard.
+        title: Title of its curve in `figures/curves.png`; None for no curve.
+        whole: False if each replica has a share, and the sum over replicas is the number; True if
+            every replica has the number itself.
     """
 
     name: str

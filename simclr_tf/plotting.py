@@ -1,4 +1,4 @@
-"""Figures without a display, written where a run's files are."""
+"""Figures without a display, written to a run's folder."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import tensorflow as tf
 
 
 def subplots(rows: int, columns: int, cell: float):
-    """A figure of `rows` by `columns` square cells of `cell` inches, and its axes [rows, columns].
+    """Returns a figure of square cells of `cell` inches, and its axes [rows, columns].
 
-    matplotlib's own state (pyplot) stays as it is.
+    matplotlib's global state (pyplot) stays unchanged.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -21,7 +21,7 @@ def subplots(rows: int, columns: int, cell: float):
 
 
 def save(figure, path: str) -> str:
-    """Writes a PNG, with the folders above it, and returns its path."""
+    """Writes a PNG, creating the folders above it, and returns its path."""
     tf.io.gfile.makedirs(os.path.dirname(path))
     with tf.io.gfile.GFile(path, "wb") as file:
         figure.savefig(file, format="png", dpi=120)

@@ -1,8 +1,8 @@
-"""Parameters of recipes that have another name by now."""
+"""Parameters of recipes that were renamed."""
 
 from __future__ import annotations
 
-# The name in recipes and checkpoints of older versions -> today's.
+# Name in recipes and checkpoints of older versions -> current name.
 RENAMED = {
     "pretrain.augmentation": "simclr.augmentation",
     "pretrain.loss": "simclr.loss",
@@ -11,6 +11,6 @@ RENAMED = {
 
 
 def name_of_today(name: str) -> str:
-    """The name of a parameter in this version, 'scope/function.parameter' as gin writes it."""
+    """Returns a parameter's name in this version, 'scope/function.parameter' as in gin."""
     scope, slash, parameter = name.rpartition("/")
     return f"{scope}{slash}{RENAMED.get(parameter, parameter)}"

@@ -103,14 +103,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         _tell(error, "Interrupted. The same command goes on from the last save.", values.debug)
         return PreemptedError.exit_code
     except RunError as error:
-        # gin adds where in the recipe's tree it was raised, which is not for the person.
+        # gin appends where in the recipe's tree the error was raised, which a person need not see.
         _tell(error, str(error).partition("\n  In call to configurable")[0], values.debug)
         return error.exit_code
 
 
 def _tell(error: BaseException, message: str, debug: bool) -> None:
     if debug:
-        # gin raises a copy at each call that an error passes, and only the first has its cause.
+        # gin raises a copy of an error at each call that it passes; only the first has its cause.
         first = error
         while first.__cause__ is None and first.__context__ is not None:
             first = first.__context__
@@ -120,11 +120,11 @@ def _tell(error: BaseException, message: str, debug: bool) -> None:
 
 
 def _run(values: flags.FlagValues) -> None:
-    # 3 also silences what TensorFlow says at every start about CPU instructions and missing GPUs.
+    # 3 also hides TensorFlow's messages at every start on CPU instructions and missing GPUs.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
-    # Of what libraries log, only warnings are for the person.
+    # From libraries' logs, show only warnings.
     logging.get_absl_handler().addFilter(
         lambda record: record.levelno > std_logging.INFO or "simclr_tf" in record.pathname
     )
@@ -142,7 +142,7 @@ def _run(values: flags.FlagValues) -> None:
 
     config.load(values.gin_file, values.gin_bindings)
     job = config.job_name(values.job, tuple(jobs.MODULES))
-    # A recipe says how an encoder is pretrained, and other jobs take of it what they need.
+    # A recipe describes an encoder's pretraining, and other jobs use the parts that they need.
     others = {config.job_name(name, tuple(jobs.MODULES)) for name in config.recipe_jobs()}
     config.check({"pretrain", job, *others})
     known[job](

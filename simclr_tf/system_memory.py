@@ -1,4 +1,4 @@
-"""Memory of the host: what this process holds of it, and what it may still take."""
+"""Memory of the host: what this process uses, and what is still available."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ _STATUS, _CLEAR = pathlib.Path("/proc/self/status"), pathlib.Path("/proc/self/cl
 
 
 def resident_mib() -> float | None:
-    """Resident memory of this process in MiB; None where the system does not tell (not Linux)."""
+    """Returns this process's resident memory in MiB; None if unknown (not Linux)."""
     return _field("VmRSS")
 
 
 def peak_mib() -> float | None:
-    """The most that has been resident since the start, or `start_peak`."""
+    """Returns the peak of resident memory in MiB since the start, or since `start_peak`."""
     return _field("VmHWM")
 
 
 def start_peak() -> None:
-    """Resets the peak to what is resident now, where the system can."""
+    """Resets the peak to the current resident memory, if the system can."""
     with contextlib.suppress(OSError):
         _CLEAR.write_text("5")
 
 
 def available_bytes(root: str = "/") -> int | None:
-    """What the machine and every control group around this process leave; None if unknown.
+    """Returns the bytes left by the machine and by every control group around this process.
 
-    A container's limit is its control group's. Cached files, which the system gives up when memory
-    is short, count as free, as they do in `free`'s column "available".
+    A container's limit is its control group's. Cached files, which the system evicts when memory
+    is short, count as free, as in `free`'s column "available". None if unknown.
 
     Args:
-      root: of the file system that has /proc and /sys.
+      root: root of the file system that has /proc and /sys.
     """
     base = pathlib.Path(root)
     left = [
@@ -55,7 +55,10 @@ def _machine(meminfo: pathlib.Path) -> Iterator[int]:
 
 
 def _groups(membership: pathlib.Path, mounts: pathlib.Path) -> Iterator[int]:
-    """A line of `membership` is ID:CONTROLLERS:PATH, without controllers in version 2."""
+    """Yields the bytes left in each group.
+
+    A line of `membership` is ID:CONTROLLERS:PATH, without controllers in version 2.
+    """
     for line in _read(membership).splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":

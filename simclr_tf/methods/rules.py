@@ -43,7 +43,7 @@ class Report:
       chance: the loss of guessing, or None if unknown.
       warmup_steps: the length of the warm-up; no verdict on learning is given before its end.
       num_classes: the number of the online probe's classes, or None without labels.
-      progress: the loss on the way from chance, 0, to its floor, 1: mean of the last few reports.
+      progress: progress of the loss from chance, 0, to its floor, 1: mean of the last few reports.
       progress_before: the same mean over as many reports before, or None if there are too few.
       best_progress: the highest such mean so far.
     """
