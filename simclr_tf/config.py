@@ -188,7 +188,7 @@ def _default_text(value: Any) -> str | None:
 
 
 def _is_cut_off(key: tuple[str, str], used_in_recipe: set[tuple[str, str]]) -> bool:
-    """Returns whether the recipe uses all bindings of `key`, and the command line adds none."""
+    """Returns whether only the recipe uses `key`, and the command line adds no parameter to it."""
     in_recipe = _RECIPE.get(key, {})
     return key in used_in_recipe and gin_internals._CONFIG[key].keys() == in_recipe.keys()
 

@@ -1,4 +1,4 @@
-"""Makes gin safe for other people's recipes, which must not import or recurse; accepts old names.
+"""Makes gin safe for other people's recipes (no imports, bounded includes), and accepts old names.
 
 gin by itself imports the modules that a recipe names, and packages that may hold an included path.
 """

@@ -14,7 +14,7 @@ _BLOCK = 32
 
 
 def blur_matrices(sigmas: tf.Tensor, radius: int, extent: int) -> tf.Tensor:
-    """Returns banded matrices that convolve a line of pixels, zeros beyond it, with a Gaussian.
+    """Returns banded matrices that convolve a line, zeros beyond it, with a truncated Gaussian.
 
     Args:
         sigmas: float32 [N], in pixels, positive.

@@ -89,8 +89,8 @@ def sample_crop_boxes(
 
     accepted = (area >= min_area) & (area <= max_area) & (h <= heights) & (w <= widths)
     # The kernel requires area / image_area >= min_object_covered. A compiler that knows the images'
-    # size multiplies by the reciprocal instead, so that of two equal sides either may come out
-    # larger.
+    # size multiplies by the reciprocal instead, so that either of two equal sides may come out
+    # larger. The margin lets equal sides pass.
     covered = min_object_covered * (1.0 - 2.0**-20) * image_area
     accepted &= (area >= 1.0) & (area >= covered)
 

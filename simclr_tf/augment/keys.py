@@ -36,7 +36,7 @@ def _rotate_left(x: tf.Tensor, bits: int) -> tf.Tensor:
 def threefry2x32(
     key: tuple[tf.Tensor, tf.Tensor], counter: tuple[tf.Tensor, tf.Tensor]
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Threefry-2x32 with 20 rounds, elementwise.
+    """Computes Threefry-2x32 with 20 rounds, elementwise.
 
     Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 
@@ -68,7 +68,7 @@ def example_keys(
     """Returns keys of examples: distinct (index, view) of one (seed, epoch) get distinct keys.
 
     Args:
-        seed: the run's seed, an integer of which the low 32 bits are used.
+        seed: the run's seed, an integer; only its low 32 bits are used.
         epoch: integer.
         index: [...] positions of the examples in the data set, integers below 2**32.
         view: integer, 0 for the first view.

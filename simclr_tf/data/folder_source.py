@@ -20,7 +20,7 @@ from simclr_tf.errors import RequestError
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif"})
 
-# Largest image file: more than the largest image that is decoded takes at 16 bits.
+# Largest image file; the largest image that is decoded takes less, even at 16 bits.
 MAX_FILE_BYTES = 2**29
 
 

@@ -16,7 +16,7 @@ MAX_SCANS = 128
 MAX_GIF_PIECES = 2**16
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-# A scan's marker, and the upper half of its header's length, which is below 256.
+# A scan's marker, and the upper byte of its header's length, which is below 256.
 _JPEG_SCAN = b"\xff\xda\x00"
 _GIF_EXTENSION, _GIF_FRAME, _GIF_END = 0x21, 0x2C, b"\x3b"
 
@@ -56,7 +56,7 @@ def is_bmp(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def bmp_table(encoded: tf.Tensor) -> tf.Tensor:
-    """Returns the colours of an 8-bit BMP, uint8 [N, 3]; the file has them as BGR before pixels."""
+    """Returns the colours of an 8-bit BMP, uint8 [N, 3]; the file holds BGR before its pixels."""
     begin = 14 + _numbers(encoded, 14, 1, tf.int32)[0]
     end = _numbers(encoded, 10, 1, tf.int32)[0]
     colours = tf.io.decode_raw(_part(encoded, begin, end - begin), tf.uint8)

@@ -17,7 +17,7 @@ from simclr_tf.data.source import Source
 def plain_images(
     source: Source, image_size: int, batch_size: int, bad_images: BadImages
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yields every image once, centre-cropped, in the source's order; the last batch may be small.
+    """Yields each image once, centre-cropped, in the source's order; the last batch may be smaller.
 
     An image of the requested size, up to 32 pixels, is used whole. Any other is centre-cropped and
     resized, as in the reference. An image that does not decode is skipped and recorded; one that

@@ -15,7 +15,7 @@ from simclr_tf.data.order import Order
 from simclr_tf.data.record_stream import RECORDS_PER_FILE, RecordFile
 from simclr_tf.data.source import Source, file_state, identity_of_files
 
-# The label, until the record is parsed.
+# Placeholder of the label until the record is parsed.
 _UNKNOWN = np.int64(-1)
 
 

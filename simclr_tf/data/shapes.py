@@ -31,11 +31,11 @@ SPLIT_SIZES = {"train": 10_000, "test": 2_000}
 BLOCK = 200  # indices that share one generator; changing it changes every picture
 
 _SPLIT_KEYS = {"train": 0, "test": 1}
-_RADIUS = (0.225, 0.29)  # of the disc of equal area, in picture sides
-_MAX_SHIFT = 0.12  # of the centre, in picture sides
+_RADIUS = (0.225, 0.29)  # radius of the disc of equal area, in picture sides
+_MAX_SHIFT = 0.12  # shift of the centre, in picture sides
 _MIN_CONTRAST = 0.3  # between the luminances of shape and background, both in [0, 1]
 
-# Luma of ITU-R BT.601, the grey of the usual colour distortion, which must preserve contrast.
+# Luma of ITU-R BT.601, the grey of the usual colour distortion: grayscale must keep the contrast.
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 Array = np.ndarray
@@ -135,7 +135,7 @@ def _rotated(rng: np.random.Generator, x: Array, y: Array) -> tuple[Array, Array
 
 
 def _coverage(rng: np.random.Generator, labels: Array) -> Array:
-    """Returns the share of each pixel that the shape covers, float32 [BLOCK, SIDE, SIDE]."""
+    """Returns the share of each pixel in the shape, float32 [BLOCK, SIDE, SIDE] in [0, 1]."""
     radius = _uniform(rng, *_RADIUS, BLOCK)
     room = 0.5 - radius * max(_geometry(name)[1] for name in CLASSES)
     shift = np.clip(room, 0.0, _MAX_SHIFT)  # the same rule for all classes, and none is cut off

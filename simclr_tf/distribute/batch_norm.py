@@ -218,6 +218,6 @@ def _normalize_in_xla(x, gamma, beta, shift, epsilon: float):
 
 
 def _repeat(v: tf.Tensor, channels: int) -> tf.Tensor:
-    """Repeats [C] to [K*C], where K*C is `channels`."""
+    """Repeats [C] to [K*C], with K*C = `channels`."""
     copies = channels // v.shape[0]
     return tf.tile(v, [copies]) if copies > 1 else v

@@ -73,7 +73,7 @@ def stack(x: tf.Tensor) -> tf.Tensor:
     """Stacks the replicas' small tensors in the order of their ids: x [...] to [R, ...].
 
     It sums blocks that are zero except for the replica's own: one collective of static shape. Where
-    `all_gather` uses collective ops, it gathers shapes first, for which a GPU must wait.
+    `all_gather` uses collective ops, it gathers shapes first, and waits for the GPU to do so.
     """
     context = _context()
     if context is None:

@@ -1,4 +1,4 @@
-"""A convolution that, on a CPU, computes its kernel's gradient by matrix products where faster.
+"""A convolution that computes its kernel's gradient by matrix products where a CPU is faster so.
 
 TensorFlow's kernel for bfloat16 on CPUs (oneDNN's `jit_bf16`) sums the gradient in float32, image
 after image. Once these sums exceed a core's cache it runs at a quarter of the speed of matrix

@@ -1,4 +1,4 @@
-"""Layers of the ResNets that, under XLA, work on packed feature maps where channels are few.
+"""Layers of the ResNets that, under XLA, pack feature maps with few channels.
 
 A TPU keeps the channels of a feature map in rows of 128 lanes, and a map of 64 channels fills half
 of each. So half of the memory traffic, which bounds a ResNet's first layers, is padding. Maps with

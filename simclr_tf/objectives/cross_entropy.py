@@ -16,8 +16,8 @@ def cross_entropies(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 def label_ranks(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """Counts the classes ranked before each row's label, int32 [B]: below k means top-k.
 
-    Of equal logits the first class ranks first, so a classifier with constant logits gets no
-    credit. An unknown label (-1) ranks after all classes.
+    Equal logits rank by class number, so a classifier with constant logits gets no credit. An
+    unknown label (-1) ranks after all classes.
     """
     classes = tf.range(logits.shape[-1], dtype=labels.dtype)
     own = tf.reduce_sum(tf.where(classes == labels[:, tf.newaxis], logits, 0.0), -1, keepdims=True)

@@ -92,8 +92,8 @@ def learning_rate(
 ) -> WarmupCosine:
     """Returns the recipe's schedule for the given batch and data.
 
-    A warm-up as long as the run or longer, as in a short trial run, is cut to a tenth of the run,
-    the share of 10 epochs in 100.
+    A warm-up that is not shorter than the run, as in a short trial, is cut to a tenth of the run,
+    like 10 epochs of 100.
 
     Args:
         base: Learning rate before scaling.
