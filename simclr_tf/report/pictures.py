@@ -64,7 +64,7 @@ def _neighbours(run: Run) -> list[pathlib.Path]:
 
 
 def _others(run: Run) -> list[pathlib.Path]:
-    """Finds all but the views, and the curves, which the page draws itself."""
+    """Finds all figures but the views and the curves; the page draws the curves itself."""
     drawn = ("views.png", "curves.png")
     return [p for p in sorted(run.folder.glob("figures/*.png")) if p.name not in drawn]
 

@@ -74,7 +74,7 @@ def make_loop(
 
 
 def _seconds_between(total: tf.Tensor, batch: Any) -> tf.Tensor:
-    """Returns seconds from the end of the step before, which gave `total`, to the next batch.
+    """Returns the seconds from the end of the step before, which gave `total`, to the next batch.
 
     No GPU waits for these clocks: it receives a step while it is busy with the one before.
     """

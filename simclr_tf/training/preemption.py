@@ -13,7 +13,7 @@ from simclr_tf.training.failures import OTHER_HOST, OWN_TPU, TPU_WORKER, Peer
 
 
 class Agreed(NamedTuple):
-    """What the hosts of a run do next.
+    """The common decision of a run's hosts.
 
     Attributes:
       stop: whether any host was requested to stop.

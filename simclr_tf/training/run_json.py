@@ -49,7 +49,7 @@ def record_start(
 
 
 def environment() -> dict[str, Any]:
-    """Returns versions, devices and command of this process."""
+    """Returns versions, platform and devices of this process."""
     return {
         "simclr_tf": simclr_tf.__version__,
         "python": platform.python_version(),
