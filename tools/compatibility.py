@@ -3,7 +3,7 @@
     python tools/compatibility.py --folder=DIR --python=python3.10 --python=python3.13 \\
         -- -q -m "not slow"
 
-Each environment of the list below for whose Python there is a `--python` is made in DIR, with the
+Each environment of the list below whose Python is given by `--python` is made in DIR, with the
 project and its extras `cpu` and `test`. The test suite runs in it, with the arguments behind `--`,
 and a tiny network is trained in it. Then every environment reads the files that each one wrote: the
 checkpoint, the SavedModel in plain TensorFlow, the SavedModel as an encoder of Keras; and the

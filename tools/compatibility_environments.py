@@ -167,7 +167,7 @@ class Environment:
 
 
 def plan(interpreters: Sequence[str], folder: pathlib.Path) -> list[Environment]:
-    """Returns the environments for which there is an interpreter.
+    """Returns the environments that have an interpreter.
 
     Raises:
       ValueError: one of them does not start, or no environment has its Python.
