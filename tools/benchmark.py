@@ -1,4 +1,4 @@
-"""Measures what a recipe costs on this machine, beside baselines measured in the same run.
+"""Measures the cost of a recipe on this machine, with baselines measured in the same run.
 
     python tools/benchmark.py input --gin_file=gin/folder.gin --data_dir=PHOTOS
     python tools/benchmark.py step --gin_file=gin/cifar10_cpu.gin --data_dir=DIR
@@ -12,9 +12,9 @@ step        views/s of a training step, against a plain float32 Keras step
 loss        steps/s of NT-Xent and its gradient, against four plain matrix products
 export      seconds to save, restore and export what the recipe trains
 checkpoint  seconds that a save keeps the loop waiting, against writing it at once
-resume      seconds and bytes to the first batch amid an epoch of record files, against reading all
+resume      seconds and bytes to the first batch inside an epoch of record files, against all
 
-All take turns, and ratios are medians over the rounds: compare those, and not numbers of two runs.
+All take turns, and ratios are medians over the rounds: compare ratios, not numbers of two runs.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _measure_recipe(options: argparse.Namespace) -> None:
-    """Puts the recipe's run together as `pretrain` does, and measures it instead of running it."""
+    """Assembles the recipe's run as `pretrain` does, and measures it instead of running it."""
     import importlib
 
     from simclr_tf import config, jobs

@@ -3,18 +3,18 @@
     python tools/compatibility.py --folder=DIR --python=python3.10 --python=python3.13 \\
         -- -q -m "not slow"
 
-Each environment of the list below for whose Python there is a `--python` is made in DIR, with the
+Each environment of the list below whose Python is given by `--python` is made in DIR, with the
 project and its extras `cpu` and `test`. The test suite runs in it, with the arguments behind `--`,
-and a tiny network is trained in it. Then every environment reads what each one wrote: the
+and a tiny network is trained in it. Then every environment reads the files that each one wrote: the
 checkpoint, the SavedModel in plain TensorFlow, the SavedModel as an encoder of Keras; and the
-checkpoint of half the way, from which it trains to the end.
+checkpoint at half of the steps, from which it trains to the end.
 
-Printed are three tables: of the tests, and of the largest difference from the outputs that the
-writer computed itself, in parts of the largest output, after reading and after training on.
+It prints three tables: one of the tests, and two of the largest difference from the outputs that
+the writer computed itself, in parts of the largest output, after reading and after more training.
 
-What lies in DIR is not done again, so the same command goes on where it was stopped. To repeat a
-part of an environment, remove its tests.xml, or its written.json, or all of its folder. Exits with
-0 if all tests passed and all outputs agree, with 1 if not, and with 2 if the request is wrong.
+Results in DIR are kept, so the same command resumes where it was stopped. To repeat a part of an
+environment, delete its tests.xml, or its written.json, or all of its folder. Exits with 0 if all
+tests passed and all outputs agree, with 1 if not, and with 2 if the request is wrong.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 
 from compatibility_environments import Environment, StepError, plan  # beside this file
 
-# Versions of TensorFlow sum in other orders, and four steps of training make that larger.
+# Versions of TensorFlow sum in different orders, and four training steps amplify that.
 TOLERANCES = {"read": 1e-5, "resumed": 1e-3}
 CAPTIONS = {
     "read": "Outputs of what the row wrote and the column read",
@@ -37,7 +37,7 @@ CAPTIONS = {
 def test_rows(
     environments: Sequence[Environment], arguments: Sequence[str]
 ) -> Iterator[tuple[bool, list]]:
-    """Installs and tests; whether all is well and what the table says, one after the other."""
+    """Installs and tests; returns whether all passed, and the rows of the table."""
     for environment in environments:
         versions = environment.versions
         name = [versions.python, versions.tensorflow, versions.keras or "newest"]
@@ -54,10 +54,10 @@ def test_rows(
 def read_cells(
     environments: Sequence[Environment],
 ) -> Iterator[tuple[Environment, dict[str, list[str]]]]:
-    """Lets every environment read what each one writes, a writer after the other.
+    """Lets every environment read the files of each one, writer by writer.
 
     Returns:
-      The writer, and what the tables say of each reader.
+      The writer, and the cells of the tables for each reader.
     """
     for writer in environments:
         cells = {kind: [] for kind in TOLERANCES}
@@ -73,20 +73,20 @@ def read_cells(
 
 
 def cell(value: float | None, tolerance: float) -> str:
-    """A difference as the tables have it; in bold type where it is a failure."""
+    """Formats a difference for the tables; in bold type if it is a failure."""
     if value is None:
         return "**failed**"
     return f"{value:.1e}" if value <= tolerance else f"**{value:.1e}**"
 
 
 def as_markdown(rows: Sequence[Sequence[object]]) -> str:
-    """Rows, of which the first is the header, as a table."""
+    """Formats rows as a table; the first row is the header."""
     lines = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
     return "\n".join([lines[0], "| ---" + " | ---:" * (len(rows[0]) - 1) + " |", *lines[1:]])
 
 
 def main(argv: Sequence[str]) -> int:
-    """Makes, tests and compares what is not done yet, prints the tables, returns the exit code."""
+    """Makes, tests and compares the rest, prints the tables, and returns the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""The environments that tools/compatibility.py makes: what is in each, and what it runs there."""
+"""The environments of tools/compatibility.py: their contents, and the commands they run."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class StepError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Versions:
-    """What is installed together. No version of Keras is the newest."""
+    """Versions that are installed together. No version of Keras is the newest."""
 
     python: str
     tensorflow: str
@@ -54,7 +54,7 @@ class Versions:
         return f"python{self.python}-tensorflow{self.tensorflow}-keras{self.keras or '-newest'}"
 
     def requirements(self) -> list[str]:
-        """What pip is asked for, beside the project."""
+        """Returns pip's requirements, besides the project."""
         return [f"tensorflow=={self.tensorflow}", f"keras=={self.keras}" if self.keras else "keras"]
 
 
@@ -69,12 +69,12 @@ ALL = (
 
 @dataclasses.dataclass(frozen=True)
 class Environment:
-    """One environment, whose folder holds all that it writes.
+    """One environment; its folder holds all files that it writes.
 
     Attributes:
-      versions: what it consists of.
+      versions: the versions to install.
       interpreter: the Python that makes it.
-      folder: where it is.
+      folder: its path.
     """
 
     versions: Versions
@@ -86,7 +86,7 @@ class Environment:
         return str(self.folder / "venv/bin/python")
 
     def run(self, log: str, *command: str, allowed: Sequence[int] = (0,)) -> None:
-        """Runs a command in the project's folder, and keeps what it prints.
+        """Runs a command in the project's folder, and keeps its output.
 
         Raises:
           StepError: its exit code is not an allowed one.
@@ -102,13 +102,13 @@ class Environment:
             raise StepError(f"exit code {done.returncode}, see {path}")
 
     def install(self) -> dict[str, str]:
-        """Makes it, and returns the versions of what is in it."""
+        """Makes the environment, and returns the versions installed in it."""
         record = self.folder / "installed.json"
         if not record.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             self.run("venv", self.interpreter, "-m", "venv", "--clear", str(self.folder / "venv"))
             pip = (self.python, "-m", "pip", "install")
-            self.run("upgrade", *pip, "--upgrade", "pip")  # Python 3.10 brings a pip of its year
+            self.run("upgrade", *pip, "--upgrade", "pip")  # Python 3.10 brings an old pip
             self.run("install", *pip, "-e", ".[cpu,test]", *self.versions.requirements())
             self.run("versions", self.python, "-c", VERSIONS)
             (self.folder / "versions.log").rename(record)
@@ -124,14 +124,14 @@ class Environment:
         return count(report)
 
     def train(self, log: str, model_dir: pathlib.Path) -> None:
-        """Trains the tiny network, or goes on with it."""
+        """Trains the tiny network, or resumes its run."""
         command = [self.python, "-m", "simclr_tf.run", "--gin_file=gin/base.gin", "--tpu=none"]
         command += [f"--gin_bindings={binding}" for binding in RECIPE]
         command += [f"--model_dir={model_dir}", f"--data_dir={self.folder / 'data'}"]
         self.run(log, *command)
 
     def outputs(self, log: str, model_dir: pathlib.Path) -> dict[str, dict[str, list[float]]]:
-        """What it computes with a run: way of reading -> name -> numbers."""
+        """Computes outputs with a run: way of reading -> name -> numbers."""
         path = self.folder / "outputs.json"
         self.run(log, self.python, str(OUTPUTS), str(model_dir), str(path))
         return json.loads(path.read_text())
@@ -147,7 +147,7 @@ class Environment:
         return json.loads(record.read_text())
 
     def read(self, writer: Environment) -> dict[str, float]:
-        """The largest differences from the writer's outputs."""
+        """Returns the largest differences from the writer's outputs."""
         record = writer.folder / "read_by" / f"{self.folder.name}.json"
         if not record.exists():
             expected = writer.write()
@@ -167,7 +167,7 @@ class Environment:
 
 
 def plan(interpreters: Sequence[str], folder: pathlib.Path) -> list[Environment]:
-    """The environments for which there is an interpreter.
+    """Returns the environments that have an interpreter.
 
     Raises:
       ValueError: one of them does not start, or no environment has its Python.
@@ -194,7 +194,7 @@ def plan(interpreters: Sequence[str], folder: pathlib.Path) -> list[Environment]
 
 
 def count(report: pathlib.Path) -> dict[str, int]:
-    """How the tests of a JUnit report ended; an error around a test is a failure."""
+    """Counts the outcomes of a JUnit report's tests; an error around a test is a failure."""
     suites = list(ElementTree.parse(report).getroot().iter("testsuite"))
     tests, failures, errors, skipped = (
         sum(int(suite.get(name)) for suite in suites)
@@ -205,16 +205,16 @@ def count(report: pathlib.Path) -> dict[str, int]:
 
 
 def copy_half(run: pathlib.Path, copy: pathlib.Path) -> None:
-    """Copies a run as it was when its first checkpoint had been written."""
+    """Copies a run in its state after the first checkpoint."""
     shutil.rmtree(copy, ignore_errors=True)
     first = min((run / "checkpoints").glob("step_*"))
     shutil.copytree(first, copy / "checkpoints" / first.name)
 
 
 def difference(found: dict[str, list[float]], expected: dict[str, list[float]]) -> float:
-    """The largest difference of any output, in parts of the largest number of that output.
+    """Returns the largest difference of any output, relative to that output's largest number.
 
-    Infinite where a number is not finite.
+    Infinite if a number is not finite.
     """
     if not all(math.isfinite(n) for numbers in found.values() for n in numbers):
         return math.inf

@@ -1,10 +1,10 @@
-"""Writes what this environment computes with a run's networks, for tools/compatibility.py.
+"""Writes the outputs of a run's networks in this environment, for tools/compatibility.py.
 
     python tools/compatibility_outputs.py MODEL_DIR OUTPUTS.json
 
 Four images go through the run's checkpoint, through its SavedModel in plain TensorFlow, as pixels
-and as PNG files, and through the encoder that Keras makes of the SavedModel. The file holds, by way
-of reading, h (the representation) and z (the projection) where there is one.
+and as PNG files, and through the encoder that Keras makes of the SavedModel. The file holds, for
+each way of reading, h (the representation) and z (the projection) if there is one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from simclr_tf.models.resnet import resnet
 
 
 def of_checkpoint(model_dir: pathlib.Path, images: tf.Tensor) -> dict[str, tf.Tensor]:
-    """The networks of the run's recipe, filled with its newest checkpoint."""
+    """Runs the networks of the run's recipe, filled with its newest checkpoint."""
     jobs.load()
     config.load([str(model_dir / "config.gin")], [])
     networks = simclr(encoder=resnet, image_size=data(data_dir=None).image_size).networks
@@ -36,7 +36,7 @@ def of_checkpoint(model_dir: pathlib.Path, images: tf.Tensor) -> dict[str, tf.Te
 
 
 def of_saved_model(folder: str, images: tf.Tensor) -> dict[str, tf.Tensor]:
-    """The SavedModel's signatures."""
+    """Runs the SavedModel's signatures."""
     signatures = tf.saved_model.load(folder).signatures
     return {
         "h": signatures["serving_default"](images=images)["representation"],
@@ -45,7 +45,7 @@ def of_saved_model(folder: str, images: tf.Tensor) -> dict[str, tf.Tensor]:
 
 
 def of_png_files(folder: str, pixels: np.ndarray) -> dict[str, tf.Tensor]:
-    """The SavedModel's signature for encoded images; those of its own size are taken whole."""
+    """Runs the signature for encoded images; images of the network's size are not cropped."""
     encode = tf.saved_model.load(folder).signatures["encode_jpeg"]
     files = tf.constant([tf.io.encode_png(image).numpy() for image in pixels])
     return {"h": encode(image_bytes=files)["representation"]}

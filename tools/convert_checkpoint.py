@@ -4,7 +4,7 @@
     python tools/convert_checkpoint.py MODEL_DIR --to=torch --output=FILE.safetensors
 
 SOURCE is a TensorFlow 2 checkpoint (its prefix, or its folder) or a SavedModel of
-google-research/simclr, or a state dict as torchvision names it, in a .safetensors file. See
+google-research/simclr, or a state dict with torchvision's names, in a .safetensors file. See
 docs/checkpoints.md.
 """
 

@@ -1,16 +1,16 @@
-"""Looks at an installation before a run is put on it.
+"""Checks an installation before a run is started on it.
 
     python tools/doctor.py
     python tools/doctor.py --step
 
-Prints one line a finding, `ok`, `warn` or `ERROR`, and exits with 1 if there is an ERROR. Packages
-are looked at by their metadata; only if these fit is TensorFlow imported, in a process of its own,
-because a wrong libtpu ends the process that imports it. On a TPU host that process takes the TPU
-for some seconds, so it finds none while a run holds it.
+Prints one line per finding, `ok`, `warn` or `ERROR`, and exits with 1 if there is an ERROR.
+Packages are checked by their metadata; only if these fit is TensorFlow imported, in a process of
+its own, because a wrong libtpu ends the process that imports it. On a TPU host that process takes
+the TPU for some seconds, so it finds none while a run holds it.
 
 `--step` also decodes JPEGs and takes training steps of a tiny network, augmented on the host and on
-the device, on each kind of device found, each in a process of its own. What it counts a second says
-that something works, and little of a real recipe.
+the device, on each kind of device found, each in a process of its own. Its rates show that
+something works, but say little about a real recipe.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LIBRARY = "TF_PLUGGABLE_DEVICE_LIBRARY_PATH"
 
 
 def _load_environment():
-    """The module from its file: the package itself refuses to be imported beside a wrong Keras."""
+    """Loads the module from its file: the package refuses to be imported with a wrong Keras."""
     path = ROOT / "simclr_tf/distribute/environment.py"
     spec = importlib.util.spec_from_file_location("environment", path)
     module = importlib.util.module_from_spec(spec)
@@ -48,7 +48,7 @@ environment = _load_environment()
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One line: what was found, and, if it is wrong, what mends it."""
+    """One line: the finding and, if something is wrong, how to fix it."""
 
     level: str
     text: str
@@ -76,7 +76,7 @@ def main() -> int:
 
 
 def _told(findings: Iterator[Finding]) -> bool:
-    """Prints the findings as they come; whether one is an ERROR."""
+    """Prints the findings as they come; returns whether one is an ERROR."""
     failed = False
     for finding in findings:
         print(finding, flush=True)
@@ -85,7 +85,7 @@ def _told(findings: Iterator[Finding]) -> bool:
 
 
 def packages() -> Iterator[Finding]:
-    """Python and the packages, by metadata."""
+    """Checks Python and the packages, by metadata."""
     yield Finding("ok", f"Python {platform.python_version()} on {platform.platform()}")
     ours = environment.installed("simclr_tf")
     if ours:
@@ -103,7 +103,7 @@ def packages() -> Iterator[Finding]:
 
 
 def tensorflow_wheel() -> Iterator[Finding]:
-    """Which distribution owns the module `tensorflow`, and whether its version is supported."""
+    """Checks which distribution owns the module `tensorflow`, and if its version is supported."""
     owners = environment.tensorflow_owners()
     listed = " and ".join(f"{name} {version}" for name, version in owners.items())
     if len(owners) != 1:
@@ -125,7 +125,7 @@ def tensorflow_wheel() -> Iterator[Finding]:
 
 
 def tpu_wheel() -> Iterator[Finding]:
-    """Whether tensorflow-tpu has a libtpu that fits, and a TPU host has tensorflow-tpu."""
+    """Checks that tensorflow-tpu has a fitting libtpu, and that a TPU host has tensorflow-tpu."""
     problem = environment.libtpu_problem()
     if problem:
         yield Finding("ERROR", problem, _again())
@@ -141,7 +141,7 @@ def tpu_wheel() -> Iterator[Finding]:
 
 
 def keras_choice() -> Iterator[Finding]:
-    """Whether Keras 3 with TensorFlow is what will be used, by the package's own check."""
+    """Checks that Keras 3 with TensorFlow will be used, by the package's own check."""
     if environment.installed("keras") is None:
         return
     sys.path.insert(0, str(ROOT))
@@ -156,7 +156,7 @@ def keras_choice() -> Iterator[Finding]:
 
 
 def variables() -> Iterator[Finding]:
-    """The variables that decide which TPU is used, and how."""
+    """Checks the variables that decide which TPU is used, and how."""
     prefixes = ("TPU_", "CLOUD_TPU_", "LIBTPU_", "TF_PLUGGABLE_", "NEXT_PLUGGABLE_")
     names = [name for name in sorted(os.environ) if name.startswith(prefixes)]
     if not names:
@@ -182,7 +182,7 @@ def variables() -> Iterator[Finding]:
 
 
 def tpu_runtime() -> Iterator[Finding]:
-    """Which runtime drives the TPU; from here on the environment says so, as in a run."""
+    """Tells which runtime drives the TPU; sets it in the environment from here on, as in a run."""
     sys.path.insert(0, str(ROOT))
     from simclr_tf.distribute import tpu_runtime
     from simclr_tf.errors import RequestError
@@ -197,7 +197,7 @@ def tpu_runtime() -> Iterator[Finding]:
 
 
 def tensorflow_started(step: bool = False) -> Iterator[Finding]:
-    """What TensorFlow itself says, in a process of its own; with `step`, also of training steps."""
+    """Starts TensorFlow in another process, and tells its findings; `step` adds training steps."""
     result = start_probe()
     if isinstance(result, Finding):
         yield result
@@ -227,13 +227,13 @@ def tensorflow_started(step: bool = False) -> Iterator[Finding]:
 
 
 def start_probe() -> dict | Finding:
-    """What TensorFlow is and sees, found in another process, or how that process failed."""
+    """Returns what another process finds out about TensorFlow, or how that process failed."""
     what = "TensorFlow must start"
     return _elsewhere(["simclr_tf.distribute.probe"], PROBE_SECONDS, what, _environment())
 
 
 def step_taken(kind: str) -> Iterator[Finding]:
-    """Whether training steps can be taken on the devices of a kind, in another process."""
+    """Tests training steps on the devices of a kind, in another process."""
     env = _environment() if kind == "TPU" else _without_tpu(_environment())
     if kind != "GPU":
         env["CUDA_VISIBLE_DEVICES"] = ""
@@ -248,17 +248,17 @@ def step_taken(kind: str) -> Iterator[Finding]:
 
 def _environment() -> dict[str, str]:
     env = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
-    # Where there is no TPU, libtpu would ask Google's metadata server about one for minutes.
+    # Without a TPU, libtpu would ask Google's metadata server about one for minutes.
     return env if environment.has_tpu_devices() else _without_tpu(env)
 
 
 def _without_tpu(env: dict[str, str]) -> dict[str, str]:
-    """The environment of a process that loads libtpu in neither way."""
+    """Returns the environment of a process that loads libtpu in neither way."""
     return {n: v for n, v in env.items() if n != LIBRARY} | {"TPU_LOAD_LIBRARY": "0"}
 
 
 def _elsewhere(module: list[str], seconds: int, what: str, env: dict[str, str]) -> dict | Finding:
-    """The JSON that a module of the package prints last, or how its process failed."""
+    """Returns the JSON that a module of the package prints last, or how its process failed."""
     command = [sys.executable, "-m", *module]
     try:
         done = subprocess.run(

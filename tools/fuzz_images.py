@@ -1,11 +1,11 @@
-"""Sends damaged image files through the decoding of training, and counts what becomes of them.
+"""Sends damaged image files through the decoding of training, and counts the outcomes.
 
     python tools/fuzz_images.py --data_dir=PHOTOS [--minutes=60] [--seed=0] [--keep=DIR]
 
 Real files, and PNG, GIF, BMP and other JPEG versions of them made here, are mutated: bits, length
 fields, headers, ends, pieces of one file in another. A second process decodes them, so that a crash
-is counted too. Each must decode within the bounds or be refused as a bad image; whatever else
-happens is a failure, whose file is kept. The same seed gives the same files. Exits with 1 if there
+is counted too. Each file must decode within the bounds or be refused as a bad image; any other
+outcome is a failure, whose file is kept. The same seed gives the same files. Exits with 1 if there
 was a failure.
 """
 
@@ -25,12 +25,12 @@ from collections.abc import Callable, Sequence
 
 from image_mutations import mutant, seeds_of  # beside this file
 
-_SIZE = 64  # of a view; the sides of the images that are decoded are those of the files
+_SIZE = 64  # of a view; decoded images keep the sides of their files
 
 
 @dataclasses.dataclass
 class Counts:
-    """What became of the files, and the most that one of them took."""
+    """Outcomes of the files, and the largest time and memory of one file."""
 
     outcomes: collections.Counter
     mutations: collections.Counter
@@ -43,7 +43,7 @@ class Counts:
 
 
 def decode_all(connection) -> None:
-    """The second process: answers each file with its outcome, until there are no more."""
+    """Runs in the second process: answers each file with its outcome, until there are no more."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     path = _decoding_path()
     while content := connection.recv_bytes():
@@ -58,7 +58,7 @@ def decode_all(connection) -> None:
 
 
 def _decoding_path() -> Callable:
-    """Encoded image -> crops for training, its centre, the size that it says, and that it has."""
+    """Builds: encoded image -> crops for training, centre crop, declared size, and actual size."""
     import tensorflow as tf
 
     from simclr_tf.augment.policy import augmentation
@@ -104,10 +104,10 @@ def _outcome(path: Callable, encoded: bytes) -> str:
 
 
 class Decoder:
-    """The second process, started again after each crash.
+    """The second process, restarted after each crash.
 
     Args:
-      max_seconds: that a file may take, after which it counts as hanging.
+      max_seconds: time limit per file; beyond it the file counts as hanging.
     """
 
     def __init__(self, max_seconds: float):
@@ -120,13 +120,13 @@ class Decoder:
         self._process = context.Process(target=decode_all, args=(other,), daemon=True)
         self._process.start()
         other.close()
-        # An empty file, so that it loads TensorFlow and traces.
+        # An empty file makes it load TensorFlow and trace.
         result, _, peak = self._answer(b"", 300)
         if not peak:
             raise RuntimeError(f"The decoding process must start. Received: it {result}.")
 
     def outcome(self, content: bytes) -> tuple[str, float, float]:
-        """What became of one file, the seconds, and the peak memory so far in MiB."""
+        """Returns the outcome of one file, the seconds, and the peak memory so far in MiB."""
         result, seconds, peak = self._answer(content, self._max_seconds)
         if not peak:
             self._process.kill()
@@ -134,7 +134,7 @@ class Decoder:
         return result, seconds, peak
 
     def _answer(self, content: bytes, limit: float) -> tuple[str, float, float]:
-        """The same; no memory where the process is of no more use."""
+        """Does the same; reports no memory if the process is no longer usable."""
         try:
             self._connection.send_bytes(b"+" + content)
             if self._connection.poll(limit):
@@ -177,7 +177,7 @@ def fuzz(arguments: argparse.Namespace) -> Counts:
 
 
 def report(counts: Counts) -> str:
-    """The counts as text."""
+    """Formats the counts as text."""
     total = sum(counts.outcomes.values())
     lines = [
         f"mutated files  {total:,}",

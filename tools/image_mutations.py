@@ -1,4 +1,4 @@
-"""Damaged image files for tools/fuzz_images.py: real ones, mutated by numbers drawn from a seed."""
+"""Damaged image files for tools/fuzz_images.py: real files, mutated by numbers from a seed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PNG = b"\x89PNG"
 
 
 def seeds_of(folder: pathlib.Path) -> list[bytes]:
-    """The image files below a folder, and versions of the first of them in other formats."""
+    """Returns the image files below a folder, and the first of them in other formats."""
     from PIL import Image
 
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
@@ -43,7 +43,7 @@ def seeds_of(folder: pathlib.Path) -> list[bytes]:
 
 
 def mutant(seeds: Sequence[bytes], seed: int, number: int) -> tuple[str, bytes]:
-    """The file with this number: the names of its mutations, and its bytes."""
+    """Returns the file with this number: the names of its mutations, and its bytes."""
     rng = random.Random(f"{seed} {number}")
     content = bytearray(rng.choice(seeds))
     names = []
@@ -73,7 +73,7 @@ def _edit_header(content: bytearray, rng: random.Random, seeds: Sequence[bytes])
 
 
 def _splice(content: bytearray, rng: random.Random, seeds: Sequence[bytes]) -> None:
-    """A piece of a file, this or another one, over or between what is here, or nothing there."""
+    """Inserts or overwrites with a piece of this or another file, or deletes a piece."""
     other = rng.choice([bytes(content), rng.choice(seeds), b""])
     begin = rng.randrange(len(other) + 1)
     piece = other[begin : begin + 2 ** rng.randrange(16)]
@@ -82,7 +82,7 @@ def _splice(content: bytearray, rng: random.Random, seeds: Sequence[bytes]) -> N
 
 
 def _edit_length(content: bytearray, rng: random.Random, seeds: Sequence[bytes]) -> None:
-    """A length or size of the format, where one is found."""
+    """Changes a length or size field of the format, if one is found."""
     fields = list(_fields(content))
     if fields:
         place, form = rng.choice(fields)
@@ -103,7 +103,7 @@ _MUTATIONS: dict[str, Callable[[bytearray, random.Random, Sequence[bytes]], None
 
 
 def _fields(content: bytes) -> Iterator[tuple[int, str]]:
-    """Where lengths and sizes are, and how they are stored."""
+    """Yields the places of lengths and sizes, and their storage formats."""
     if content.startswith(b"\xff\xd8"):
         places = [m for m in range(2, min(len(content), 4096) - 9) if content[m] == 0xFF]
         for place in places:
@@ -122,7 +122,7 @@ def _fields(content: bytes) -> Iterator[tuple[int, str]]:
 
 
 def _chunks(content: bytes) -> Iterator[tuple[int, int]]:
-    """Place and length of the chunks of a PNG."""
+    """Yields place and length of the chunks of a PNG."""
     place = 8
     while place + 12 <= len(content):
         length = struct.unpack_from(">I", content, place)[0]
@@ -131,7 +131,7 @@ def _chunks(content: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _with_checksums(content: bytearray) -> bytearray:
-    """A PNG in which the decoder does not stop at the first chunk that was changed."""
+    """Repairs a PNG's checksums, so that the decoder reads past the first changed chunk."""
     for place, length in _chunks(content):
         end = place + 8 + length
         if end + 4 <= len(content):

@@ -1,4 +1,4 @@
-"""Keeps a tiny run of this version, by which later ones show that they resume it.
+"""Stores a tiny run of this version; later versions test that they can resume it.
 
     python tools/make_old_run.py --output=tests/old_runs/NAME
 
@@ -7,13 +7,13 @@ folder, of about 200 KiB, with
 
     run.tar.xz     the model_dir `run` as a kill after the checkpoint of step 3 leaves it, without
                    figures and TensorBoard's events, and with the SavedModel that the job `export`
-                   makes of that checkpoint
+                   makes from that checkpoint
     expected.json  the last line of metrics.jsonl, of step 6
     expected.npz   the weights at step 6 under their names in the checkpoint, and `images` with the
                    `representation` that the SavedModel gives for them
     README.md      which commit wrote it
 
-tests/end_to_end/test_old_runs.py resumes every folder of tests/old_runs with the code of its day.
+tests/end_to_end/test_old_runs.py resumes every folder of tests/old_runs with the current code.
 Make one before a change to parameters of recipes, or to the files of a run's folder.
 """
 
@@ -31,7 +31,7 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TOTAL, STOPPED = 6, 3
-# Every layer has 8 channels, the fewest that an encoder can have.
+# Every layer has 8 channels, the minimum of an encoder.
 BINDINGS = (
     "data.image_size = 16",
     "resnet.depth = 18",
@@ -78,7 +78,7 @@ def main() -> int:
 
 
 def run_job(model_dir: pathlib.Path, job: str) -> int:
-    """Runs a job as a person does; the folder is named without the path, which run.json keeps."""
+    """Runs a job like a user; names the folder without its path, which run.json would keep."""
     command = [sys.executable, "-m", "simclr_tf.run", "--gin_file=gin/base.gin", f"--job={job}"]
     command += [f"--gin_bindings={binding}" for binding in BINDINGS]
     command += ["--tpu=none", f"--model_dir={model_dir.name}"]
@@ -87,7 +87,7 @@ def run_job(model_dir: pathlib.Path, job: str) -> int:
 
 
 def weights(model_dir: pathlib.Path) -> dict:
-    """The networks' variables in the last checkpoint, by their names there."""
+    """Returns the networks' variables in the last checkpoint, by their names there."""
     import tensorflow as tf
 
     prefix = model_dir / "checkpoints" / f"step_{TOTAL:08d}" / "variables"
@@ -97,7 +97,7 @@ def weights(model_dir: pathlib.Path) -> dict:
 
 
 def outputs(model_dir: pathlib.Path) -> dict:
-    """Images, and what the SavedModel makes of them."""
+    """Returns images, and the SavedModel's outputs for them."""
     import numpy as np
     import tensorflow as tf
 
@@ -107,7 +107,7 @@ def outputs(model_dir: pathlib.Path) -> dict:
 
 
 def cut_back(model_dir: pathlib.Path) -> None:
-    """Takes a run that has ended back to what a kill after its checkpoint of STOPPED leaves."""
+    """Cuts a finished run back to its state after a kill following its checkpoint of STOPPED."""
     for folder in ("saved_model", "figures", "tensorboard"):
         shutil.rmtree(model_dir / folder)
     for file in (model_dir / "checkpoints").iterdir():

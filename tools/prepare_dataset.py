@@ -2,8 +2,8 @@
 
     python tools/prepare_dataset.py cifar10 --data_dir=DIR
 
-Training never downloads. Data sets that must be fetched by hand, such as imagenet2012, say here
-which files to put where.
+Training never downloads. For data sets that must be fetched by hand, such as imagenet2012, this
+prints which files to put where.
 """
 
 from __future__ import annotations

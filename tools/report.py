@@ -1,9 +1,9 @@
-"""Writes what there is to know of a run, or of several side by side, into one HTML file.
+"""Writes the report of a run, or of several side by side, into one HTML file.
 
     python tools/report.py MODEL_DIR [MODEL_DIR...] [--output=report.html]
 
-The file needs nothing beside it and asks no network. It may be written at any time: a run that
-still goes, or was cut off, is shown as far as it came. One run's report is MODEL_DIR/report.html,
+The file is self-contained and uses no network. It may be written at any time: a run that is still
+running, or was cut off, is shown up to its last report. One run's report is MODEL_DIR/report.html,
 that of several report.html, unless --output names another file.
 """
 
@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _write(output: pathlib.Path, page: bytes) -> None:
-    """A reader sees the old file or the new one, never a part."""
+    """Writes the page at once: a reader sees the old file or the new one, never a part."""
     if output.is_dir():
         raise RequestError(f"--output must be a file. Received: {output}, which is a folder.")
     partial = output.with_name(f"{output.name}.partial")

@@ -1,9 +1,9 @@
-"""Prints the results of many runs side by side, a column a folder.
+"""Prints the results of many runs side by side, one column per folder.
 
     python tools/results_table.py runs/untrained runs/simclr runs/supervised [--format=csv]
 
-Each folder is a run's --model_dir. A row is a share (accuracy, chance) of one of its
-results/*.json, in per cent; what one file says of several, such as h and z, stands in rows of its
+Each folder is a run's --model_dir. A row is a share (accuracy, chance) from one of its
+results/*.json, in per cent; if one file has several, such as for h and z, each has a row of its
 own.
 """
 
@@ -22,10 +22,10 @@ SHARES = ("top1", "top5", "mean_per_class", "representation", "projection", "cha
 
 
 def read_column(folder: pathlib.Path) -> Column:
-    """Row -> number, of all results of one run.
+    """Maps rows to numbers, for all results of one run.
 
     Raises:
-      ValueError: the folder holds no result, or one that is not as a job writes it.
+      ValueError: the folder holds no result, or one that is not in a job's format.
     """
     files = sorted((folder / "results").glob("*.json"))
     if not files:
@@ -47,14 +47,14 @@ def read_column(folder: pathlib.Path) -> Column:
 
 
 def table(columns: dict[str, Column]) -> list[list[str]]:
-    """Header and rows; a number that a run lacks is left empty."""
+    """Returns header and rows; a number that a run lacks is left empty."""
     rows = dict.fromkeys(row for column in columns.values() for row in column)
     body = [[row, *(column.get(row, "") for column in columns.values())] for row in rows]
     return [["", *columns], *body]
 
 
 def as_markdown(rows: list[list[str]]) -> str:
-    """The rows as a Markdown table."""
+    """Returns the rows as a Markdown table."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |"
@@ -65,14 +65,14 @@ def as_markdown(rows: list[list[str]]) -> str:
 
 
 def as_csv(rows: list[list[str]]) -> str:
-    """The rows as CSV."""
+    """Returns the rows as CSV."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue().rstrip("\n")
 
 
 def _protocol(job: str, result: dict) -> str:
-    """The job, and what else tells its protocol from another of the same job."""
+    """Returns the job, and what distinguishes its protocol from others of the same job."""
     share = result.get("label_share", 1.0)
     part = f"{share:.3g} of labels" if isinstance(share, float) and share != 1.0 else ""
     words = [job, str(result.get("preset", "")), part]

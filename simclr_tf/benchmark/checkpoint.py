@@ -1,4 +1,4 @@
-"""What a checkpoint costs the loop: copied there and written meanwhile, or written there."""
+"""The time that a save keeps the loop waiting: copied and written later, or written at once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WRITTEN, COPIED, WHOLE, UPDATE, FIRST_UPDATE = (
     "an update of all variables",
     "the first update after a copy",
 )
-# What each row is compared with.
+# The baseline of each row.
 _BASELINES = {
     WRITTEN: WRITTEN,
     COPIED: WRITTEN,
@@ -33,11 +33,11 @@ _BASELINES = {
 
 
 def measure(run: Run, rounds: int) -> str:
-    """Times saves of what the recipe trains, in a folder that goes again.
+    """Times saves of the networks that the recipe trains, in a temporary folder.
 
-    The baseline reads the weights to see whether they are finite, and lets TensorFlow write the
-    variables. Both take turns in every round, after one that does not count. An update adds zeros:
-    the first one after a copy in memory is where a CPU pays for it.
+    The baseline checks that the weights are finite, and lets TensorFlow write the variables. Both
+    take turns in every round, after one that does not count. An update adds zeros: on a CPU, the
+    first update after a copy in memory pays for the copy.
 
     Returns:
       A table of seconds, and of their ratio to the baseline of the same round.

@@ -1,4 +1,4 @@
-"""What it costs to keep what a recipe trains: its checkpoints, and the SavedModel in the end."""
+"""The cost of storing a recipe's networks: its checkpoints, and the final SavedModel."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from simclr_tf.training.run import Run
 
 
 def measure(run: Run, rounds: int) -> str:
-    """Times what `pretrain` does with the networks and optimizer, in a folder that goes again.
+    """Times the storing that `pretrain` does for networks and optimizer, in a temporary folder.
 
     Every round saves and restores a checkpoint, exports a SavedModel, loads it in this process and
-    asks it for the representation of one image.
+    computes the representation of one image with it.
 
     Returns:
       A table of seconds, and of MiB on the disk.

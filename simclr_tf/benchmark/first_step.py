@@ -1,4 +1,4 @@
-"""Whether a host decodes photos and takes training steps: what `tools/doctor.py --step` tries."""
+"""Tests whether a host decodes photos and takes training steps, for `tools/doctor.py --step`."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ _BINDINGS = (
 
 
 def measure(tpu: str) -> dict[str, tuple[str, str]]:
-    """Trains a tiny ResNet-18 on JPEGs of its own making, as `pretrain` would.
+    """Trains a tiny ResNet-18 on generated JPEGs, as `pretrain` would.
 
     Args:
-      tpu: `local` for this host's TPU, or `none` for its GPUs, or else its CPU.
+      tpu: `local` for this host's TPU, or `none` for its GPUs, or its CPU if it has none.
 
     Returns:
-      'host' and 'device', where views are made -> 'ok' and rates, or 'ERROR' and the first one.
+      'host' and 'device', where views are made -> 'ok' and rates, or 'ERROR' and the first error.
     """
     try:
         strategy = create_strategy(tpu=tpu)
@@ -65,8 +65,8 @@ def measure(tpu: str) -> dict[str, tuple[str, str]]:
 def _in_words(tried: Callable[[str], str], place: str) -> tuple[str, str]:
     try:
         return "ok", tried(place)
-    except Exception as error:  # whatever would end a run is what is asked for
-        # gin adds where in the recipe's tree it was raised.
+    except Exception as error:  # any error that would end a run is a finding
+        # gin adds where in the recipe's tree the error was raised.
         message = str(error).partition("\n  In call to configurable")[0]
         said = " ".join(message.split()) or "no message"
         kind = "" if isinstance(error, RequestError) else f"{type(error).__name__}: "
@@ -97,7 +97,7 @@ def _rates(run: Run) -> str:
 
 
 def _per_second(work: Callable[[], object]) -> float:
-    """How often a second it is done, once it has been done."""
+    """Returns how often per second `work` runs, after one run that does not count."""
     work()
     start = time.perf_counter()
     work()
@@ -110,7 +110,7 @@ def _check_finite(first_bad: int | None) -> None:
 
 
 def _write_photos(folder: pathlib.Path, count: int) -> None:
-    """Smooth pictures of 320 x 240 pixels, which compress as photos do."""
+    """Writes smooth pictures of 320 x 240 pixels, which compress as photos do."""
     rng = np.random.default_rng(0)
     for i in range(count):
         coarse = rng.uniform(0, 255, (12, 16, 3))

@@ -1,7 +1,7 @@
-"""What a recipe's input pipeline costs on this host, beside decoding alone and the plain recipe.
+"""The cost of a recipe's input pipeline on this host, compared with decoding and a plain recipe.
 
-An image counts once, and stands for its two views. The first table compares by the clock, in
-rounds; the second gives processor time, which other programs disturb less.
+An image counts once, with its two views. The first table compares wall-clock time, in rounds; the
+second gives processor time, which other programs disturb less.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from simclr_tf.training.run import Run
 PLAIN, OURS = "plain recipe", "this pipeline"
 READ, DECODED, CROPPED, AUGMENTED = "reading", "decoding alone", "crops", "crops and policy"
 _LARGEST_BATCH = 64
-# Enough images for some seconds a contestant and round, whatever their size.
+# Enough images for some seconds per contestant and round, whatever their size.
 _PIXELS_IN_A_ROUND = 1024 * 224 * 224
 
 
 def measure(run: Run, rounds: int) -> str:
-    """Times the pipeline of a recipe in turns with its baselines and its stages.
+    """Times the pipeline of a recipe, its baselines and its stages in turns.
 
     Args:
-      run: whose pipeline is measured, with at most 64 images a batch; encoded images are JPEGs.
+      run: its pipeline is measured, with at most 64 images a batch; encoded images are JPEGs.
       rounds: how often each contestant is timed.
 
     Returns:
       The tables, as text.
 
     Raises:
-      RequestError: the policy has an op that the plain recipe has not.
+      RequestError: the policy has an op that the plain recipe lacks.
     """
     pipeline = run.pipeline
     replicas = run.strategy.num_replicas_in_sync
@@ -65,7 +65,7 @@ def measure(run: Run, rounds: int) -> str:
 
 
 class Reader:
-    """Reads images of a data set that has started, and notes the processor time of each turn."""
+    """Reads images of a running data set, and records the processor time of each turn."""
 
     def __init__(self, dataset: tf.data.Dataset, batch: int, batches: int):
         self._dataset = dataset.take(batches + 1)
@@ -74,7 +74,7 @@ class Reader:
         self.milliseconds: list[float] = []
 
     def prepare(self) -> None:
-        """Up to the first batch, which waits for what a run waits for only once."""
+        """Reads up to the first batch, which includes all one-time waits."""
         self._batches = iter(self._dataset)
         next(self._batches)
 
@@ -83,12 +83,12 @@ class Reader:
         for _ in self._batches:
             pass
         self.milliseconds.append((time.process_time() - start) / self._images * 1e3)
-        self._batches = iter(())  # or it would go on reading ahead, beside the next contestant
+        self._batches = iter(())  # otherwise it would prefetch while the next contestant runs
         return self._images
 
 
 def _pair(pipeline: ViewsPipeline) -> tuple[Augmentation, int]:
-    """The augmentation of both views of an image, and their size."""
+    """Returns the augmentation of both views of an image, and their size."""
     groups = [(group.runs(), group.size) for group in pipeline.groups]
     if len(groups) != 1 or [count for _, count in groups[0][0]] != [2]:
         raise RequestError(
@@ -100,7 +100,7 @@ def _pair(pipeline: ViewsPipeline) -> tuple[Augmentation, int]:
 
 
 def datasets(pipeline: ViewsPipeline, batch: int) -> dict[str, tf.data.Dataset]:
-    """Endless batches: the baselines, the stages that come before the whole, and the whole.
+    """Returns endless batches: the baselines, the stages before the whole, and the whole.
 
     The policy is a stage where it runs on the host.
     """
@@ -120,7 +120,7 @@ def datasets(pipeline: ViewsPipeline, batch: int) -> dict[str, tf.data.Dataset]:
         sample, augment = box_sampler(augmentation, 2), view_augmenter(augmentation)
 
         def decoded(_: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
-            # Images differ in size: their number is batched, and depends on all pixels.
+            # Images differ in size: batch a number instead, which depends on all pixels.
             return tf.size(tf.io.decode_jpeg(image, channels=3))
 
         def cropped(number: tf.Tensor, image: tf.Tensor) -> list[tf.Tensor]:
@@ -151,13 +151,13 @@ def _encoded(pipeline: ViewsPipeline) -> tf.data.Dataset:
 
 
 def _batches(images: tf.data.Dataset, views: Callable, batch: int) -> tf.data.Dataset:
-    """As the reference: in parallel, in any order."""
+    """Batches like the reference: in parallel, in any order."""
     mapped = images.map(views, tf.data.AUTOTUNE, deterministic=False)
     return mapped.batch(batch, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
 
 def _processor_table(milliseconds: dict[str, list[float]]) -> str:
-    """Medians without the turn that does not count; and, of stages, what each adds."""
+    """Shows medians without the uncounted turn and, for stages, the increase by each."""
     spent = {name: statistics.median(times[1:]) for name, times in milliseconds.items()}
     lines = ["| | processor ms an image | ratio |", "| --- | ---: | ---: |"]
     for name, time_of_image in spent.items():

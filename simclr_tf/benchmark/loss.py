@@ -1,4 +1,4 @@
-"""What NT-Xent costs: loss and gradient, in blocks and as four plain matrix products."""
+"""The cost of NT-Xent: loss and gradient, in blocks and as four plain matrix products."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PLAIN = "four plain products"
 def measure(global_batch: int, dim: int, rounds: int) -> list[Timing]:
     """Times loss and gradient of one batch on one device, in steps.
 
-    The plain form holds all similarities at once, and is left out where they would not fit.
+    The plain form holds all similarities at once, and is skipped if they would not fit.
     """
     projections = tf.random.stateless_normal([2 * global_batch, dim], seed=(0, 1))
 
@@ -28,7 +28,7 @@ def measure(global_batch: int, dim: int, rounds: int) -> list[Timing]:
 
 
 def plain_nt_xent(projections: tf.Tensor, temperature: float = 0.1) -> tf.Tensor:
-    """The loss as the reference writes it: views a and b, each against itself and the other."""
+    """Computes the loss as the reference does: views a and b, each against itself and the other."""
     z = tf.math.l2_normalize(projections, axis=1)
     a, b = tf.split(z, 2)
     batch = a.shape[0]

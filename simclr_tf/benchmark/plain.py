@@ -1,4 +1,4 @@
-"""SimCLR as one would write it with Keras' own layers: what the project's step is compared with."""
+"""SimCLR with Keras' own layers, the baseline of the project's step."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from simclr_tf.models.remat import Remat
 
 
 def plain_copy(model: keras.Model) -> keras.Model:
-    """The same network of Keras' layers, in float32, all activations kept, with new weights.
+    """Copies a network into Keras' layers, in float32, all activations kept, with new weights.
 
-    Convolutions, normalizations and max-pooling are replaced; layers that Keras has no counterpart
-    of, such as those of selective kernels, stay.
+    Convolutions, normalizations and max-pooling are replaced; layers without a counterpart in
+    Keras, such as those of selective kernels, stay.
     """
     with dtype_policy("float32"):
         return keras.models.clone_model(model, clone_function=_plain_layer)
@@ -27,7 +27,7 @@ def plain_copy(model: keras.Model) -> keras.Model:
 def plain_step(
     encoder: keras.Model, projection_head: keras.Model
 ) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
-    """A step of SGD on NT-Xent as four products: batch -> loss. Nothing else is computed."""
+    """Returns a step of SGD on NT-Xent as four products: batch -> loss, and nothing else."""
     variables = [*encoder.trainable_variables, *projection_head.trainable_variables]
     optimizer = keras.optimizers.SGD(0.01)
     optimizer.build(variables)
@@ -65,7 +65,7 @@ def _plain_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
 
 
 def _plain_convolution(layer: Conv2D) -> keras.layers.Layer:
-    """Padded on both sides alike; Keras' "same" pads a strided convolution at the end alone."""
+    """Pads both sides equally; Keras' "same" pads a strided convolution only at the end."""
     stride, size = layer.strides[0], layer.kernel_size[0]
     convolution = keras.layers.Conv2D(
         layer.filters,

@@ -1,8 +1,8 @@
 """SimCLR's recipe as google-research/simclr writes it, with stock `tf.image` ops on one image.
 
-The baseline of `tools/benchmark.py input`: the same policy as the recipe's, op for op, and drawn by
-TensorFlow's stateful generators as there. Written anew from the description of the reference, not
-for use: its views cannot be repeated.
+The baseline of `tools/benchmark.py input`: the same policy as the recipe's, op for op, drawn by
+TensorFlow's stateful generators as in the reference. Written again from the description of the
+reference, for measurements only: its views cannot be repeated.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from simclr_tf.errors import RequestError
 
 
 def views_of_encoded(encoded: tf.Tensor, augmentation: Augmentation, size: int) -> tf.Tensor:
-    """Two views of a JPEG, each decoded where its crop lies, float32 [S, S, 6]."""
+    """Returns two views of a JPEG, decoding only each crop, float32 [S, S, 6]."""
     shape = tf.image.extract_jpeg_shape(encoded)
 
     def view() -> tf.Tensor:
@@ -29,12 +29,12 @@ def views_of_encoded(encoded: tf.Tensor, augmentation: Augmentation, size: int) 
 
 
 def views_of_decoded(encoded: tf.Tensor, augmentation: Augmentation, size: int) -> tf.Tensor:
-    """Two views of a JPEG that is decoded once and whole, as the reference's data sets do it."""
+    """Returns two views of a JPEG decoded once in full, as the reference's data sets do it."""
     return views_of_pixels(tf.io.decode_jpeg(encoded, channels=3), augmentation, size)
 
 
 def views_of_pixels(pixels: tf.Tensor, augmentation: Augmentation, size: int) -> tf.Tensor:
-    """Two views of a decoded image, uint8 [H, W, 3], as float32 [S, S, 6]."""
+    """Returns two views of a decoded image, uint8 [H, W, 3], as float32 [S, S, 6]."""
     image = tf.image.convert_image_dtype(pixels, tf.float32)
 
     def view() -> tf.Tensor:
@@ -65,7 +65,7 @@ def _view(crop: tf.Tensor, augmentation: Augmentation, size: int) -> tf.Tensor:
 
 
 def plain_op(entry: PolicyOp) -> Callable[[tf.Tensor], tf.Tensor]:
-    """The reference's form of an op of a policy: float32 [S, S, 3] -> the same.
+    """Returns the reference's form of an op of a policy: float32 [S, S, 3] -> the same.
 
     Raises:
       RequestError: the reference has no such op.

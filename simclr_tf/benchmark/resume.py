@@ -1,4 +1,4 @@
-"""What it costs to go on amid an epoch of record files: time and bytes to the first batch."""
+"""The cost of resuming in the middle of an epoch of record files: time and bytes to a batch."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from simclr_tf.distribute.strategy import HostSlice
 SHARES = (0.0, 0.5, 0.99)
 _BATCH = 16
 _FILES = 128
-_RECORD_BYTES = 110_000  # as of ImageNet
+_RECORD_BYTES = 110_000  # as in ImageNet
 # ImageNet as TFDS packs it, and the shuffle buffer of its recipe.
 _IMAGENET_FILES, _IMAGENET_RECORDS, _IMAGENET_BUFFER = 1024, 1_281_167, 16_384
 
 
 def measure(num_records: int, rounds: int) -> str:
-    """Times the first batch after a share of an epoch, beside the same that reads all before it.
+    """Times the first batch after part of an epoch, compared with reading all records before it.
 
     Args:
-      num_records: of 110 KB each, in 128 files that are written for it and go again.
+      num_records: number of records of 110 KB each, in 128 temporary files.
       rounds: how often each is timed, in turns.
 
     Returns:
-      The table; and one of what is read of ImageNet, which follows from its counts alone.
+      The table, and one of the bytes read of ImageNet, which follows from its counts alone.
     """
     buffer = max(1, num_records * _IMAGENET_BUFFER // _IMAGENET_RECORDS)
     with tempfile.TemporaryDirectory() as folder, tf.device("/CPU:0"):
@@ -80,7 +80,7 @@ def _timings(source: RecordSource, buffer: int, rounds: int) -> list[str]:
 
 
 def _first_batch(dataset: tf.data.Dataset, source: RecordSource) -> tuple[float, float]:
-    """Seconds to the first batch of files that lie on the disk alone, and MiB read meanwhile."""
+    """Measures seconds to the first batch from files not in memory, and MiB read meanwhile."""
     _forget(file.path for file in source.files)
     bytes_before, start = _bytes_read(), time.perf_counter()
     iterator = iter(dataset)
@@ -89,7 +89,7 @@ def _first_batch(dataset: tf.data.Dataset, source: RecordSource) -> tuple[float,
 
 
 def _forget(paths: Iterable[str]) -> None:
-    """Asks the system to drop its copies of the files in memory, which not every one can."""
+    """Asks the system to drop its copies of the files in memory, which some systems cannot do."""
     if hasattr(os, "posix_fadvise"):
         for path in paths:
             with open(path, "rb") as file:
@@ -98,7 +98,7 @@ def _forget(paths: Iterable[str]) -> None:
 
 
 def _bytes_read() -> float:
-    """What this process has read so far, from the system's cache or not; NaN if it is not told."""
+    """Returns the bytes that this process has read so far, cached or not; NaN if unknown."""
     try:
         text = pathlib.Path("/proc/self/io").read_text()
     except OSError:

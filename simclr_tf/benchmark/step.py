@@ -1,4 +1,4 @@
-"""What a training step costs: beside a plain one, and beside what the machine can multiply."""
+"""The cost of a training step, compared with a plain one and with the machine's matrix products."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from simclr_tf.training.run import Run
 from simclr_tf.training.step import gradients_at_once, make_train_step
 
 PLAIN = "plain Keras step, float32"
-# Of the matrices whose product is the machine's measure, and how many products are timed at a time.
+# Size of the matrices whose product measures the machine, and how many products are timed at once.
 _PRODUCT_SIDE, _PRODUCTS = 2048, 4
 
 Step = Callable[[dict[str, tf.Tensor]], object]
 
 
 def measure(run: Run, rounds: int) -> str:
-    """Times the recipe's step on one batch that lies on the device already.
+    """Times the recipe's step on one batch that is already on the device.
 
     Returns:
-      Two tables. The first compares the step with a plain one and with itself in float32, and says
-      which share of the floating-point operations in large matrix products it comes to; the second
-      says where its time goes.
+      Two tables. The first compares the step with a plain one and with itself in float32, and shows
+      its share of the floating-point rate of large matrix products; the second shows where its
+      time goes.
 
     Raises:
-      RequestError: the recipe is for several replicas or micro-batches, which a plain step cannot.
+      RequestError: the recipe needs several replicas or micro-batches; a plain step has neither.
     """
     plan = run.plan
     if plan.num_replicas > 1 or plan.num_microbatches > 1:
@@ -93,7 +93,7 @@ def _step_in_float32(run: Run) -> Step:
 
 
 def _parts(run: Run) -> dict[str, Step]:
-    """The first parts of a step, each with all before it; the whole step ends with the last."""
+    """Returns all parts of a step but the last, each including the parts before it."""
 
     def forward_pass(batch):
         embedded = run.method.embed(batch, training=True)
@@ -115,8 +115,8 @@ def _parts(run: Run) -> dict[str, Step]:
 
 
 def _timed(run: Run, step: Step, batch: dict[str, tf.Tensor], flop: int):
-    """One step, to its end, as so many floating-point operations."""
-    # All that the step gives is returned, or TensorFlow would leave out what gives it.
+    """Returns a function that runs one step to its end, counted as `flop` operations."""
+    # All outputs of the step are returned; otherwise TensorFlow would prune their computation.
     compiled = tf.function(lambda: run.strategy.run(step, args=(batch,)), autograph=False)
 
     def once() -> int:
@@ -159,9 +159,9 @@ def _table(steps: Sequence[Timing], flop_per_view: float, product: Timing) -> st
 
 
 def _table_of_parts(ends: Sequence[Timing]) -> str:
-    """The share of each part, from the time until its end and until that of the part before.
+    """Shows the share of each part: the time until its end minus that of the previous part.
 
-    Of each the fastest round counts, since what else the machine does can only add to it.
+    The fastest round of each counts, since other work on the machine can only add time.
     """
     lines = ["| part | share of the step |", "| --- | ---: |"]
     names = [*(t.name for t in ends[:-1]), "optimizer"]

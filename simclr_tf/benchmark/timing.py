@@ -1,4 +1,4 @@
-"""Comparing programs on a noisy machine: they take turns, and the ratio in a round counts."""
+"""Compares programs on a noisy machine: they take turns, and the ratio within a round counts."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from simclr_tf import system_memory
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """What one contestant came to.
+    """Measurements of one contestant.
 
     Attributes:
-      name: as in the table.
-      rates: units a second, one number a round.
-      ratios: of each rate to the baseline's of the same round.
-      peak_mib: by how much the process grew at most while it ran, MiB; None where the system does
-        not tell. What an earlier contestant left with the allocator is not counted again.
+      name: name in the table.
+      rates: units per second, one number per round.
+      ratios: ratio of each rate to the baseline's of the same round.
+      peak_mib: the largest growth of the process while it ran, MiB; None if the system does not
+        tell. Memory that an earlier contestant left with the allocator is not counted again.
     """
 
     name: str
@@ -43,12 +43,11 @@ class Timing:
 def take_turns(
     contestants: Mapping[str, Callable[[], int]], *, rounds: int, baseline: str
 ) -> list[Timing]:
-    """Runs every contestant once a round, in an order that rotates, after one run not counted.
+    """Runs every contestant once per round, in rotating order, after one run that does not count.
 
     Args:
-      contestants: name -> a function that does some work to its end, and returns how many units
-        of it (images, steps) it did. What must come before and does not count is done by its
-        method `prepare`, if it has one.
+      contestants: name -> a function that completes some work, and returns how many units of it
+        (images, steps) it did. Its method `prepare`, if it has one, does uncounted work before.
       rounds: how often each is timed.
       baseline: name of the contestant that the others are compared with.
 
@@ -77,7 +76,7 @@ def take_turns(
 
 
 def table(timings: Sequence[Timing], unit: str) -> str:
-    """A Markdown table: medians, and in brackets the least and the largest of all rounds."""
+    """Returns a Markdown table: medians, with the least and largest of all rounds in brackets."""
     lines = [
         f"| | {unit}/s | ratio | peak growth (MiB) |",
         "| --- | ---: | ---: | ---: |",
@@ -96,7 +95,7 @@ def _digits(rate: float) -> str:
 
 
 def machine() -> str:
-    """Where the numbers come from: versions, processor, and how busy it is."""
+    """Describes the machine behind the numbers: versions, processor, and load."""
     import keras
     import tensorflow as tf
 
@@ -119,7 +118,7 @@ def _nothing() -> None:
 
 
 def _growth(run: Callable[[], int]) -> float | None:
-    """MiB by which the resident memory rose at most during `run`."""
+    """Returns the MiB by which resident memory rose at most during `run`."""
     getattr(run, "prepare", _nothing)()
     system_memory.start_peak()
     before = system_memory.resident_mib()

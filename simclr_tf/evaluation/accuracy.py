@@ -1,4 +1,4 @@
-"""Shares of test examples whose class is found."""
+"""Shares of test examples whose class is predicted."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import numpy as np
 
 
 def top_k(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
-    """The share of examples whose class is among the k with the highest scores.
+    """Returns the share of examples whose class is among the k with the highest scores.
 
-    Of classes with equal scores the one with the lower number comes first.
+    Among classes with equal scores the lower number comes first.
 
     Args:
       scores: float [N, K].
@@ -20,7 +20,7 @@ def top_k(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
 
 
 def mean_per_class(scores: np.ndarray, labels: np.ndarray) -> float:
-    """The top-1 accuracy of each class that occurs among the labels, averaged over these classes.
+    """Returns the top-1 accuracy of each class among the labels, averaged over these classes.
 
     Args:
       scores: float [N, K].

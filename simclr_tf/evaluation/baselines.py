@@ -1,4 +1,4 @@
-"""What a classifier reaches that looks at colours alone."""
+"""Baseline: a classifier that sees only colours."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from simclr_tf.evaluation.features import Features
 
 
 def colour_histograms(source: Source, image_size: int, bins: int = 4) -> Features:
-    """Joint RGB histograms of every image, each of which sums to 1: D = bins^3."""
+    """Computes joint RGB histograms of every image; each sums to 1: D = bins^3."""
     histograms, labels, indices = [], [], []
     for images, batch_labels, index in plain_images(source, image_size, 256, BadImages(source)):
         level = np.minimum((images * bins).astype(np.int64), bins - 1)

@@ -1,4 +1,4 @@
-"""Following a run's folder, in which another process writes checkpoints and lets go of old ones."""
+"""Follows a run's folder, in which another process writes checkpoints and deletes old ones."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from simclr_tf.training.reporting import duration
 
 
 class Follower:
-    """Evaluates the checkpoints of a run, the oldest first, each once.
+    """Evaluates each checkpoint of a run once, the oldest first.
 
     Args:
-      run: whose checkpoints.
-      networks: what they are restored into, by their names in a checkpoint.
-      history: what is known of the steps.
-      jobs: the names of the evaluations that each checkpoint is to have.
-      evaluate: makes some of them on `networks`, into which the weights were restored, and adds
-        them to `history`.
+      run: the run whose checkpoints are evaluated.
+      networks: the checkpoints are restored into these, by their names in a checkpoint.
+      history: earlier results, by step.
+      jobs: names of the evaluations that each checkpoint needs.
+      evaluate: runs some of them on `networks`, into which the weights were restored, and adds
+        the results to `history`.
     """
 
     def __init__(
@@ -51,11 +51,11 @@ class Follower:
         """Returns when the checkpoint of the run's last step has been evaluated.
 
         Args:
-          poll_seconds: between two looks where there is nothing to do.
+          poll_seconds: time between two looks when there is nothing to do.
           patience_seconds: how long the run may show no sign of life.
 
         Raises:
-          RequestError: it showed none for so long, or is of another architecture.
+          RequestError: it showed none for so long, or has another architecture.
         """
         what = f"{' and '.join(self._jobs)} of each checkpoint of {self._run.path}"
         there = complete_steps(self._run.path, intact=False)
@@ -77,7 +77,7 @@ class Follower:
                 time.sleep(poll_seconds)
 
     def _look_at(self, step: int) -> bool:
-        """Whether a checkpoint could be, and was, evaluated."""
+        """Evaluates a checkpoint, and returns whether that was possible."""
         missing = self._missing(step)
         weights = self._restore(step) if missing else None
         if weights is None:
@@ -92,8 +92,8 @@ class Follower:
     def _restore(self, step: int) -> PretrainedWeights | None:
         """Fills the networks; None if the checkpoint is damaged, or being deleted.
 
-        Only what fails twice is called damaged. It is tried again at every look, since the run may
-        go on from an older checkpoint, and write this one anew.
+        A checkpoint counts as damaged if it fails twice. It is tried again at every look, since the
+        run may resume from an older checkpoint and write this one again.
         """
         try:
             if not is_intact(self._run.path, step):
@@ -122,7 +122,7 @@ class Follower:
         return not self._missing(step) and self._total_steps(step) == step
 
     def _total_steps(self, step: int) -> int | None:
-        """The run's length; a checkpoint that no training wrote is the whole of its run."""
+        """Returns the run's length; a checkpoint from no training run is its own last step."""
         try:
             return read_manifest(self._run.path, step)["settings"].get("total_steps", step)
         except (tf.errors.OpError, ValueError, KeyError):

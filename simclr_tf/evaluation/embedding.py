@@ -1,4 +1,4 @@
-"""Features of named images: written for search and clustering, and what lies near what."""
+"""Features of named images: vectors for search and clustering, neighbours, and maps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from simclr_tf.errors import RequestError
 from simclr_tf.evaluation.features import Features
 from simclr_tf.evaluation.knn import nearest
 
-# The library by which each kind of map is drawn.
+# The library that draws each kind of map.
 MAPS = {"tsne": "sklearn", "umap": "umap"}
 _MIN_MAPPED = 5
 
@@ -30,28 +30,28 @@ class Embedding:
 
     Attributes:
       source: the images.
-      features: of those that decode.
+      features: features of the images that decode.
     """
 
     source: Source
     features: Features
 
     def names(self) -> list[str]:
-        """Where a person finds each image."""
+        """Returns the path or name of each image."""
         return [self.source.name_of(int(i)) for i in self.features.index]
 
     def classes(self) -> list[str]:
-        """The name of each image's class, empty where there is none."""
+        """Returns the name of each image's class, empty if there is none."""
         names = self.source.class_names
         return [names[i] if names and i >= 0 else "" for i in self.features.labels]
 
     def rows(self, rows: np.ndarray) -> Embedding:
-        """Some of the images."""
+        """Returns the embedding of some of the images."""
         fields = (getattr(self.features, f.name)[rows] for f in dataclasses.fields(Features))
         return dataclasses.replace(self, features=Features(*fields))
 
     def thumbnails(self, side: int) -> np.ndarray:
-        """The images again, centre-cropped, uint8 [N, side, side, 3]."""
+        """Reads the images again, centre-cropped, uint8 [N, side, side, 3]."""
         positions = np.searchsorted(self.source.indices(), self.features.index)
         part = self.source.select(positions)
         found = [
@@ -61,7 +61,7 @@ class Embedding:
         return np.concatenate(found)
 
     def neighbours(self, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The k images most similar to each of `rows`, without itself.
+        """Returns the k images most similar to each of `rows`, without the row itself.
 
         Args:
           rows: integer [M].
@@ -75,18 +75,18 @@ class Embedding:
         positions = np.concatenate([positions for _, positions, _ in found])
         similarities = np.concatenate([similarities for _, _, similarities in found])
         others = positions != rows[:, None]
-        # Where k + 1 copies of an image are equally near, it may be missing from its own list.
+        # If k + 1 copies of an image are equally near, it may be missing from its own list.
         others[others.all(1), -1] = False
         shape = (len(rows), k)
         return positions[others].reshape(shape), similarities[others].reshape(shape)
 
 
 def write_vectors(embedding: Embedding, folder: str, parquet: bool) -> None:
-    """Writes `vectors.npy` float32 [N, D], and `images.csv` with a line for each of its rows.
+    """Writes `vectors.npy` float32 [N, D], and `images.csv` with one line per row.
 
     Args:
       embedding: what to write.
-      folder: where; made if it is not there.
+      folder: where to write; created if missing.
       parquet: whether to write the same into `vectors.parquet` too.
     """
     features = embedding.features
@@ -111,12 +111,12 @@ def write_vectors(embedding: Embedding, folder: str, parquet: bool) -> None:
 
 
 def planar_map(values: np.ndarray, method: str, seed: int) -> np.ndarray:
-    """Places in the plane at which what is similar by cosine lies close together.
+    """Places vectors in the plane such that those similar by cosine lie close together.
 
     Args:
       values: float32 [N, D].
       method: a key of MAPS.
-      seed: of the search.
+      seed: seed of the search.
 
     Returns:
       float [N, 2].
@@ -130,7 +130,7 @@ def planar_map(values: np.ndarray, method: str, seed: int) -> np.ndarray:
             f"A map needs at least {_MIN_MAPPED} images. Received: {count}. Embed more "
             "images, or set the map to 'none'."
         )
-    # Between vectors of length one Euclidean distance grows as cosine similarity falls.
+    # Between vectors of length one, Euclidean distance grows as cosine similarity falls.
     values = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
     if method == "umap":
         import umap

@@ -1,4 +1,4 @@
-"""Pictures of an embedding: images beside their neighbours, and all of them in the plane."""
+"""Pictures of an embedding: images beside their neighbours, and all images in the plane."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _SAME, _OTHER = "tab:green", "tab:red"
 def neighbours(embedding: Embedding, rows: np.ndarray, k: int, side: int, folder: str) -> str:
     """Writes `neighbours.png`: each image of `rows`, and the k most similar ones beside it.
 
-    Where classes are known, a frame is green around a neighbour of the same class, else red.
+    Where classes are known, a frame is green around a neighbour of the same class, otherwise red.
 
     Args:
       embedding: the images.
-      rows: of the images that are asked for, integer [M].
+      rows: rows of the requested images, integer [M].
       k: neighbours of each, at most N - 1.
-      side: at which images are shown, in pixels.
-      folder: where it is written.
+      side: displayed side of the images, in pixels.
+      folder: where to write.
     """
     found, similarities = embedding.neighbours(rows, k)
     shown = np.concatenate([rows[:, None], found], axis=1)
@@ -49,8 +49,8 @@ def plane(embedding: Embedding, places: np.ndarray, title: str, folder: str) -> 
     Args:
       embedding: the images.
       places: float [N, 2].
-      title: of the picture.
-      folder: where it is written.
+      title: title of the picture.
+      folder: where to write.
     """
     figure, axes = plotting.subplots(1, 1, cell=8)
     axis = axes[0, 0]

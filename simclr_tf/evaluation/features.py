@@ -22,13 +22,13 @@ from simclr_tf.errors import RequestError
 from simclr_tf.models.networks import fingerprint
 
 REPRESENTATION = "representation"
-# Raise it when what a network sees of an image changes: kept features are then computed again.
+# Raise it when preprocessing before a network changes: kept features are then computed again.
 _FORMAT = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """What a layer makes of a split.
+    """Output of a layer for a split.
 
     Attributes:
       values: float32 [N, D].
@@ -43,12 +43,12 @@ class Features:
 
 @dataclasses.dataclass(frozen=True)
 class Transform:
-    """What is done to plain images before the encoder sees them.
+    """A transformation of plain images before the encoder.
 
     Attributes:
-      name: tells kept features apart, so it must change with what `function` does.
+      name: identifies kept features, so it must change when `function` does.
       function: (images float32 [b, S, S, 3] in [0, 1], index int64 [b]) -> images. It runs on
-        the host, whatever the encoder runs on.
+        the host, whichever device the encoder runs on.
     """
 
     name: str
@@ -56,20 +56,20 @@ class Transform:
 
 
 class FrozenEncoder:
-    """An encoder, and perhaps its projection head, that evaluation only looks at.
+    """An encoder, and perhaps its projection head, that evaluation does not change.
 
     The networks run in inference mode: batch normalization uses its moving averages. All variables
-    are compared before and after, so numbers of an encoder that moved cannot come about.
+    are compared before and after, so an encoder that changed cannot give results.
 
-    Each replica of the strategy takes its part of every batch, in whole float32 precision, which
-    GPUs and TPUs leave out otherwise. All batches have one static shape, as TPUs need it.
+    Each replica of the strategy takes its part of every batch, in full float32 precision, which
+    GPUs and TPUs do not use by default. All batches have one static shape, as TPUs need it.
 
     Args:
       encoder: images -> dict with "final_avg_pool" [N, D].
-      projection_head: h -> dict "projection_0" ... "projection_n", if its layers are asked for.
+      projection_head: h -> dict "projection_0" ... "projection_n", if its layers are requested.
       classifier: the head's last layer (without a head, h) -> logits, which are the layer "logits".
-      image_size: side in pixels at which images are taken.
-      strategy: in whose scope the networks were built, of one process; None is one device.
+      image_size: side in pixels of the images.
+      strategy: the networks were built in its scope; of one process; None is one device.
       cache_dir: where features are kept; None keeps none.
     """
 
@@ -96,11 +96,11 @@ class FrozenEncoder:
         if classifier is not None:
             self._outputs["logits"] = classifier(last)
         self._inputs = encoder.inputs
-        # Traced once, whatever values the variables take later.
+        # Traced once; later values of the variables do not matter.
         self._functions: dict[tuple[str, ...], Callable] = {}
 
     def fingerprint(self) -> str:
-        """SHA-256 of all variables."""
+        """Computes the SHA-256 of all variables."""
         return fingerprint(self._networks)
 
     def features(
@@ -111,13 +111,13 @@ class FrozenEncoder:
         transform: Transform | None = None,
         batch_size: int = 256,
     ) -> dict[str, Features]:
-        """Features of every image that decodes, each once, in the source's order.
+        """Returns features of every image that decodes, each once, in the source's order.
 
         Args:
           source: the split.
           layers: "representation" (h), "projection" (z) or "projection_k".
           transform: applied to the plain images.
-          batch_size: images at a time over all replicas; rounded up to a multiple of these.
+          batch_size: images at a time over all replicas; rounded up to a multiple of their number.
 
         Returns:
           Layer -> features.
@@ -179,12 +179,12 @@ class FrozenEncoder:
     def _over_replicas(
         self, embed: Callable, images: np.ndarray, batch: int
     ) -> dict[str, np.ndarray]:
-        """What `embed` makes of images [b, S, S, 3], padded to `batch`: layer -> [b, D]."""
+        """Applies `embed` to images [b, S, S, 3], padded to `batch`: layer -> [b, D]."""
         padding = np.zeros([batch - len(images), *images.shape[1:]], images.dtype)
         shares = np.split(np.concatenate([images, padding]), self._strategy.num_replicas_in_sync)
 
         def share(context: tf.distribute.experimental.ValueContext) -> tf.Tensor:
-            with tf.device("/CPU:0"):  # or all would pass through the first GPU
+            with tf.device("/CPU:0"):  # otherwise all would pass through the first GPU
                 return tf.constant(shares[context.replica_id_in_sync_group])
 
         values = embed(self._strategy.experimental_distribute_values_from_function(share))
@@ -195,7 +195,7 @@ class FrozenEncoder:
         }
 
     def _function(self, layers: tuple[str, ...]) -> Callable:
-        """Each replica's images float32 [b, S, S, 3] -> layer -> each replica's values [b, D]."""
+        """Builds: each replica's images float32 [b, S, S, 3] -> layer -> its values [b, D]."""
         if layers in self._functions:
             return self._functions[layers]
         model = keras.Model(self._inputs, {layer: self._outputs[layer] for layer in layers})
@@ -234,7 +234,7 @@ def _on_host(transform: Transform, size: int) -> Callable:
 
 @contextlib.contextmanager
 def _whole_precision() -> Iterator[None]:
-    """Matrix products of float32 meanwhile have its 24 bits: not 11 on GPUs, nor 8 on TPUs."""
+    """While open, float32 matrix products keep all 24 bits: not 11 on GPUs, or 8 on TPUs."""
     before = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(False)
     try:
@@ -254,7 +254,7 @@ def _load(folder: str | None) -> Features | None:
 
 
 def _save(folder: str | None, features: Features) -> None:
-    """Writes a folder that is there whole or not at all."""
+    """Writes a folder that exists completely or not at all."""
     if folder is None:
         return
     partial = f"{folder}.partial"

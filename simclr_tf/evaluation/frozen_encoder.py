@@ -1,4 +1,4 @@
-"""What every evaluation of frozen networks starts from: the data, the weights, and the layer."""
+"""Inputs of every evaluation of frozen networks: the data, the weights, and the layer."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from simclr_tf.training.run import check_seed
 
 @dataclasses.dataclass(frozen=True)
 class Frozen:
-    """Frozen networks and the data to look at.
+    """Frozen networks and the data to evaluate them on.
 
     Attributes:
-      encoder: gives features.
-      networks: what it consists of, by their names in a checkpoint.
+      encoder: computes features.
+      networks: its networks, by their names in a checkpoint.
       data: the recipe's data.
-      layer: whose features are evaluated.
-      weights: what the networks were filled with.
-      seed: of the initial weights, for what is not filled.
-      strategy: over whose devices the images are dealt out.
-      at_hand: gives the features of `splits`, if they are computed for several who ask.
+      layer: the layer whose features are evaluated.
+      weights: the weights that the networks were filled with.
+      seed: seed of the initial weights, for networks that are not filled.
+      strategy: distributes the images over its devices.
+      at_hand: gives the features of `splits`, if several evaluations share them.
     """
 
     encoder: FrozenEncoder
@@ -52,41 +52,41 @@ class Frozen:
     at_hand: Callable[[], tuple[Features, Features]] | None = None
 
     def train(self) -> Features:
-        """Features of the labelled split to train on."""
+        """Returns features of the labelled split to train on."""
         return self.features(labelled(self.data.train()))
 
     def test(self) -> Features:
-        """Features of the labelled split to test on."""
+        """Returns features of the labelled split to test on."""
         return self.features(labelled(self.data.evaluation()))
 
     def sources(self) -> tuple[Source, Source]:
-        """The labelled splits to train and to test on, opened."""
+        """Returns the labelled splits to train and to test on, opened."""
         return labelled(self.data.train()), labelled(self.data.evaluation())
 
     def splits(self) -> tuple[Features, Features]:
-        """Features of the splits to train and to test on, whose classes fit.
+        """Returns features of the splits to train and to test on, whose classes fit.
 
         Raises:
-          RequestError: an image has no label, or one of the test images a class of its own.
+          RequestError: an image has no label, or a test image a class that training lacks.
         """
         return self.at_hand() if self.at_hand else self._features_of(self.sources())
 
     def refilled(self, weights: PretrainedWeights, sources: tuple[Source, Source]) -> Frozen:
-        """The same networks, once other weights were restored into them.
+        """Returns the same networks after other weights were restored into them.
 
         Args:
-          weights: what `networks` hold now.
+          weights: the weights that `networks` hold now.
           sources: the splits to train and to test on; their features are computed once for all
-            who ask for `splits`.
+            callers of `splits`.
         """
         at_hand = functools.cache(lambda: self._features_of(sources))
         return dataclasses.replace(self, weights=weights, at_hand=at_hand)
 
     def of_layer(self, layer: str) -> Frozen:
-        """The same networks, of which another layer is evaluated.
+        """Returns the same networks with another layer to evaluate.
 
         Raises:
-          RequestError: the layer is not among them.
+          RequestError: there is no such layer.
         """
         if layer != REPRESENTATION and "projection_head" not in self.networks:
             raise RequestError(
@@ -101,11 +101,11 @@ class Frozen:
         return train, test
 
     def features(self, source: Source) -> Features:
-        """Features of any split."""
+        """Returns features of any split."""
         return self.encoder.features(source, (self.layer,))[self.layer]
 
     def record(self) -> dict[str, Any]:
-        """What every result says about where its numbers come from."""
+        """Returns the part of every result that says where its numbers come from."""
         return {
             "checkpoint": self.weights.record() | {"fingerprint": self.encoder.fingerprint()},
             "layer": self.layer,
@@ -131,15 +131,15 @@ def frozen_encoder(
     """Builds the recipe's networks, and fills them with pretrained weights.
 
     Args:
-      data: which images, at which size.
+      data: the images and their size.
       encoder: builds the network, as in pretraining.
       projection_head: builds the head, as in pretraining, if `layer` lies in it.
-      pretrained: where the weights come from.
+      pretrained: finds the weights.
       layer: "representation" (h), "projection" (z), or "projection_k", the head's k-th layer.
       strategy: picks the tf.distribute strategy, whose devices compute the features.
-      seed: of the initial weights, which 'untrained' networks keep.
-      keep_features: whether features are kept in the model_dir, for the next job that wants them.
-      context: what the command line says.
+      seed: seed of the initial weights, which 'untrained' networks keep.
+      keep_features: whether to keep features in the model_dir, for the next job that needs them.
+      context: the command line's values.
     """
     with as_request_error():
         refuse_workers()
@@ -162,7 +162,7 @@ def frozen_encoder(
 
 
 def check_classes(train: Features, other: Features) -> None:
-    """Raises RequestError unless every image has a label, and each class is one of train's."""
+    """Raises RequestError unless every image has a label, and each class occurs in train."""
     check_labels(train)
     check_labels(other)
     unknown = np.setdiff1d(other.labels, train.labels)
@@ -185,7 +185,7 @@ def check_labels(features: Features) -> None:
 
 
 def labelled(source: Source) -> Source:
-    """The source, if it has the labels that an evaluation needs.
+    """Returns the source, if it has the labels that an evaluation needs.
 
     Raises:
       RequestError: it has none.

@@ -1,4 +1,4 @@
-"""What the checkpoints of a run were worth: a file of lines, and curves in TensorBoard."""
+"""Results of a run's checkpoints: a file of JSON lines, and curves in TensorBoard."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from simclr_tf.files import write_text
 
 
 class History:
-    """`results/watch.jsonl`, one object a line for each step and job; read again by a restart.
+    """`results/watch.jsonl`, one line per step and job; a restart reads it again.
 
-    A line that was cut short by a kill is left out, and dropped from the file. Nothing is written
-    where there is no history yet, before the first number.
+    A line that was cut short by a kill is skipped, and dropped from the file. A new history writes
+    nothing before its first number.
 
     Args:
-      model_dir: where the file and TensorBoard's events (in `tensorboard/watch`) go.
-      run: the folder of the run whose checkpoints they are.
+      model_dir: folder of the file and of TensorBoard's events (in `tensorboard/watch`).
+      run: the folder of the run that wrote the checkpoints.
 
     Raises:
       RequestError: the file has numbers of another run.
@@ -30,7 +30,7 @@ class History:
 
     def __init__(self, model_dir: str, run: str):
         self._model_dir = model_dir
-        # As seen from here, so that both may be moved together.
+        # Relative to this folder, so that both may be moved together.
         self._run = run if "://" in run + model_dir else os.path.relpath(run, model_dir or ".")
         self._path = os.path.join(model_dir, "results", "watch.jsonl")
         self._writer: tf.summary.SummaryWriter | None = None
@@ -38,16 +38,16 @@ class History:
         self._read()
 
     def numbers(self, step: int, job: str) -> dict[str, Any] | None:
-        """What a job found of the checkpoint of `step`; None if it has not looked at it."""
+        """Returns a job's result for the checkpoint of `step`; None if it has not run on it."""
         return self._known.get((step, job))
 
     def add(self, step: int, name: str, result: Result) -> None:
-        """Notes what an evaluation found.
+        """Records the result of an evaluation.
 
         Args:
-          step: of the checkpoint.
-          name: of the evaluation.
-          result: what it found.
+          step: step of the checkpoint.
+          name: name of the evaluation.
+          result: its result.
         """
         if self._writer is None:
             folder = os.path.join(self._model_dir, "tensorboard", "watch")

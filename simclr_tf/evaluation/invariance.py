@@ -1,7 +1,7 @@
-"""Which transformation an image went through: what the representation h tells of it, and what z.
+"""Predicts the transformation of an image, from the representation h and from z.
 
-Chen et al. 2020, https://arxiv.org/abs/2002.05709, table 3: a small network is trained on h, and
-another one on z = g(h), to predict the transformation. The projection head g loses what the
+Chen et al. 2020, https://arxiv.org/abs/2002.05709, table 3: one small network is trained on h, and
+another on z = g(h), to predict the transformation. The projection head g loses what the
 contrastive loss makes it invariant to; h keeps more of it.
 """
 
@@ -26,18 +26,18 @@ PROTOCOL = (
     "of its training part) predicts the transformation from standardized frozen features; each "
     "image is seen in one version, drawn by its number with equal probabilities"
 )
-# Fewer leave no tenth on which every kind of image occurs.
+# With fewer images, the held-out tenth lacks some kind of image.
 MIN_TRAIN = 100
 _LABEL_OP, _NOISE_OP = 0, 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """Something to predict about how an image was changed.
+    """A property of an image's transformation to predict.
 
     Attributes:
-      name: with the parameters of the change, since kept features are known by it.
-      kinds: what each label means.
+      name: includes the parameters of the change, since it identifies kept features.
+      kinds: the meaning of each label.
       versions: (images float32 [b, S, S, 3] in [0, 1], keys uint32 [b, 2]) -> the images in each
         of these kinds.
     """
@@ -60,7 +60,7 @@ def _with_op(op: Callable[..., tf.Tensor], images: tf.Tensor, keys: tf.Tensor) -
     return [images, op(images, keys, op=_NOISE_OP, probability=1.0)]
 
 
-# The paper says "corrupted"; its caption names Gaussian noise, of a strength it does not give.
+# The paper says "corrupted"; its caption names Gaussian noise without its strength.
 TASKS = (
     Task("colour or grayscale", ("colour", "grayscale"), functools.partial(_with_op, grayscale)),
     Task("rotation", ("0", "90", "180", "270"), _rotations),
@@ -76,7 +76,7 @@ TASKS = (
 
 
 def transform(task: Task, seed: int) -> Transform:
-    """Shows each image in the version that `labels` says."""
+    """Transforms each image into the version given by `labels`."""
 
     def apply(images: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         keys = keys_lib.example_keys(seed, 0, index, TASKS.index(task))
@@ -87,11 +87,11 @@ def transform(task: Task, seed: int) -> Transform:
 
 
 def labels(task: Task, seed: int, index: np.ndarray) -> np.ndarray:
-    """The kind that each image is shown as, a function of its number and the seed alone.
+    """Returns the kind in which each image is shown, from its number and the seed alone.
 
     Args:
-      task: whose kinds.
-      seed: of the draw.
+      task: gives the kinds.
+      seed: seed of the draw.
       index: int64 [N].
 
     Returns:
@@ -108,14 +108,14 @@ def accuracy(
     test_labels: np.ndarray,
     seed: int,
 ) -> float:
-    """The share of test examples whose label a small network predicts.
+    """Returns the share of test examples whose label a small network predicts.
 
     Args:
       train: float32 [N, D], N at least MIN_TRAIN.
       train_labels: [N].
       test: float32 [M, D].
       test_labels: [M].
-      seed: of the network's weights, the order of examples and the part that stops it.
+      seed: seed of the network's weights, the order of examples and the early-stopping part.
 
     Raises:
       ValueError: there are too few training examples.
@@ -132,7 +132,7 @@ def accuracy(
         (512,), early_stopping=True, n_iter_no_change=5, max_iter=100, random_state=seed
     )
     with warnings.catch_warnings():
-        # After 100 epochs the best one on the held-out tenth is taken as it is.
+        # If 100 epochs do not converge, the best epoch on the held-out tenth is used.
         warnings.simplefilter("ignore", ConvergenceWarning)
         network.fit((train - mean) / std, train_labels)
     return float(network.score((test - mean) / std, test_labels))

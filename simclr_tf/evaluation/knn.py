@@ -3,7 +3,7 @@
 Wu, Xiong, Yu, Lin: Unsupervised Feature Learning via Non-Parametric Instance Discrimination,
 CVPR 2018, https://arxiv.org/abs/1805.01978, section 3.4: each of the k nearest training examples
 votes for its class with weight exp(similarity / temperature). There k is 200 and the temperature
-0.07; here, as most libraries have it today, 0.1.
+0.07; here it is 0.1, as in most libraries today.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BLOCK_BYTES = 2**28
 
 @dataclasses.dataclass(frozen=True)
 class KnnAccuracy:
-    """What one choice of k and temperature reaches: shares of the test examples."""
+    """Accuracy of one choice of k and temperature: shares of the test examples."""
 
     k: int
     temperature: float
@@ -43,14 +43,14 @@ def knn_accuracies(
 ) -> list[KnnAccuracy]:
     """Classifies the test examples by their neighbours, for each (k, temperature) of `choices`.
 
-    Neighbours are searched once, for the largest k. Of classes with equal votes the one with the
-    lower number comes first, and a class without a vote is not found.
+    Neighbours are searched once, for the largest k. Among classes with equal votes the lower number
+    comes first, and a class without a vote is not found.
 
     Args:
       train: the neighbours.
-      test: what is classified.
+      test: the examples to classify.
       choices: pairs of k, at most the number of training examples, and a positive temperature.
-      block_bytes: memory that a block of test examples may take, beside the features.
+      block_bytes: memory that a block of test examples may take, besides the features.
 
     Raises:
       ValueError: k or a temperature is out of its range.
@@ -64,7 +64,7 @@ def knn_accuracies(
     ):
         neighbours = train.labels[positions]
         for choice, (k, temperature) in enumerate(choices):
-            # The same for all of a row, the largest similarity keeps exp from overflowing.
+            # Subtracting a row's largest similarity keeps exp from overflowing.
             gaps = similarities[:, :k].astype(np.float64) - similarities[:, :1]
             votes = _votes(neighbours[:, :k], np.exp(gaps / temperature), num_classes)
             place = _places(votes, test.labels[rows])
@@ -84,22 +84,22 @@ def nearest(
     block_bytes: int = _BLOCK_BYTES,
     row_bytes: int = 0,
 ) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-    """The k most similar rows of the bank for each query, block by block of queries.
+    """Yields the k most similar rows of the bank for each query, block by block of queries.
 
     Args:
       queries: float32 [M, D].
       bank: float32 [N, D].
       k: from 1 to N.
-      block_bytes: memory that a block may take, beside the normalized bank.
-      row_bytes: what the caller itself needs of it for each query.
+      block_bytes: memory that a block may take, besides the normalized bank.
+      row_bytes: memory of it that the caller needs for each query.
 
     Yields:
-      Which queries; positions in the bank int64 [b, k], the most similar first; and their cosine
+      The block of queries; positions in the bank int64 [b, k], the most similar first; and cosine
       similarities float32 [b, k].
     """
     bank = _normalized(bank)
-    # float32 similarities and int64 positions of every row of the bank; the same of the k found,
-    # with copies in order.
+    # Per query: float32 similarities and int64 positions of every row of the bank, and the same of
+    # the k found, with sorted copies.
     block = max(1, block_bytes // (12 * len(bank) + 48 * k + row_bytes + 8 * bank.shape[1]))
     for start in range(0, len(queries), block):
         rows = slice(start, min(start + block, len(queries)))
@@ -132,14 +132,14 @@ def _normalized(values: np.ndarray) -> np.ndarray:
 
 
 def _votes(classes: np.ndarray, weights: np.ndarray, num_classes: int) -> np.ndarray:
-    """Classes [b, k] and their weights -> sums of the weights by class [b, K]."""
+    """Sums weights [b, k] by their classes [b, k]: [b, K]."""
     cells = classes + num_classes * np.arange(len(classes))[:, None]
     votes = np.bincount(cells.ravel(), weights.ravel(), minlength=len(classes) * num_classes)
     return votes.reshape(len(classes), num_classes)
 
 
 def _places(votes: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """How many classes come before each example's own; K where its own has no vote."""
+    """Returns how many classes come before each example's own; K where its own has no vote."""
     own = votes[np.arange(len(labels)), labels][:, None]
     lower = np.arange(votes.shape[1]) < labels[:, None]
     before = ((votes > own) | ((votes == own) & lower)).sum(1)

@@ -1,4 +1,4 @@
-"""Linear evaluation on features that were computed once: the encoder cannot move."""
+"""Linear evaluation on features that were computed once: the encoder cannot change."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ PROTOCOL = (
 
 @dataclasses.dataclass(frozen=True)
 class LinearResult:
-    """What a linear classifier reaches.
+    """Result of a linear classifier.
 
     Attributes:
-      top1: share of the test examples whose class is found.
+      top1: share of the test examples whose class is predicted.
       top5: share of those whose class is among the first five.
       penalty: inverse regularization strength (scikit-learn's C) that did best on the validation
         part.
-      num_train: training examples.
-      num_test: test examples.
+      num_train: number of training examples.
+      num_test: number of test examples.
     """
 
     top1: float
@@ -45,17 +45,17 @@ def fit_linear(
     max_iterations: int = 200,
     seed: int = 0,
 ) -> LinearResult:
-    """L2-regularised multinomial logistic regression by L-BFGS, on standardized features.
+    """Fits L2-regularised multinomial logistic regression by L-BFGS on standardized features.
 
     The penalty is chosen on a tenth of the training examples (at most 5,000), held out; then the
-    classifier is trained on all of them. The test part is looked at once.
+    classifier is trained on all of them. The test part is used once.
 
     Args:
-      train: what to train on.
-      test: what to test on.
+      train: features to train on.
+      test: features to test on.
       penalties: values of scikit-learn's C to choose from; among equals the smallest wins.
-      max_iterations: of L-BFGS.
-      seed: of the held-out choice.
+      max_iterations: limit of L-BFGS.
+      seed: seed of the held-out choice.
     """
     mean, std = train.values.mean(0), train.values.std(0) + 1e-6
     features, labels = (train.values - mean) / std, train.labels

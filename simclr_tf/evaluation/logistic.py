@@ -5,8 +5,8 @@ The objective, for features x_i [D], classes y_i, weights W [D, K] and biases b 
     (1 / N) sum_i -log softmax(x_i W + b)[y_i]  +  (penalty / 2) ||W||^2
 
 The cross-entropy is a mean and biases carry no penalty. scikit-learn's `LogisticRegression` has
-its minimum where C = 1 / (N * penalty); for two classes, where it has one vector of weights for
-two, C = 2 / (N * penalty).
+its minimum where C = 1 / (N * penalty); for two classes, where it has one weight vector for both,
+C = 2 / (N * penalty).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 
 from simclr_tf.errors import InvalidArgument
 
-# Up to this many bytes the features are taken in float64, above it in float32.
+# Features of up to this many bytes are computed in float64, larger ones in float32.
 _DOUBLE_BYTES = 2**25
 
 
@@ -29,9 +29,9 @@ class Classifier:
     Attributes:
       weights: float64 [D, K].
       biases: float64 [K].
-      penalty: it was fitted with.
-      iterations: of L-BFGS.
-      converged: whether L-BFGS came to an end before its last allowed iteration.
+      penalty: the penalty that it was fitted with.
+      iterations: number of L-BFGS iterations.
+      converged: whether L-BFGS converged before its last allowed iteration.
     """
 
     weights: np.ndarray
@@ -41,7 +41,7 @@ class Classifier:
     converged: bool
 
     def logits(self, features: np.ndarray) -> np.ndarray:
-        """[N, D] -> [N, K], in the dtype of the features."""
+        """Computes logits: [N, D] -> [N, K], in the dtype of the features."""
         return features @ self.weights.astype(features.dtype) + self.biases.astype(features.dtype)
 
 
@@ -56,9 +56,9 @@ def fit(
 ) -> Iterator[Classifier]:
     """Fits one classifier for each penalty, from the strongest to the weakest.
 
-    Each starts from the one before, which is near. The search takes place in coordinates in which
-    the curvature at the start is about 1 in every direction (from the eigenvectors of the
-    features' covariance), so that tens of iterations do whatever the scale of the features is; the
+    Each fit starts from the previous one, which is near. The search uses coordinates in which the
+    curvature at the start is about 1 in every direction (from the eigenvectors of the features'
+    covariance), so that tens of iterations suffice whatever the scale of the features is; the
     minimum is the same.
 
     Args:
@@ -66,14 +66,14 @@ def fit(
       labels: integer [N], from 0 to K - 1.
       penalties: positive, in any order.
       num_classes: K; by default the largest label + 1.
-      max_iterations: of L-BFGS, for each penalty.
-      tolerance: the largest component of the gradient, in those coordinates, at which it ends.
+      max_iterations: limit of L-BFGS, for each penalty.
+      tolerance: L-BFGS ends at this largest component of the gradient, in those coordinates.
 
     Yields:
-      The classifiers, in the order of falling penalties.
+      The classifiers, in the order of decreasing penalties.
 
     Raises:
-      ValueError: there is no example, a penalty is not positive, or a label is not a class.
+      ValueError: there is no example, a penalty is not positive, or a label is out of range.
     """
     num_classes = num_classes or int(labels.max(initial=0)) + 1
     if not len(labels) or labels.min() < 0 or labels.max() >= num_classes:
@@ -100,14 +100,14 @@ def objective(
     biases: np.ndarray,
     penalty: float,
 ) -> tuple[float, np.ndarray, np.ndarray]:
-    """The objective and its gradient.
+    """Returns the objective and its gradient.
 
     Args:
       features: float [N, D]; products with it are computed in its dtype.
       labels: integer [N].
       weights: [D, K].
       biases: [K].
-      penalty: of the weights.
+      penalty: L2 penalty of the weights.
 
     Returns:
       The value, and its derivatives by weights [D, K] and by biases [K], float64.
@@ -128,7 +128,7 @@ def objective(
 
 
 class _Problem:
-    """Features and labels, with what every penalty's search needs to know about them."""
+    """Features and labels, with the values that every penalty's search shares."""
 
     def __init__(self, features: np.ndarray, labels: np.ndarray, num_classes: int):
         dtype = np.float64 if 8 * features.size <= _DOUBLE_BYTES else np.float32
@@ -137,7 +137,7 @@ class _Problem:
         self._mean = self._features.mean(0, dtype=np.float64)
         second = (self._features.T @ self._features).astype(np.float64) / len(labels)
         variances, self._basis = np.linalg.eigh(second - np.outer(self._mean, self._mean))
-        # Of the softmax at equal probabilities.
+        # Curvature of the softmax at equal probabilities.
         self._softmax_curvature = (num_classes - 1) / num_classes**2
         self._curvatures = self._softmax_curvature * np.maximum(variances, 0)
 
@@ -152,7 +152,7 @@ class _Problem:
         from scipy.optimize import minimize
 
         shape = weights.shape
-        # W = basis * scale * V, and biases as they are where the features have a mean of zero.
+        # W = basis * scale * V, and biases are those for features with a mean of zero.
         scale = 1 / np.sqrt(self._curvatures + penalty)[:, None]
         bias_scale = 1 / np.sqrt(self._softmax_curvature)
 
@@ -174,5 +174,5 @@ class _Problem:
             jac=True,
             options={"maxiter": max_iterations, "gtol": tolerance, "ftol": 1e-12, "maxcor": 20},
         )
-        # A line search that float32 cannot carry further (status 2) has come to an end, too.
+        # Status 2 (float32 cannot carry the line search further) counts as converged, too.
         return Classifier(*unpack(found.x), penalty, int(found.nit), found.status != 1)

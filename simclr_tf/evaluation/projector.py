@@ -1,4 +1,4 @@
-"""An embedding as TensorBoard's projector shows it: points in space, with their images."""
+"""An embedding in the format of TensorBoard's projector: points in space, with their images."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _CONFIG = """embeddings {{
 
 
 def write(embedding: Embedding, name: str, folder: str) -> None:
-    """Writes a folder that `tensorboard --logdir` takes.
+    """Writes a folder for `tensorboard --logdir`.
 
     Args:
       embedding: the images, at most some thousands: the projector runs in a browser, and a sprite
         may have 8192 pixels a side.
-      name: of the tensor.
-      folder: where it is written.
+      name: name of the tensor.
+      folder: where to write.
     """
     tf.io.gfile.makedirs(folder)
     rows = ("\t".join(f"{x:.6g}" for x in vector) for vector in embedding.features.values)
@@ -57,7 +57,7 @@ def _cell(text: str) -> str:
 
 
 def _sprite(images: np.ndarray) -> np.ndarray:
-    """[N, S, S, 3] in rows of a square as large as needed."""
+    """Arranges [N, S, S, 3] in rows of the smallest square that holds them."""
     columns = math.ceil(math.sqrt(len(images)))
     filled = np.zeros((columns**2, *images.shape[1:]), np.uint8)
     filled[: len(images)] = images

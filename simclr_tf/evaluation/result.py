@@ -1,4 +1,4 @@
-"""What a job found, and how it is published: printed, and written into the model_dir."""
+"""The result of a job, and its publication: printed, and written into the model_dir."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from simclr_tf.training.failures import explain_write_errors
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a job found; nothing of it was printed or written yet.
+    """Result of a job, not printed or written yet.
 
     Attributes:
-      job: its name.
-      text: what a person is told.
-      record: what is written; dataclasses as their fields.
-      curves: the numbers that are worth a curve over the checkpoints of a run, by name; shares.
-      versions: of what took part beside this package, TensorFlow and Keras.
+      job: the job's name.
+      text: the text to print.
+      record: the JSON to write; dataclasses become their fields.
+      curves: shares to plot over the checkpoints of a run, by name.
+      versions: versions of libraries used besides this package, TensorFlow and Keras.
     """
 
     job: str
@@ -39,7 +39,7 @@ def publish(result: Result, model_dir: str) -> dict[str, Any]:
     """Prints the text, and writes `results/<job>.json` in `model_dir`.
 
     Returns:
-      What was written: the record, and the versions that gave it.
+      The written object: the record, and the versions that produced it.
     """
     print(result.text, flush=True)
     versions = {

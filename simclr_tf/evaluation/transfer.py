@@ -32,7 +32,7 @@ METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """What a penalty reaches on the validation part."""
+    """Accuracy of a penalty on the validation part."""
 
     penalty: float
     accuracy: float
@@ -42,21 +42,21 @@ class Point:
 
 @dataclasses.dataclass(frozen=True)
 class TransferResult:
-    """What a classifier reaches whose penalty was chosen on a validation part.
+    """Result of a classifier whose penalty was chosen on a validation part.
 
     Attributes:
-      top1: share of the test examples whose class is found.
+      top1: share of the test examples whose class is predicted.
       top5: share of those whose class is among the first five.
       mean_per_class: top-1 of each class, averaged over the classes.
-      metric: by which the penalty was chosen.
-      penalty: the chosen one; the strongest of equals.
-      at_end: "strongest" or "weakest" where the choice is an end of the range, so that a better
-        one may lie beyond; None elsewhere.
-      validation: the accuracy by penalty, from the strongest on, in that metric.
-      converged: whether the last fit came to an end before its last allowed iteration.
+      metric: the metric by which the penalty was chosen.
+      penalty: the chosen one; the strongest among equals.
+      at_end: "strongest" or "weakest" if the choice is an end of the range, so that a better
+        one may lie beyond; otherwise None.
+      validation: the accuracy by penalty, the strongest first, in that metric.
+      converged: whether the last fit converged before its last allowed iteration.
       num_train: examples of the train part, without the validation part.
       num_validation: examples of the validation part.
-      num_test: test examples.
+      num_test: number of test examples.
     """
 
     top1: float
@@ -81,16 +81,16 @@ def fit_transfer(
     metric: str = "top1",
     max_iterations: int = 1000,
 ) -> TransferResult:
-    """Chooses the penalty on `validation`, trains on both, and looks once at `test`.
+    """Chooses the penalty on `validation`, trains on both, and tests once on `test`.
 
     Args:
-      train: what to train on.
-      validation: what to choose by.
-      test: what to test on.
-      penalties: of the mean cross-entropy, as `logistic` states it; so they mean the same for
+      train: features to train on.
+      validation: features to choose by.
+      test: features to test on.
+      penalties: of the mean cross-entropy, as defined in `logistic`; so they mean the same for
         any number of examples.
       metric: a key of METRICS.
-      max_iterations: of L-BFGS, for each penalty.
+      max_iterations: limit of L-BFGS, for each penalty.
     """
     num_classes = int(max(train.labels.max(), validation.labels.max())) + 1
     points: list[Point] = []
@@ -129,17 +129,17 @@ def fit_transfer(
 
 
 def split_by_class(features: Features, share: float, seed: int) -> tuple[Features, Features]:
-    """Takes the same share of every class away, drawn by `seed`.
+    """Splits off the same share of every class, drawn by `seed`.
 
-    A class of n examples gives round(share * n) of them, and always keeps one.
+    A class of n examples loses round(share * n) of them, and always keeps one.
 
     Args:
       features: with labels.
       share: between 0 and 1.
-      seed: of the draw.
+      seed: seed of the draw.
 
     Returns:
-      What remains, and what was taken, both in the given order.
+      The remaining part and the part split off, both in the given order.
     """
     taken = np.zeros(len(features.labels), bool)
     rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""Trained networks as SavedModels, and back."""
+"""Exports trained networks as SavedModels, and loads them again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["load_encoder"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports TensorFlow only when something is asked for."""
+    """Imports TensorFlow only when a name is first used."""
     if name == "load_encoder":
         from simclr_tf.export.loading import load_encoder
 

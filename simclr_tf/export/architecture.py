@@ -1,4 +1,4 @@
-"""Which networks a set of variables belongs to: told from their paths and shapes alone."""
+"""Infers the architecture of a set of variables from their paths and shapes alone."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _USUAL_SK_RATIO = 0.0625
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """What has to be known to build the networks.
+    """Everything needed to build the networks.
 
     Attributes:
-      depth: of the ResNet.
+      depth: depth of the ResNet.
       width_multiplier: factor on its channel counts.
       stem: "imagenet" or "cifar".
       sk_ratio: 0 without selective kernels.
-      head_layers: of the projection head; 0 if there is none.
+      head_layers: layers of the projection head; 0 if there is none.
       head_dim: P, or 0.
-      num_classes: of the probe; 0 if there is none.
+      num_classes: classes of the probe; 0 if there is none.
     """
 
     depth: int
@@ -93,15 +93,15 @@ class Architecture:
 
 
 def infer(shapes: Shapes) -> Architecture:
-    """The architecture that has variables of these shapes, if all fit it.
+    """Returns the architecture that has variables of these shapes.
 
-    Whether they do shows when it is built: see `compare`.
+    The result may be wrong for variables that fit none; `compare` it once it is built.
 
     Args:
-      shapes: under our groups and paths; a group that is missing is a network that is not there.
+      shapes: under our groups and paths; a missing group is a missing network.
 
     Raises:
-      RequestError: what is there is not one of our networks.
+      RequestError: the variables do not belong to our networks.
     """
     encoder = shapes.get("encoder", {})
     stem_kernel = encoder.get("stem_conv/kernel") or encoder.get("stem_conv1/kernel")
@@ -127,7 +127,7 @@ def infer(shapes: Shapes) -> Architecture:
 
 
 def compare(expected: Shapes, found: Shapes) -> None:
-    """Raises RequestError, naming what differs, unless the two are equal."""
+    """Raises RequestError, naming the differences, unless the two are equal."""
     lines = []
     for group in {**expected, **found}:
         ours, theirs = expected.get(group, {}), found.get(group, {})
@@ -160,7 +160,7 @@ def _depth(encoder: Mapping[str, tuple[int, ...]]) -> int:
 
 
 def _sk_ratio(encoder: Mapping[str, tuple[int, ...]]) -> float:
-    """The paper's ratio if it gives these widths, as it is not the only one for narrow networks."""
+    """Returns the paper's ratio if it gives these widths: narrow networks fit several ratios."""
     kernels = [s for p, s in encoder.items() if p.endswith("_mix_dense1/kernel")]
     if not kernels:
         return 0.0

@@ -1,4 +1,4 @@
-"""Checkpoints of other programs, as model_dirs that our jobs accept."""
+"""Converts checkpoints of other programs into model_dirs that our jobs accept."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _STEP_KEY = "global_step/.ATTRIBUTES/VARIABLE_VALUE"
 # TensorFlow's reader translates some errors of the file system into Python's.
 _READ_ERRORS = (tf.errors.OpError, ValueError, IndexError, RuntimeError)
-# Beside the networks: where the optimizer was, which is not converted, and how often was saved.
+# Besides the networks: where the optimizer was, which is not converted, and the save counter.
 _NOT_NETWORKS = ("optimizer/", "global_step/", "save_counter/")
 
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """A variable in a file, with the shape that it has here."""
+    """A variable in a file, with its shape in this package."""
 
     shape: tuple[int, ...]
     read: Callable[[], np.ndarray]
@@ -46,18 +46,18 @@ class Source:
 def convert(source: str, model_dir: str, *, encoder_only: bool = False) -> Architecture:
     """Writes a model_dir with a checkpoint and a `config.gin` that names the architecture.
 
-    What the architecture is, is told from the shapes of the variables. Each variable of the
-    networks is filled once, and none of the source may be left over.
+    The architecture is inferred from the shapes of the variables. Each variable of the networks is
+    filled once, and no variable of the source may be left over.
 
     Args:
-      source: a checkpoint of google-research/simclr (its prefix, or a folder with one or more, of
-        which the newest is taken), a SavedModel that it exported, or a state dict in torchvision's
+      source: a checkpoint of google-research/simclr (its prefix, or a folder, whose newest
+        checkpoint is taken), a SavedModel that it exported, or a state dict in torchvision's
         format (`.safetensors`).
       model_dir: where to write; must be new or empty.
-      encoder_only: whether to leave projection head and classifier behind.
+      encoder_only: whether to drop projection head and classifier.
 
     Returns:
-      What was converted.
+      The architecture of the converted networks.
 
     Raises:
       RequestError: the source cannot be read or is not one of our networks, or the model_dir holds
@@ -121,7 +121,7 @@ def read_torchvision(source: str) -> Source:
     """Opens a state dict in torchvision's format.
 
     Raises:
-      RequestError: it cannot be read, or holds other variables than a ResNet's.
+      RequestError: it cannot be read, or holds variables other than a ResNet's.
     """
     groups = torchvision_format.from_torchvision(torchvision_format.load(source))
     return Source(
@@ -144,7 +144,7 @@ def _fill(models: Mapping[str, keras.Model], groups: Mapping[str, Mapping[str, S
 
 
 def _prefix(source: str) -> str:
-    """The prefix of the checkpoint that `source` names."""
+    """Returns the prefix of the checkpoint that `source` names."""
     if tf.io.gfile.exists(os.path.join(source, "saved_model.pb")):
         return os.path.join(source, "variables", "variables")
     if tf.io.gfile.exists(f"{source}.index"):
@@ -158,7 +158,7 @@ def _prefix(source: str) -> str:
     newest = tf.train.latest_checkpoint(source)
     if newest:
         return newest
-    # The file that names the newest may be missing, or name the folder where it was written.
+    # The file that names the newest may be missing, or name the folder in which it was written.
     found = sorted(f for f in tf.io.gfile.listdir(source) if f.endswith(".index"))
     if len(found) != 1:
         raise RequestError(
@@ -181,7 +181,7 @@ def _names_by_key(reader) -> dict[str, str]:
 
 
 def _places(names: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Key to our group and path, for every variable of the networks."""
+    """Maps keys to our groups and paths, for every variable of the networks."""
     wanted = {
         key: name
         for key, name in names.items()

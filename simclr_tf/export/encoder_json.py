@@ -1,8 +1,8 @@
-"""`assets.extra/encoder.json`: an encoder built from text that may be other people's.
+"""`assets.extra/encoder.json`: builds an encoder from text that may be untrusted.
 
-Keras builds what such a text names: layers that run code of the text (`Lambda`), that unpickle
-(`TorchModuleWrapper`) or that load other models among them. Here it names the layers of our
-encoders, or classes that the program has registered with Keras itself.
+Keras builds whatever such a text names, including layers that run code of the text (`Lambda`), that
+unpickle (`TorchModuleWrapper`) or that load other models. This module accepts only the layers of
+our encoders, and classes that the program has registered with Keras itself.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _MODULES = {
 
 
 def build_encoder(text: str) -> keras.Model:
-    """The network that a text describes, newly initialized, and of its outputs h alone.
+    """Returns the network that a text describes, newly initialized, with h as its only output.
 
     Raises:
-      ValueError: it describes none, or has layers that are neither ours nor registered.
+      ValueError: it describes no network, or has layers that are neither ours nor registered.
     """
     try:
         description = json.loads(text, object_hook=_without_open_arguments)
@@ -37,18 +37,18 @@ def build_encoder(text: str) -> keras.Model:
         if unknown:
             raise ValueError(f"unknown layers: {', '.join(unknown[:5])}")
         network = keras.models.model_from_json(json.dumps(description))
-        # Of Keras 3.10 `network.input` is a list of one.
+        # In Keras 3.10 `network.input` is a list of one.
         return keras.Model(network.inputs[0], network.output["final_avg_pool"], name="encoder")
-    except Exception as error:  # what Keras raises for a text of its form is of many kinds
+    except Exception as error:  # Keras raises many kinds of errors for a malformed text
         first = str(error).strip().partition("\n")[0]
         raise ValueError(f"{type(error).__name__}: {first[:200]}") from error
 
 
 def _without_open_arguments(part: dict[str, Any]) -> dict[str, Any]:
-    """The description of an object of Keras, without the arguments that it leaves open (None).
+    """Returns the description of a Keras object without the arguments that it leaves open (None).
 
-    Keras writes all that it knows, and an older one refuses what it does not know: Keras 3.10 the
-    `input_axes` of VarianceScaling and the `quantization_config` of Dense of Keras 3.15.
+    Keras writes all its arguments, and an older version refuses unknown ones: Keras 3.10 refuses
+    `input_axes` of VarianceScaling and `quantization_config` of Dense, which Keras 3.15 writes.
     """
     if str(part.get("module")).startswith("keras."):
         part["config"] = {name: v for name, v in part["config"].items() if v is not None}
@@ -56,7 +56,7 @@ def _without_open_arguments(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parts(content: Any) -> Iterator[dict]:
-    """Every object below that names its class."""
+    """Yields every object below that names its class."""
     if isinstance(content, dict):
         if "class_name" in content or "registered_name" in content:
             yield content
@@ -67,11 +67,11 @@ def _parts(content: Any) -> Iterator[dict]:
 
 
 def _unknown(part: dict) -> str | None:
-    """The class of an object of the text if it may not be built."""
+    """Returns the class of an object in the text if it may not be built."""
     name, module, registered = (part.get(x) for x in ("class_name", "module", "registered_name"))
     if name in _MODULES.get(module, ()):
         return None
     known = keras.saving.get_registered_object(registered) if isinstance(registered, str) else None
-    # Without a module, or for functions, Keras goes by the name of the class alone.
+    # Without a module, or for functions, Keras uses the name of the class alone.
     is_known = isinstance(module, str) and isinstance(known, type) and known.__name__ == name
     return None if is_known else f"{module}.{name}"

@@ -1,4 +1,4 @@
-"""A SavedModel of this project, read back: its weights, its metadata, its encoder for Keras."""
+"""Reads a SavedModel of this project: its weights, its metadata, its encoder for Keras."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Weights = dict[str, dict[str, np.ndarray]]
 
 
 def read_metadata(path: str) -> dict[str, Any]:
-    """The metadata of a SavedModel that this project exported.
+    """Returns the metadata of a SavedModel that this project exported.
 
     Raises:
       RequestError: `path` is no such SavedModel.
@@ -41,7 +41,7 @@ def read_metadata(path: str) -> dict[str, Any]:
 
 
 def read_weights(path: str) -> Weights:
-    """The values of all variables of a SavedModel that this project exported.
+    """Returns the values of all variables of a SavedModel that this project exported.
 
     No network is built and no graph is loaded.
 
@@ -66,16 +66,16 @@ def read_weights(path: str) -> Weights:
 
 
 def load_encoder(path: str, trainable: bool = True) -> keras.Model:
-    """The encoder of a SavedModel as a Keras 3 layer, for fine-tuning with Keras.
+    """Returns the encoder of a SavedModel as a Keras 3 layer, for fine-tuning with Keras.
 
     >>> encoder = load_encoder("runs/quickstart/saved_model/313")
     >>> representation = encoder(tf.zeros([8, 32, 32, 3]))
     >>> representation.shape.rank, representation.shape[0]
     (2, 8)
 
-    It is built from the architecture that lies beside the SavedModel, in the strategy's scope
-    in which this is called. So its weights are variables of Keras, `training` does what it does in
-    pretraining, and batch normalization is synchronized over the strategy's replicas.
+    It is built from the architecture stored with the SavedModel, in the scope of the strategy in
+    which this is called. So its weights are variables of Keras, `training` has the same effect as
+    in pretraining, and batch normalization is synchronized over the strategy's replicas.
 
     Args:
       path: the folder of the SavedModel.
@@ -86,7 +86,7 @@ def load_encoder(path: str, trainable: bool = True) -> keras.Model:
 
     Raises:
       RequestError: `path` is no SavedModel of this project or not complete, or its architecture has
-        layers that are not known here.
+        unknown layers.
     """
     values = read_weights(path).get("encoder", {})
     try:
@@ -104,7 +104,7 @@ def load_encoder(path: str, trainable: bool = True) -> keras.Model:
 
 
 def _checked(metadata: Any) -> dict[str, Any]:
-    """The metadata; a ValueError unless what is read of them is as `describe` writes it."""
+    """Returns the metadata; raises ValueError unless the parts in use are as `describe` writes."""
     kinds = {"step": int, "image_size": int, "networks": list, "classes": (list, type(None))}
     if not isinstance(metadata, dict) or not all(
         isinstance(metadata.get(name), kind) for name, kind in kinds.items()

@@ -1,4 +1,4 @@
-"""`assets.extra/metadata.json`: what a person who gets the SavedModel alone must know to use it."""
+"""`assets.extra/metadata.json`: all that the user of a SavedModel must know to use it alone."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ EXTRA = "assets.extra"  # TF Serving's name for files that it does not serve
 
 
 def metadata_path(folder: str) -> str:
-    """Where the metadata of the SavedModel in `folder` lie."""
+    """Returns the path of the metadata of the SavedModel in `folder`."""
     return os.path.join(folder, EXTRA, "metadata.json")
 
 
 def architecture_path(folder: str) -> str:
-    """Where the encoder's architecture lies, as Keras writes it."""
+    """Returns the path of the encoder's architecture, in Keras' format."""
     return os.path.join(folder, EXTRA, "encoder.json")
 
 
@@ -33,7 +33,7 @@ def describe(
     class_names: Sequence[str] | None,
     groups: Sequence[str],
 ) -> dict[str, Any]:
-    """The metadata of a SavedModel with these signatures, ready for JSON."""
+    """Returns the metadata of a SavedModel with these signatures, ready for JSON."""
     described = {name: _describe_signature(function) for name, function in signatures.items()}
     return {
         "step": step,

@@ -1,7 +1,7 @@
-"""What a SavedModel of this project is: networks that can be called, trained on, and served.
+"""The content of a SavedModel of this project: networks that can be called, trained and served.
 
 It is traced from networks that were built outside any strategy and keeps all activations, so its
-graph holds no collective op and no custom gradient, and it loads where this package is not
+graph holds no collective op and no custom gradient, and it loads without this package being
 installed.
 """
 
@@ -37,11 +37,11 @@ class Network(_Trackable):
 
     @tf.__internal__.tracking.no_automatic_dependency_tracking
     def _hold(self, model: keras.Model) -> None:
-        """Keeps Keras' own tree of objects, of which nothing is needed, out of the SavedModel."""
+        """Keeps Keras' own tree of objects, which is not needed, out of the SavedModel."""
         self._model = model
 
     def outputs(self, inputs: tf.Tensor, training: bool):
-        """What the Keras model gives, with all activations kept."""
+        """Computes the output of the Keras model, with all activations kept."""
         with without_remat():
             return self._model(inputs, training=training)
 
@@ -62,11 +62,11 @@ class FeatureVector(_Trackable):
     """A TF-Hub image feature vector: `module(images, training=False)` -> representation [B, D].
 
     Images are float32 [B, H, W, 3] in [0, 1], at about the size of training. With `training=True`
-    batch normalization uses the batch's statistics and moves its averages, as fine-tuning needs.
+    batch normalization uses the batch's statistics and updates its averages, as fine-tuning needs.
 
     Attributes:
       variables: all of the encoder's variables.
-      trainable_variables: those of them that fine-tuning changes.
+      trainable_variables: the encoder's variables that fine-tuning changes.
       regularization_losses: none, an empty list.
       networks: the variables by network: "encoder" and, if there are any, the heads
         "projection_head", which can be called and gives "projection_0" (the representation itself)
@@ -89,7 +89,7 @@ class FeatureVector(_Trackable):
 
 
 def _trace(function, name: str, shape: Sequence[int | None]) -> None:
-    """Traces `__call__` for the two ways in which a SavedModel can then be called."""
+    """Traces `__call__` for the two ways in which a SavedModel can be called."""
     for training in (False, True):
         inputs = tf.TensorSpec([None, *shape[1:]], tf.float32, name=name)
         function.__call__.get_concrete_function(inputs, training=training)
@@ -98,23 +98,23 @@ def _trace(function, name: str, shape: Sequence[int | None]) -> None:
 def make_signatures(
     module: FeatureVector, image_size: int, class_names: Sequence[str] | None = None
 ) -> dict[str, tf.types.experimental.ConcreteFunction]:
-    """The signatures of the networks that `module` has, each from and to a dict of tensors.
+    """Returns the signatures of the networks in `module`, each from and to a dict of tensors.
 
     Images are float32 [B, H, W, 3] in [0, 1].
 
     Args:
-      module: what is exported.
-      image_size: to which `encode_jpeg` brings its images, in pixels.
-      class_names: of the K classes, in the order of the logits.
+      module: the module to export.
+      image_size: size of the images in `encode_jpeg` after preprocessing, in pixels.
+      class_names: names of the K classes, in the order of the logits.
 
     Returns:
       serving_default: "images" -> "representation" [B, D].
-      encode_jpeg: "image_bytes" [B], each a JPEG, PNG, GIF or BMP file that is preprocessed as
-        evaluation does it -> "representation".
+      encode_jpeg: "image_bytes" [B], each a JPEG, PNG, GIF or BMP file, preprocessed as in
+        evaluation -> "representation".
       endpoints: "images" -> every named layer of the encoder and of the projection head.
       project: "images" -> "projection" [B, P], with a projection head.
       classify: "images" -> "logits" and "probabilities" [B, K] and, with class names, "class_name"
-        [B], the likeliest; with a classifier.
+        [B], the most likely one; with a classifier.
     """
     networks = module.networks
 
@@ -159,7 +159,7 @@ def make_signatures(
 
 
 def _decoded(image_bytes: tf.Tensor, size: int) -> tf.Tensor:
-    """Encoded images [B] as evaluation sees them: float32 [B, size, size, 3] in [0, 1]."""
+    """Decodes images [B] as in evaluation: float32 [B, size, size, 3] in [0, 1]."""
     pixels = tf.TensorSpec([size, size, 3], tf.float32)
     return tf.map_fn(lambda one: decode_center(one, size), image_bytes, fn_output_signature=pixels)
 
@@ -172,6 +172,6 @@ def _class_outputs(logits: tf.Tensor, class_names: Sequence[str] | None) -> dict
 
 
 def input_of(signature: tf.types.experimental.ConcreteFunction) -> tf.TensorSpec:
-    """The one input of a signature that `make_signatures` made."""
+    """Returns the only input of a signature from `make_signatures`."""
     [spec], _ = signature.structured_input_signature
     return spec

@@ -1,11 +1,11 @@
-"""What google-research/simclr (its tf2 folder) calls a variable, and what it is called here.
+"""Maps variable names of google-research/simclr (its tf2 folder) to the names in this package.
 
 A checkpoint has keys, paths of attributes such as
 `model/resnet_model/block_groups/0/layers/1/conv_relu_dropblock_layers/3/conv2d/kernel`. A
-SavedModel numbers its trainable variables in a list, and only their names say which they are:
+SavedModel numbers its trainable variables in a list, and only their names identify them:
 `resnet/block_group1/bottleneck_block_1/conv2d_fixed_padding_6/conv2d_6/kernel`. Numbers in keys are
 places in lists that also hold layers without variables; numbers in names count all layers of a
-class that the process had built. Either way their order is that of the layers.
+class that the process had built. In both cases their order is that of the layers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _BLOCK_KEY = re.compile(
     r"(?:^|/)resnet_model/block_groups/(\d)/layers/(\d+)/"
     r"(?:(shortcut|projection)|conv2d_bn|conv_relu_dropblock)_layers/(\d+)/(.+)/(\w+)$"
 )
-# What stands at one place of a block's list, a layer alone or those of a selective kernel: part,
+# The content of one place in a block's list, a single layer or those of a selective kernel: part,
 # kind, order.
 _LAYER_KEYS = {
     "conv2d": ("branch", "conv", 0),
@@ -46,7 +46,7 @@ _LAYER_NAME = re.compile(
 
 
 class _Layer(NamedTuple):
-    """Where a layer stands. Numbers of blocks and layers are known up to their order."""
+    """The place of a layer. Numbers of blocks and layers are known up to their order."""
 
     part: str  # "stem", "branch", "shortcut" or "mix"
     group: int  # of blocks, from 1; 0 for the stem
@@ -56,7 +56,7 @@ class _Layer(NamedTuple):
 
 
 def places_of_keys(keys: Iterable[str]) -> dict[str, Place]:
-    """Our group and path of all variables of one network, from the keys of its checkpoint.
+    """Maps the keys of one network's checkpoint to our group and path, for all variables.
 
     Args:
       keys: with or without `/.ATTRIBUTES/VARIABLE_VALUE`.
@@ -84,7 +84,7 @@ def places_of_keys(keys: Iterable[str]) -> dict[str, Place]:
 
 
 def places_of_names(names: Iterable[str]) -> dict[str, Place]:
-    """The same from the names of variables, all those of one network, with or without `:0`."""
+    """Does the same for names of variables, all those of one network, with or without `:0`."""
     places: dict[str, Place] = {}
     layers: dict[str, tuple[_Layer, str]] = {}
     selective: set[_Layer] = set()
@@ -96,7 +96,7 @@ def places_of_names(names: Iterable[str]) -> dict[str, Place]:
             places[name] = ("probe", f"probe_dense/{match[1]}")
         elif match := _LAYER_NAME.search(path):
             group, block, inside, layer_class, order, leaf = match.groups()
-            # Only the two convolutions that mix streams are not inside of a layer that pads.
+            # Only the two convolutions that mix streams are not inside a layer that pads.
             part = ("mix" if layer_class == "conv2d" else "branch") if group else "stem"
             kind = "bn" if layer_class == "batch_norm_relu" else "conv"
             layer = _Layer(part, int(group or 0), int(block or 0), kind, int(order or 0))
@@ -110,7 +110,7 @@ def places_of_names(names: Iterable[str]) -> dict[str, Place]:
 
 
 def our_shape(path: str, shape: Iterable[int]) -> tuple[int, ...]:
-    """The shape that a variable has here: matrices mix streams, 1x1 convolutions there."""
+    """Returns a variable's shape here: matrices mix streams, which are 1x1 convolutions there."""
     shape = tuple(shape)
     return shape[2:] if "_mix_dense" in path and shape[:2] == (1, 1) else shape
 
@@ -121,10 +121,10 @@ def _head_place(layer: str, kind: str, leaf: str) -> Place:
 
 
 def _parts_by_order(layers: set[_Layer], selective: set[_Layer]) -> dict[_Layer, _Layer]:
-    """Shortcuts, and normalizations that mix streams, are told by when they were built.
+    """Identifies shortcuts, and normalizations that mix streams, by the order of building.
 
-    A shortcut is built before the branch beside it, and stands in the first block of a group. Of
-    the two normalizations inside of a selective kernel the second belongs to the mixing.
+    A shortcut is built before the branch beside it, in the first block of a group. The second of
+    the two normalizations inside a selective kernel belongs to the mixing.
     """
     first_block = {
         group: min(x.block for x in layers if x.group == group) for _, group, *_ in layers
@@ -142,7 +142,7 @@ def _parts_by_order(layers: set[_Layer], selective: set[_Layer]) -> dict[_Layer,
 
 
 def _encoder_places(layers: dict[str, tuple[_Layer, str]]) -> dict[str, Place]:
-    """Places of the encoder's variables, whose numbers become ranks."""
+    """Returns places of the encoder's variables; their numbers become ranks."""
     blocks, orders = defaultdict(set), defaultdict(set)
     for layer, _ in layers.values():
         blocks[layer.group].add(layer.block)

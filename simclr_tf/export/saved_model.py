@@ -1,4 +1,4 @@
-"""Writing networks as a SavedModel: for TF Serving, and for fine-tuning as a TF-Hub module."""
+"""Writes networks as a SavedModel: for TF Serving, and for fine-tuning as a TF-Hub module."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def export_networks(
     recipe: str,
     class_names: Sequence[str] | None = None,
 ) -> str:
-    """Writes `saved_model/<step>/` in `model_dir`, whole or not at all.
+    """Writes `saved_model/<step>/` in `model_dir`, completely or not at all.
 
     Args:
       model_dir: the run's folder.
@@ -32,11 +32,11 @@ def export_networks(
       trained: functional models, possibly replicated: "encoder", from images to a dict with
         "final_avg_pool" [B, D]; if wanted "projection_head", from representations [B, D] to a dict
         "projection_0" ... "projection_n"; and "classifier", from representations to logits [B, K].
-      build: builds networks of the same names and architectures on this host, the encoder of
-        layers that Keras can serialize.
+      build: builds networks of the same names and architectures on this host; the encoder has
+        only layers that Keras can serialize.
       image_size: side of the training images in pixels.
       recipe: the run's configuration, kept beside the model as `assets.extra/config.gin`.
-      class_names: of the classifier's K classes, in the order of its logits.
+      class_names: names of the classifier's K classes, in the order of its logits.
 
     Returns:
       The folder of the SavedModel.

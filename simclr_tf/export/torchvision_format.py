@@ -1,7 +1,7 @@
-"""Our plain ResNets as state dicts of PyTorch, in the format of torchvision's ResNets.
+"""Converts our plain ResNets to and from state dicts of PyTorch, in torchvision's format.
 
 Kernels are transposed; the classifier `fc` is our linear probe. In ResNet-18 and -34 our first
-group has a projection shortcut, `layer1.0.downsample`, that torchvision's have not.
+group has a projection shortcut, `layer1.0.downsample`, that torchvision's do not have.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _LEAVES = {
     },
     "dense": {"kernel": "weight", "bias": "bias"},
 }
-_COUNTER = "num_batches_tracked"  # which only averages without momentum use
+_COUNTER = "num_batches_tracked"  # used only when averaging without momentum
 _OUR_PATH = re.compile(
     r"(?:stem|block_group(\d)_block(\d+)|(probe))_(shortcut_)?(conv|bn|dense)(\d?)/(\w+)$"
 )
@@ -44,7 +44,7 @@ _THEIR_KEY = re.compile(
 
 
 def torchvision_key(path: str) -> str:
-    """What torchvision calls a variable of an encoder without selective kernels, or of a probe."""
+    """Returns torchvision's key of a variable of a probe or of an encoder without SK layers."""
     group, block, probe, shortcut, kind, number, leaf = _OUR_PATH.match(path).groups()
     before = f"layer{group}.{int(block) - 1}." if group else ""
     if probe:
@@ -57,7 +57,7 @@ def torchvision_key(path: str) -> str:
 
 
 def our_path(key: str) -> str | None:
-    """The inverse of `torchvision_key`, or None for what is not a variable of its ResNets."""
+    """Inverts `torchvision_key`; returns None for a key of no variable of torchvision's ResNets."""
     match = _THEIR_KEY.match(key)
     if not match:
         return None
@@ -66,7 +66,7 @@ def our_path(key: str) -> str | None:
         kind = ("conv", "bn")[int(place)]
     kind = "dense" if fc else kind
     leaves = {theirs: ours for ours, theirs in _LEAVES[kind].items()}
-    known = group or fc or (not downsample and number == "1")  # one convolution makes the stem
+    known = group or fc or (not downsample and number == "1")  # a stem has only one convolution
     if leaf not in leaves or not known:
         return None
     before = f"block_group{group}_block{int(block) + 1}" if group else "stem"
@@ -80,7 +80,7 @@ def our_path(key: str) -> str | None:
 
 
 def to_torchvision(variables: Arrays) -> dict[str, np.ndarray]:
-    """A state dict of variables by our paths: kernels [F, C, h, w], the classifier [classes, D]."""
+    """Returns a state dict for variables by our paths: kernels [F, C, h, w], `fc` [classes, D]."""
     state = {}
     for path, value in variables.items():
         key = torchvision_key(path)
@@ -91,10 +91,10 @@ def to_torchvision(variables: Arrays) -> dict[str, np.ndarray]:
 
 
 def from_torchvision(state: Arrays) -> dict[str, dict[str, np.ndarray]]:
-    """Our groups (`encoder`, and `probe` if there is a classifier) and paths, in float32.
+    """Returns our groups (`encoder`, and `probe` if there is a classifier) and paths, in float32.
 
     Raises:
-      RequestError: for keys of other networks.
+      RequestError: there are keys of other networks.
     """
     kept = [key for key in state if not key.endswith(f".{_COUNTER}")]
     unknown = [key for key in kept if our_path(key) is None]
@@ -122,7 +122,7 @@ def load(path: str) -> dict[str, np.ndarray]:
     """Reads a `.safetensors` file.
 
     Raises:
-      RequestError: it is not there, not such a file, or of a type that NumPy has not.
+      RequestError: the file is missing, has another format, or has a type that NumPy lacks.
     """
     safetensors = _safetensors()
     try:
@@ -146,7 +146,7 @@ def export_torchvision(model_dir: str, output: str) -> list[str]:
       The keys written.
 
     Raises:
-      RequestError: there is no checkpoint, its encoder is none of torchvision's, or the output
+      RequestError: there is no checkpoint, its encoder is not one of torchvision's, or the output
         cannot be written.
     """
     safetensors = _safetensors()

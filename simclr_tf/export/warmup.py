@@ -1,4 +1,4 @@
-"""Requests that TF Serving runs before a model takes traffic, so that no first client waits."""
+"""Requests that TF Serving runs before a model takes traffic, so that no client waits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FILE = "tf_serving_warmup_requests"
 def write_warmup(
     folder: str, signatures: Mapping[str, tf.types.experimental.ConcreteFunction], image_size: int
 ) -> None:
-    """Writes one request of one grey image a signature, if tensorflow-serving-api is installed."""
+    """Writes a request of one grey image per signature, if tensorflow-serving-api is installed."""
     try:
         from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
     except ImportError:
@@ -27,7 +27,7 @@ def write_warmup(
     with tf.io.TFRecordWriter(os.path.join(folder, EXTRA, _FILE)) as writer:
         for name, function in signatures.items():
             request = predict_pb2.PredictRequest()
-            request.model_spec.name = "simclr"  # TF Serving looks at the signature's name alone
+            request.model_spec.name = "simclr"  # TF Serving reads only the signature's name
             request.model_spec.signature_name = name
             key = input_of(function).name
             request.inputs[key].CopyFrom(inputs[key])
@@ -38,7 +38,7 @@ def write_warmup(
 
 
 def _grey(size: int):
-    """A TensorProto may give one value for all elements; this one does."""
+    """Returns a grey image; its TensorProto gives one value for all elements."""
     proto = tf.make_tensor_proto(0.5, tf.float32, shape=[1])
     proto.tensor_shape.CopyFrom(tf.TensorShape([1, size, size, 3]).as_proto())
     return proto

@@ -1,4 +1,4 @@
-"""Where a job's pretrained weights come from: a checkpoint directory, a SavedModel, or nowhere."""
+"""Finds a job's pretrained weights: a checkpoint directory, a SavedModel, or none."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _STEP_FOLDER = re.compile(r"(.+?)/checkpoints/step_(\d+)/?$")
 
 @dataclasses.dataclass(frozen=True)
 class PretrainedWeights:
-    """Weights that lie somewhere, group by group ("encoder", "projection_head", ...).
+    """Stored weights, group by group ("encoder", "projection_head", ...).
 
     Attributes:
       path: the run's folder or the SavedModel; `untrained` where a network keeps its initial
         weights.
-      step: the training step that wrote them, or None where that is not known.
-      groups: the parts that there are.
+      step: the training step that wrote them, or None if unknown.
+      groups: the available groups.
     """
 
     path: str
@@ -44,7 +44,7 @@ class PretrainedWeights:
     groups: tuple[str, ...]
 
     def at(self, step: int) -> PretrainedWeights:
-        """Those of a checkpoint of the same run."""
+        """Returns the weights of another checkpoint of the same run."""
         return PretrainedWeights(
             self.path, step, tuple(read_manifest(self.path, step)["variables"])
         )
@@ -53,7 +53,7 @@ class PretrainedWeights:
         """Fills all of `networks`, or changes nothing.
 
         Raises:
-          RequestError: a part is missing, or of another architecture.
+          RequestError: a part is missing, or has another architecture.
           InvalidArgument: the checkpoint cannot be read.
         """
         if self.path == UNTRAINED:
@@ -87,7 +87,7 @@ class PretrainedWeights:
             ) from error
 
     def refuse_to_lie_in(self, model_dir: str) -> None:
-        """Raises RequestError if a job that trains would write its checkpoints among these."""
+        """Raises RequestError if a training job would write its checkpoints among these."""
         if self.path == model_dir.rstrip("/"):
             raise RequestError(
                 "This job trains, so it needs a --model_dir of its own, and pretrained.path to say "
@@ -96,7 +96,7 @@ class PretrainedWeights:
             )
 
     def record(self) -> dict[str, str | int | None]:
-        """What a result says about them."""
+        """Returns the part of a result that describes the weights."""
         return {"path": self.path, "step": self.step}
 
 
@@ -110,9 +110,9 @@ def pretrained(
       path: a run's folder, one of its checkpoints (`.../checkpoints/step_00000100`), a SavedModel
         of this project, or 'untrained' for the networks' initial weights. By default the job's own
         model_dir.
-      step: which of the run's checkpoints; by default the newest.
+      step: the step of the run's checkpoint; by default the newest.
       model_dir: the command line's.
-      followed: whether a run is asked for whose checkpoints are still to come, see `at`.
+      followed: whether the run's checkpoints may still be to come, see `at`.
 
     Raises:
       RequestError: there are no such weights.

@@ -1,4 +1,4 @@
-"""What a person can ask for, one gin-configurable function a file.
+"""The jobs of the command line, one gin-configurable function per file.
 
 This module stays light: it knows the names for the command line, and imports the jobs themselves
 (and with them TensorFlow) only when one is about to run.
@@ -55,5 +55,5 @@ def _run(job: Callable[[Context], object], context: Context) -> None:
 
 
 def default_model_dir(gin_files: Sequence[str]) -> str:
-    """runs/<name of the last recipe>."""
+    """Returns runs/<name of the last recipe>."""
     return str(pathlib.Path("runs") / (pathlib.Path(gin_files[-1]).stem if gin_files else "run"))

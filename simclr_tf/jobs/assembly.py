@@ -1,4 +1,4 @@
-"""How the jobs that train put a run together from what their recipes say."""
+"""Assembles a run from the recipe, for the jobs that train."""
 
 from __future__ import annotations
 
@@ -37,25 +37,25 @@ AugmentOn = Literal["auto", "host", "device"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ingredients:
-    """What a run is made of before there are networks.
+    """Parts of a run before its networks are built.
 
     Attributes:
-      job: what is run.
-      context: what the command line says.
-      strategy: whose replicas run it.
-      dataset: what the recipe says about data.
+      job: the job's name.
+      context: the command line's values.
+      strategy: its replicas run the steps.
+      dataset: the recipe's data.
       source: the images to train on.
-      schedule: of the learning rate, as long as the run.
+      schedule: learning rate schedule over the whole run.
       epochs: passes over the data.
-      precision: what the networks compute in, or 'auto'.
-      seed: of weights, order and augmentation.
+      precision: dtype policy of the networks, or 'auto'.
+      seed: seed of weights, order and augmentation.
       global_batch_size: G.
       microbatch_size: images whose activations are in memory at a time, or None for all.
       augment_on: where the policy runs.
-      num_classes: of the online probe, or None for no probe.
+      num_classes: classes of the online probe, or None for no probe.
       cadence: how often the run reports and saves.
-      settings: what else must not change when it is resumed.
-      when_out_of_memory: what a person should set where a step does not fit.
+      settings: other values that must not change on resume.
+      when_out_of_memory: what a person should set if a step does not fit into memory.
     """
 
     job: str
@@ -83,12 +83,12 @@ def assemble(
     optimizer: Callable[..., keras.optimizers.Optimizer],
     rebuild: Callable[[], Method] | None = None,
 ) -> Run:
-    """Builds networks, optimizer and input pipeline; nothing is written.
+    """Builds networks, optimizer and input pipeline; writes nothing.
 
     Args:
-      ingredients: what is known of the run.
-      method: builds it, in the strategy's scope.
-      optimizer: builds it from `learning_rate` and `networks`.
+      ingredients: the parts known so far.
+      method: builds the method, in the strategy's scope.
+      optimizer: builds the optimizer from `learning_rate` and `networks`.
       rebuild: builds the method again for the export; by default `method` does.
     """
     run = ingredients
@@ -124,7 +124,7 @@ def assemble(
 
 
 def export_run(run: Run) -> str:
-    """Writes the SavedModel and the curves of a run that has come to its end.
+    """Writes the SavedModel and the curves of a finished run.
 
     Returns:
       The folder of the SavedModel.
@@ -181,7 +181,7 @@ def _pipeline(run: Ingredients, method: Method) -> ViewsPipeline:
 def _place_of_policy(
     run: Ingredients, augmentations: Sequence[Augmentation]
 ) -> Literal["host", "device"]:
-    """Where the policy runs if `augment_on` is 'auto'."""
+    """Returns where the policy runs if `augment_on` is 'auto'."""
     if not all(augmentation.compiles for augmentation in augmentations):
         return "host"
     started = None if run.source.in_memory else started_settings(run.context.model_dir)
@@ -220,11 +220,11 @@ def _plan(run: Ingredients, optimizer: keras.optimizers.Optimizer, pipeline: Vie
 def _settings(
     run: Ingredients, plan: Plan, pipeline: ViewsPipeline, method: Method
 ) -> dict[str, Any]:
-    """What must not change when the run is resumed."""
+    """Returns what must not change when the run is resumed."""
     return {
         **plan.settings(run.precision, run.seed),
         "microbatch_size": run.microbatch_size,
-        # For data in memory both places give the same views, so that a run may change it.
+        # For data in memory both places give the same views, so a run may change it.
         "augment_on": pipeline.augment_on if pipeline.rounds_crops else None,
         **({"fixed": fingerprint(method.fixed.values())} if method.fixed else {}),
     }

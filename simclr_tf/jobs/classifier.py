@@ -1,4 +1,4 @@
-"""Training a classifier on an encoder, and testing it, as several jobs do."""
+"""Trains a classifier on an encoder, and tests it, for several jobs."""
 
 from __future__ import annotations
 
@@ -39,23 +39,23 @@ from simclr_tf.training.trainer import train
 CROP_AND_FLIP = Augmentation(parse_policy((("flip", 0.5),)))
 
 
-# Settings of a run that a result does not repeat.
+# Settings of a run that its result does not repeat.
 _UNSAID = ("job", "microbatch_size", "augment_on")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassifierTask:
-    """What a job asks of `train_classifier`.
+    """A job's request to `train_classifier`.
 
     Attributes:
-      job: whose result it is.
+      job: the job that publishes the result.
       protocol: in words, for the result.
-      augmentation: of the training images.
-      restore: fills the recipe's encoder and, if it is needed, projection head.
-      freeze: sets what does not train.
+      augmentation: augmentation of the training images.
+      restore: fills the recipe's encoder and, if needed, projection head.
+      freeze: sets which variables do not train.
       head_layers: how many layers of the projection head stay below the classifier.
-      label_share: of the labels of each class.
-      settings: what else must not change when the run goes on; also written into the result.
+      label_share: share of the labels of each class.
+      settings: other values that must not change on resume; also written into the result.
       zero_init: whether the classifier starts from zeros.
     """
 
@@ -72,12 +72,12 @@ class ClassifierTask:
 
 @dataclasses.dataclass(frozen=True)
 class ClassifierRun:
-    """A run that trains a classifier, and what it is tested on.
+    """A run that trains a classifier, and the data to test it on.
 
     Attributes:
       run: the training.
-      task: what the job asks.
-      dataset: what the recipe says about data.
+      task: the job's request.
+      dataset: the recipe's data.
       test: the labelled images to test on.
     """
 
@@ -110,26 +110,26 @@ def classifier_training(
     checkpoint_every_minutes: float | None = 30.0,
     keep_checkpoints: int = 1,
 ) -> ClassifierRun:
-    """Puts the training of a classifier together; nothing is written yet.
+    """Assembles the training of a classifier; writes nothing yet.
 
-    What the recipe says about pretraining (its learning rate, its augmentation) has no part in it.
+    The recipe's pretraining settings (learning rate, augmentation) are not used.
 
     Args:
-      context: what the command line says.
-      task: what the job asks, found out once the devices are chosen.
+      context: the command line's values.
+      task: the job's request, evaluated once the devices are chosen.
       data: must name labelled train and evaluation splits.
       encoder: builds the network, as in pretraining.
-      projection_head: builds the head, as in pretraining, where some of its layers are kept.
-      optimizer: builds it from the schedule and the networks.
-      base_learning_rate: before scaling with the batch.
-      scaling: of the learning rate: base * G / 256, base * sqrt(G), or base.
-      warmup_epochs: of linear warm-up; then the rate follows a cosine to zero.
-      weight_decay: of kernels; the classifier's is never decayed.
+      projection_head: builds the head, as in pretraining, if some of its layers are kept.
+      optimizer: builds the optimizer from the schedule and the networks.
+      base_learning_rate: learning rate before scaling with the batch.
+      scaling: scaling of the learning rate: base * G / 256, base * sqrt(G), or base.
+      warmup_epochs: length of the linear warm-up; then the rate follows a cosine to zero.
+      weight_decay: decay of kernels; the classifier's is never decayed.
       global_batch_size: G, images per step over all replicas.
       epochs: passes over the training images.
       strategy: picks the tf.distribute strategy.
-      precision: what the networks compute in, as in pretraining.
-      seed: of weights, order, augmentation and the labels' share.
+      precision: dtype policy of the networks, as in pretraining.
+      seed: seed of weights, order, augmentation and the labels' share.
       steps_per_loop: steps between two reports.
       checkpoint_every_steps: steps between two checkpoints.
       checkpoint_every_minutes: as in pretraining.
@@ -178,7 +178,7 @@ def classifier_training(
 
 
 def _splits(task: ClassifierTask, dataset: Dataset, seed: int) -> tuple[Source, Source]:
-    """The labelled images to train on, and those to test on."""
+    """Returns the labelled images to train on, and those to test on."""
     train = class_balanced(labelled(dataset.train()), task.label_share, seed)
     test = labelled(dataset.evaluation())
     _check_classes(train, test)
@@ -242,7 +242,7 @@ def train_and_test(classifier: ClassifierRun) -> Result | None:
 
 
 def _logits(classifier: ClassifierRun) -> Features:
-    """The classifier's logits of every image, each once, in float32 whatever trained."""
+    """Computes the classifier's logits of every image, in float32 whatever the training used."""
     devices = of_this_process(classifier.run.strategy)
     with devices.scope():
         networks = classifier.run.rebuild().networks

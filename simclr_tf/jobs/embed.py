@@ -1,4 +1,4 @@
-"""`embed`: features of all images for search and clustering, with pictures of what is near what."""
+"""`embed`: features of all images for search and clustering, with pictures of neighbours."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ def embed(
     """Writes `embeddings/<split>/`: vectors with names, neighbours, a map, and a projector.
 
     Args:
-      context: what the command line says.
+      context: the command line's values.
       encoder: gives the frozen encoder and the data, which needs no labels.
       splits: 'train', 'evaluation' or both.
       parquet: whether to write the vectors into a Parquet file too; needs pyarrow.
-      map: how images are placed in the plane; 'umap' needs umap-learn.
+      map: how the plane's coordinates are computed; 'umap' needs umap-learn.
       queries: images whose neighbours are shown.
-      neighbours: of each of them.
+      neighbours: number of neighbours of each query.
       max_points: images on the map and in the projector, drawn by the encoder's seed.
 
     Returns:
-      What was written, which the command line also writes into `results/embed.json`.
+      A summary of the files, which the command line also writes into `results/embed.json`.
     """
     _check(splits, {"queries": queries, "neighbours": neighbours, "max_points": max_points})
     require([*(["pyarrow"] if parquet else []), *([MAPS[map]] if map != "none" else [])])

@@ -31,7 +31,7 @@ def export(
     """Exports the newest complete checkpoint in the model_dir: encoder and projection head.
 
     Args:
-      context: what the command line says.
+      context: the command line's values.
       data: gives the image size, as in pretraining; no image is read.
       encoder: builds the network, as in pretraining.
       projection_head: builds it as in pretraining; left out if the checkpoint has none.
@@ -58,7 +58,7 @@ def export(
 
 
 def _refuse_tpu(context: Context) -> None:
-    """Raises RequestError if the command line asks this job, which uses no device, for a TPU."""
+    """Raises RequestError if the command line requests a TPU: this job uses no device."""
     if context.tpu not in ("auto", "none"):
         raise RequestError(
             "This job runs on the host, and on no TPU. Received: "

@@ -37,10 +37,10 @@ def finetune(
     The run has a model_dir of its own, with checkpoints and a SavedModel that classifies.
 
     Args:
-      context: what the command line says.
+      context: the command line's values.
       pretrained: where the weights come from; not from this job's model_dir.
       training: how the classifier is trained.
-      label_share: of each class's labels, drawn by `train_classifier.seed`.
+      label_share: share of each class's labels, drawn by `train_classifier.seed`.
       from_layer: "representation" (h), or "projection_k": the head's first k layers are kept and
         fine-tuned too.
       frozen_groups: -1 trains everything, 0 freezes the stem, k also block groups 1 to k, with

@@ -1,4 +1,4 @@
-"""`knn`: how often an image's nearest neighbours are of its class."""
+"""`knn`: the share of images whose nearest neighbours have the same class."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def knn(
     table_temperatures: Sequence[float] = (0.02, 0.07, 0.1, 0.5),
     block_megabytes: int = 256,
 ) -> Result:
-    """Weighted k-nearest neighbours on features of the frozen encoder; nothing is trained.
+    """Classifies by weighted k-nearest neighbours on frozen features; nothing is trained.
 
     Args:
-      context: what the command line says.
+      context: the command line's values.
       encoder: gives the frozen encoder and the data.
-      k: neighbours that vote, in the number that is reported.
-      temperature: of their weights.
+      k: neighbours that vote, for the reported number.
+      temperature: temperature of their weights.
       table_ks: values of k in the table; those above the number of training images are left out.
       table_temperatures: temperatures in the table.
-      block_megabytes: memory for similarities, beside the features.
+      block_megabytes: memory for similarities, besides the features.
 
     Returns:
       The accuracies, which the command line writes into `results/knn.json`.
@@ -71,7 +71,7 @@ def knn(
 
 
 def _table(rows: Sequence[KnnAccuracy]) -> str:
-    """Top-1 by k, downwards, and temperature, across."""
+    """Returns top-1 by k (rows) and temperature (columns)."""
     temperatures = list(dict.fromkeys(row.temperature for row in rows))
     lines = ["top-1      k" + "".join(f"   T={t:<5g}" for t in temperatures)]
     for k in dict.fromkeys(row.k for row in rows):

@@ -22,7 +22,7 @@ from simclr_tf.evaluation.transfer import (
 )
 from simclr_tf.training.failures import as_request_error
 
-# For these the paper reports the mean of the accuracies by class (B.8), as their authors ask.
+# The paper reports the mean of the accuracies by class for these (B.8), as their authors ask.
 _MEAN_PER_CLASS = ("aircraft", "oxford_iiit_pet", "caltech101", "oxford_flowers102")
 
 
@@ -37,18 +37,18 @@ def lbfgs(
     metric: Literal["auto", "top1", "mean_per_class"] = "auto",
     max_iterations: int = 1000,
 ) -> Result:
-    """Logistic regression whose penalty is one of 45, chosen on a validation part.
+    """Fits logistic regression with one of 45 penalties, chosen on a validation part.
 
     Args:
-      context: what the command line says.
+      context: the command line's values.
       encoder: gives the frozen encoder and the data.
       penalties: L2 penalties of the mean cross-entropy to choose from.
-      validation_split: of the data; None takes a part of the training split.
-      validation_share: of each class of the training split, if there is no validation split.
-      metric: what the penalty is chosen by and the result is reported in; 'auto' is the mean
-        accuracy per class for the tfds data sets for which the paper reports that (FGVC Aircraft,
-        Oxford-IIIT Pets, Caltech-101, Oxford 102 Flowers), and top-1 for all others.
-      max_iterations: of L-BFGS, for each penalty.
+      validation_split: split of the data; None takes a part of the training split.
+      validation_share: share of each class of the training split, if there is no validation split.
+      metric: the metric that chooses the penalty and is reported; 'auto' is the mean accuracy per
+        class for the tfds data sets for which the paper reports that (FGVC Aircraft, Oxford-IIIT
+        Pets, Caltech-101, Oxford 102 Flowers), and top-1 for all others.
+      max_iterations: limit of L-BFGS, for each penalty.
 
     Returns:
       The accuracies, which the command line writes into `results/lbfgs.json`.

@@ -1,4 +1,4 @@
-"""`linear_eval`: what a linear classifier makes of the frozen encoder's representations."""
+"""`linear_eval`: the accuracy of a linear classifier on the frozen encoder's representations."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def cached(
     penalties: tuple[float, ...] = (0.001, 0.01, 0.1),
     max_iterations: int = 200,
 ) -> Result:
-    """Logistic regression on features that are computed once: seconds on a CPU.
+    """Fits logistic regression on features that are computed once: seconds on a CPU.
 
     Args:
-      context: what the command line says.
+      context: the command line's values.
       encoder: gives the frozen encoder and the data.
       penalties: inverse regularization strengths to choose from on a held-out part of train.
-      max_iterations: of L-BFGS.
+      max_iterations: limit of L-BFGS.
 
     Returns:
       The accuracies, which the command line writes into `results/linear_eval.json`.
@@ -70,14 +70,14 @@ def sgd(
     pretrained: Callable[..., PretrainedWeights] = pretrained,
     training: Callable[..., ClassifierRun] = classifier_training,
 ) -> Result | None:
-    """The paper's protocol (appendix B.6): a linear layer trained on crops and flips.
+    """Follows the paper's protocol (appendix B.6): trains a linear layer on crops and flips.
 
     The encoder is frozen, its batch normalization included. The run has a model_dir of its own.
 
     Args:
-      context: what the command line says.
+      context: the command line's values.
       pretrained: where the weights come from; not from this job's model_dir.
-      training: how the layer is trained; its defaults are the paper's, but for the batch.
+      training: how the layer is trained; its defaults are the paper's, except for the batch.
     """
 
     def freeze(networks: Networks) -> None:
@@ -107,10 +107,10 @@ def sgd(
 def linear_eval(
     context: Context, *, preset: Callable[..., Result | None] = cached
 ) -> Result | None:
-    """Linear evaluation, the field's measure of a representation (SimCLR section 2.2).
+    """Runs linear evaluation, the field's measure of a representation (SimCLR section 2.2).
 
     Args:
-      context: what the command line says.
+      context: the command line's values.
       preset: @cached for features that are computed once, @sgd for the paper's protocol.
 
     Returns:

@@ -1,4 +1,4 @@
-"""`preflight`: whether a recipe compiles for a TPU, fits, and how long a step might take."""
+"""`preflight`: whether a recipe compiles for a TPU and fits, and how long a step might take."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from simclr_tf.preflight.table import HEADER, details, row
 from simclr_tf.training.run import Run
 
 _COMPILER = pathlib.Path(simclr_tf.__file__).parent / "preflight" / "compiler.py"
-# The images of a data set that is not here; their number decides the schedule alone.
+# Number of images of a data set that is not on this machine; it affects only the schedule.
 _IMAGES_ON_PAPER = 10**6
 
 
@@ -52,23 +52,24 @@ def preflight(
     compiler_python: str = "",
     suggest: bool = False,
 ) -> Result:
-    """Lowers the trainer's replica function, and compiles it by the TPU compiler, without a TPU.
+    """Lowers the trainer's replica function, and compiles it with the TPU compiler, without a TPU.
 
     Args:
-      context: what the command line says.
+      context: the command line's values.
       pretrain: the job whose step is compiled, with all that the recipe binds.
       topologies: slices to compile for, such as `v3:8x8` or `v5e:4x4`.
-      num_classes: of the online probe, where the data neither is here nor known by name.
+      num_classes: classes of the online probe, if the data is not on this machine and its name is
+        unknown.
       compiler_python: the interpreter of the environment that has jax and libtpu (`[preflight]`);
         by default this one.
-      suggest: whether to try, where the step does not fit, what would make it fit.
+      suggest: whether to search for a change that makes the step fit, if it does not.
 
     Returns:
       The numbers, which the command line writes into `results/preflight.json`.
 
     Raises:
-      RequestError: a topology is not known, the recipe cannot be put together for it, the replica
-        function holds what no TPU runs, or there is no compiler.
+      RequestError: a topology is unknown, the recipe cannot be assembled for it, the replica
+        function holds an op that no TPU runs, or there is no compiler.
     """
     _check_host_compiles()
     parsed = [parse_topology(name) for name in topologies]
@@ -110,7 +111,7 @@ def _check_host_compiles() -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Step:
-    """A lowered training step, and what it is asked to compute."""
+    """A lowered training step, with its size per replica and its FLOP count."""
 
     stablehlo: str
     per_replica: int
@@ -130,7 +131,7 @@ def _lower_step(run: Run) -> _Step:
 
 @dataclasses.dataclass(frozen=True)
 class _OnPaper:
-    """Stands for the recipe's `data`: all that is said of it, and nothing of it opened."""
+    """Stands in for the recipe's `data`: describes the data, but opens none of it."""
 
     num_classes: int | None
 
@@ -163,7 +164,7 @@ class _Compiler:
             )
 
     def __call__(self, stablehlo: str, topology: Topology) -> tuple[dict, Analysis | None]:
-        """What the compiler says, and what it made of the program if that fits."""
+        """Returns the compiler's result and, if the program fits, the analysis of its code."""
         with tempfile.TemporaryDirectory() as folder:
             files = [os.path.join(folder, name) for name in ("step.mlir", "said.json", "step.hlo")]
             pathlib.Path(files[0]).write_text(stablehlo)
@@ -194,9 +195,9 @@ class _Compiler:
 def _compile_step(
     step_for: Callable[[int], _Step], topology: Topology, compiler: _Compiler
 ) -> dict:
-    """Compiles a step, prints its row of the table, and returns what came of it."""
+    """Compiles a step, prints its row of the table, and returns its numbers."""
     step = step_for(topology.num_devices)
-    gc.collect()  # of the models, whose weights the compiler could use the memory of
+    gc.collect()  # frees the models, since the compiler could use the memory of their weights
     said, analysis = compiler(step.stablehlo, topology)
     chip = topology.chip
     result = {
@@ -222,16 +223,16 @@ def _compile_step(
             "longest": analysis.fusions[:10],
         }
         if analysis.loops:
-            result["flop"] = None  # of a loop the compiler counts one iteration
+            result["flop"] = None  # the compiler counts only one iteration of a loop
     print(row(result), flush=True)
     return result
 
 
 def _estimates(step: _Step, analysis: Analysis, topology: Topology) -> dict[str, float | None]:
-    """Cycles, seconds and utilization of a step; None where the compiler's text does not tell.
+    """Returns cycles, seconds and utilization of a step; None if the compiler's text lacks them.
 
     Raises:
-      RuntimeError: the model would compute faster than the chip can, so the estimate is wrong.
+      RuntimeError: the step would compute faster than the chip can, so the estimate is wrong.
     """
     if analysis.cycles is None:
         names = ("estimated_cycles", "estimated_seconds", "estimated_utilization")
@@ -262,7 +263,7 @@ _REMEDIES = (
 def _suggestion(
     lower_for: Callable[[int], _Step], topology: Topology, batch: int, compiler: _Compiler
 ) -> str | None:
-    """The first remedy that lets the step fit, found by trying; None if none does."""
+    """Tries remedies, and returns the first that lets the step fit; None if none does."""
     for words, bindings, fewer in _REMEDIES:
         if batch // fewer < topology.num_devices or batch % (fewer * topology.num_devices):
             continue

@@ -36,7 +36,7 @@ def pretrain(context: Context) -> str:
 
 
 def train_and_export(run: Run) -> str:
-    """Does what `pretrain` does with a run that has been put together."""
+    """Trains and exports an assembled run, as `pretrain` does."""
     folder = train(run, lambda: export_run(run))
     if folder is None:
         return ""
@@ -68,38 +68,38 @@ def pretraining(
     keep_checkpoints: int = 3,
     profile_steps: tuple[int, int] | None = None,
 ) -> Run:
-    """Puts a pretraining run together; nothing is written yet.
+    """Assembles a pretraining run; writes nothing yet.
 
     Args:
-      context: what the command line says.
-      data: where images come from, and their size.
+      context: the command line's values.
+      data: the images and their size.
       encoder: builds the network that is kept.
-      method: builds what is trained, from `encoder` and `image_size`.
-      optimizer: builds it from the schedule and the networks.
+      method: builds the method from `encoder` and `image_size`.
+      optimizer: builds the optimizer from the schedule and the networks.
       learning_rate: builds the schedule.
       strategy: picks the tf.distribute strategy.
       global_batch_size: G, images per step over all replicas.
       microbatch_size: images, over all replicas, whose activations are in memory at a time, to
         train on a larger batch than fits; it divides `global_batch_size`. The loss and its gradient
         are those of the whole batch, at the cost of a second forward pass; batch normalization
-        takes the statistics of a micro-batch. None works off the batch at once.
+        takes the statistics of a micro-batch. None processes the batch at once.
       augment_on: where flip, colours and blur are computed. `device` is for steps that wait for
-        data: the host ships uint8 crops, or of data in memory plain images, which the device crops
-        too. The views are the same, but that crops of files are rounded to 1/255. `auto` is the
-        device for TPUs and wherever XLA does not compile for the host, else the host; a run that
-        goes on keeps the place that it has.
-      epochs: passes over the data, or a function of `num_examples` that says how many.
-      precision: what the networks compute in, `auto` for what is fastest on the device;
-        statistics, loss and weights are float32. `mixed_float16` scales the loss, and skips updates
-        for which a gradient overflows.
+        data: the host sends uint8 crops or, for data in memory, plain images, which the device
+        crops too. The views are the same, except that crops of files are rounded to 1/255. `auto`
+        is the device for TPUs and wherever XLA does not compile for the host, otherwise the host; a
+        resumed run keeps its place.
+      epochs: passes over the data, or a function of `num_examples` that returns them.
+      precision: dtype policy of the networks, `auto` for the fastest on the device; statistics,
+        loss and weights are float32. `mixed_float16` scales the loss, and skips updates for which a
+        gradient overflows.
       online_probe: whether a linear classifier watches the representation, if there are labels.
-      seed: of weights, order and augmentation.
+      seed: seed of weights, order and augmentation.
       steps_per_loop: steps between two reports, taken by calls of one tf.function of about 10 s at
-        most, between which a request to stop is heard.
+        most; a request to stop is noticed between calls.
       checkpoint_every_steps: steps between two checkpoints; one is saved at the end in any case.
-      checkpoint_every_minutes: a report that comes so long after the last checkpoint is followed by
-        one too; None for none. By default 30: what a kill costs is a quarter of an hour on average,
-        and a save, of some seconds, less than a percent of the time.
+      checkpoint_every_minutes: a report this long after the last checkpoint is followed by a
+        checkpoint too; None turns that off. By default 30: a kill then costs a quarter of an hour
+        on average, and a save, of some seconds, less than a percent of the time.
       keep_checkpoints: how many of the newest checkpoints are kept.
       profile_steps: (start, stop): the steps from `start` to before `stop`, counted from 0, are
         profiled for TensorBoard's profile plug-in, each as a call of its own. None for no profile.

@@ -22,7 +22,7 @@ _PROJECTION = "projection"
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """How often a transformation is predicted from h and from z, and by guessing."""
+    """Accuracy of predicting a transformation from h, from z, and by guessing."""
 
     chance: float
     representation: float
@@ -43,7 +43,7 @@ def probe_invariance(
     last three rows: z loses what it was trained to be invariant to.
 
     Args:
-      context: what the command line says.
+      context: the command line's values.
       encoder: gives the frozen encoder with its projection head, and the data.
       max_train: images to train on, each in one version.
       max_test: images to test on.

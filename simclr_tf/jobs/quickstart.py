@@ -1,4 +1,4 @@
-"""`quickstart`: pretrain on the embedded data set, and see what it brought."""
+"""`quickstart`: pretrains on the embedded data set, and compares the result with baselines."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def quickstart(
     """Pretrains, then compares linear classifiers on three kinds of features.
 
     Args:
-      context: what the command line says.
+      context: the command line's values.
       pretrain: the pretraining job.
-      encoder: gives the frozen encoder; the untrained one has its seed, so give it that of
-        pretraining to compare with the run's very start.
+      encoder: gives the frozen encoder; the untrained one is initialized from its seed, so use
+        pretraining's seed to compare with the run's very start.
 
     Returns:
       The accuracies, which the command line writes into `results/quickstart.json`.
@@ -47,7 +47,7 @@ def quickstart(
     untrained = encoder(
         context=context,
         pretrained=functools.partial(pretrained, path=UNTRAINED),
-        strategy=lambda tpu: simclr.strategy,  # chosen again, a TPU would lose what lies on it
+        strategy=lambda tpu: simclr.strategy,  # choosing a TPU again would delete its contents
     )
     numbers = {
         "simclr": fit_linear(simclr.train(), simclr.test()),

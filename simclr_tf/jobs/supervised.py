@@ -1,4 +1,4 @@
-"""`supervised`: the same encoder trained from scratch with labels, the baseline of every table."""
+"""`supervised`: trains the same encoder from scratch with labels, the baseline of every table."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def supervised(
 ) -> Result | None:
     """Trains encoder and classifier with cross-entropy (SimCLR appendix B.3).
 
-    The run's folder serves every evaluation as that of a pretraining run does.
+    Every evaluation accepts the run's folder, as that of a pretraining run.
 
     Args:
-      context: what the command line says.
+      context: the command line's values.
       training: how they are trained.
-      augmentation: the recipe's, of which blur is left out.
-      label_share: of each class's labels.
+      augmentation: the recipe's; blur is left out.
+      label_share: share of each class's labels.
 
     Returns:
       The accuracies, which the command line writes into `results/supervised.json`; None where

@@ -1,4 +1,4 @@
-"""`watch`: follows a run, and says of each of its checkpoints what it is worth."""
+"""`watch`: follows a run, and evaluates each of its checkpoints."""
 
 from __future__ import annotations
 
@@ -39,27 +39,27 @@ def watch(
     poll_seconds: float = 30.0,
     patience_minutes: float = 180.0,
 ) -> None:
-    """Evaluates every checkpoint of a run, while it trains or later, up to that of its last step.
+    """Evaluates every checkpoint of a run, during training or later, up to its last step.
 
-    Nothing of the run is changed, and no features are kept: the numbers go into
-    `results/watch.jsonl` and TensorBoard. A restart goes on after what is in that file.
+    The run is not changed, and no features are kept: the numbers go into `results/watch.jsonl` and
+    TensorBoard. A restart skips what that file already holds.
 
     Args:
-      context: what the command line says.
-      pretrained: which run, by its folder, which need not exist yet.
+      context: the command line's values.
+      pretrained: finds the run by its folder, which need not exist yet.
       encoder: builds the networks, and gives the data.
       knn: the evaluation of that name, as are the next four.
-      linear_eval: of features that are computed once.
+      linear_eval: on features that are computed once.
       lbfgs: the transfer protocol.
       probe_invariance: needs `frozen_encoder.layer = 'projection'`.
-      embed: writes over what it wrote of the checkpoint before.
-      evaluations: which of these are made of each checkpoint.
-      poll_seconds: between two looks at the run's folder.
-      patience_minutes: how long a run whose last step is still to come may show neither a new
-        checkpoint nor a new report.
+      embed: overwrites its files of the previous checkpoint.
+      evaluations: which of these run on each checkpoint.
+      poll_seconds: time between two looks at the run's folder.
+      patience_minutes: how long an unfinished run may show neither a new checkpoint nor a new
+        report.
 
     Raises:
-      RequestError: recipe or data are not those of the run, or patience has come to its end.
+      RequestError: recipe or data differ from the run's, or patience has run out.
       PreemptedError: stopped by SIGTERM or SIGINT.
     """
     known = {
@@ -97,7 +97,7 @@ def watch(
 
 @contextlib.contextmanager
 def _stopped_on_request() -> Iterator[None]:
-    """SIGTERM ends the job where it is, as Ctrl-C does: a restart misses nothing but time."""
+    """SIGTERM ends the job at once, as Ctrl-C does: a restart loses nothing but time."""
     before = {
         n: signal.signal(n, signal.default_int_handler) for n in (signal.SIGTERM, signal.SIGINT)
     }

@@ -1,4 +1,4 @@
-"""What a program that was compiled for a TPU is made of, read from its text."""
+"""Analyses a program that was compiled for a TPU, by its text."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from simclr_tf.preflight.hlo import Program, Run
 
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8}
 _COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-# Work of a training step that the compiler gives no estimate of.
+# Work of a training step for which the compiler gives no estimate.
 _NOT_ESTIMATED = ("select-and-scatter", "sort", "custom-call", *_COLLECTIVES)
 
 
 @dataclasses.dataclass(frozen=True)
 class Fusion:
-    """An instruction with the compiler's estimate, and the TensorFlow op that it comes from.
+    """An instruction with the compiler's estimate, and the TensorFlow op it came from.
 
     Attributes:
-      cycles: of all its runs in a step.
+      cycles: estimate for all its runs in a step.
       times: how often a step runs it.
     """
 
@@ -36,7 +36,7 @@ class Fusion:
 class Collective:
     """All collectives of one kind: how many run in a step, and the bytes of their results.
 
-    Both are None where one of them stands in a loop that runs an unknown number of times.
+    Both are None if one of them is in a loop that runs an unknown number of times.
     """
 
     kind: str
@@ -46,17 +46,17 @@ class Collective:
 
 @dataclasses.dataclass(frozen=True)
 class Analysis:
-    """What a step runs, a loop's body as often as the loop runs.
+    """Instructions that a step runs; a loop's body counts as often as the loop runs.
 
     Attributes:
       cycles: the sum of the compiler's estimates; None if there are loops of unknown count.
       fusions: instructions with an estimate that run a known number of times, the longest first.
-      collectives: one entry a kind.
-      not_estimated: instructions that take time, and have no estimate, by kind; None where one
-        stands in a loop of unknown count.
-      loops: how many loops there are.
-      unknown_loops: those that run an unknown number of times, and conditions whose branch is
-        unknown: the TensorFlow ops that they come from.
+      collectives: one entry per kind.
+      not_estimated: instructions that take time, and have no estimate, by kind; None if one is in
+        a loop of unknown count.
+      loops: number of loops.
+      unknown_loops: TensorFlow ops of loops that run an unknown number of times, and of
+        conditions whose branch is unknown.
     """
 
     cycles: int | None
@@ -94,7 +94,7 @@ def analyse(hlo: str) -> Analysis:
 
 
 def _estimate(run: Run) -> int | None:
-    """The compiler's, of one run."""
+    """Returns the compiler's estimate of one run."""
     found = re.search(r'"estimated_cycles":"(\d+)"', run.instruction.attributes)
     return int(found[1]) if found else None
 
@@ -108,14 +108,14 @@ def _fusion(run: Run) -> Fusion | None:
 
 
 def _total(runs: Sequence[Run], of_one: Callable[[str], int] = lambda result: 1) -> int | None:
-    """The sum over all runs of what one comes to by its result."""
+    """Sums `of_one(result)` over all runs."""
     if any(run.times is None for run in runs):
         return None
     return sum(run.times * of_one(run.instruction.result) for run in runs)
 
 
 def _bytes_of(result: str) -> int:
-    """Bytes of `f32[2,64]{1,0:T(8,128)}`, or of a tuple of such."""
+    """Returns the bytes of `f32[2,64]{1,0:T(8,128)}`, or of a tuple of such."""
     arrays = re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", result)
     return sum(
         _BYTES.get(kind, 4) * math.prod(int(n) for n in dims.split(",") if n)

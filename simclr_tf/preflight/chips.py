@@ -1,4 +1,4 @@
-"""The TPUs that the compiler knows, and what their makers say of them."""
+"""The TPUs that the compiler knows, and their published figures."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """One generation of TPUs, seen through a device, which is what runs one replica.
+    """One generation of TPUs, described per device; a device runs one replica.
 
     Attributes:
-      devices_per_chip: 2 where each core is a device (v2, v3); later the cores of a chip are one.
+      devices_per_chip: 2 if each core is a device (v2, v3); in later ones a chip's cores are one.
       hbm_bytes: memory of a device.
-      peak_flops: bfloat16 floating-point operations a second of a device.
-      clock_hz: cycles a second.
+      peak_flops: bfloat16 floating-point operations per second of a device.
+      clock_hz: cycles per second.
     """
 
     devices_per_chip: int
@@ -28,10 +28,10 @@ class Chip:
     clock_hz: float
 
 
-# Memory and peak, of a chip: https://cloud.google.com/tpu/docs/v2, and so on to v6e. Clocks of v2
+# Memory and peak of a chip: https://cloud.google.com/tpu/docs/v2, and likewise to v6e. Clocks of v2
 # and v3: Jouppi et al., "A domain-specific supercomputer for training deep neural networks", CACM
 # 63(7), 2020; of v4: Jouppi et al., https://arxiv.org/abs/2304.01433. Those of v5e, v5p and v6e are
-# not published: they are what the peak asks of 4, 8 and 4 matrix units, of 128 x 128 and in v6e of
+# not published: they follow from the peak with 4, 8 and 4 matrix units, of 128 x 128 and in v6e of
 # 256 x 256 cells. (Google's page on v6e says 2 units in most copies and 4 in some; with 2 its clock
 # would be twice as fast as any other's.)
 CHIPS = {
@@ -49,9 +49,9 @@ class Topology:
     """A slice of a TPU.
 
     Attributes:
-      name: as the compiler takes it, such as `v3:8x8`.
+      name: in the compiler's format, such as `v3:8x8`.
       chip: its generation.
-      num_devices: devices, and so replicas.
+      num_devices: number of devices, and so of replicas.
     """
 
     name: str
@@ -63,7 +63,7 @@ def parse_topology(name: str) -> Topology:
     """Reads `v3:8x8`: generation, and chips along each axis.
 
     Raises:
-      RequestError: it is of no known generation or shape.
+      RequestError: its generation or shape is unknown.
     """
     match = re.fullmatch(r"(\w+):(\d+(?:x\d+)+)", name)
     if not match or match[1] not in CHIPS:

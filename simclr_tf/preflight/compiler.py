@@ -4,7 +4,7 @@
 
 It runs as a script of its own, and imports nothing of this package: jax and libtpu may live in
 another environment, since the libtpu that compiles here is newer than the one that TensorFlow can
-train with. It writes what the compiler says as JSON, and the compiled program as text.
+train with. It writes the compiler's result as JSON, and the compiled program as text.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import sys
 import time
 
-# There is no TPU, and no metadata server to ask about one; other processes may compile meanwhile.
+# There is no TPU, and no metadata server to ask for one; other processes may compile meanwhile.
 os.environ.update(TPU_SKIP_MDS_QUERY="1", ALLOW_MULTIPLE_LIBTPU_LOAD="1", JAX_PLATFORMS="cpu")
 
 
@@ -22,8 +22,8 @@ def compile_program(text: str, topology_name: str) -> tuple[dict, str]:
     """Compiles for every device of a topology.
 
     Returns:
-      What the compiler says, bytes and seconds, and the compiled program; for a program that does
-      not fit into the memory, its message and nothing.
+      The compiler's result, bytes and seconds, and the compiled program; for a program that does
+      not fit into the memory, its message and an empty text.
     """
     import jax
     import libtpu
@@ -33,7 +33,7 @@ def compile_program(text: str, topology_name: str) -> tuple[dict, str]:
     from jax._src.lib.mlir import ir
     from jax.experimental import topologies
 
-    # Both cores of a v4 chip as one device, as those of v5p are by default.
+    # Makes both cores of a v4 chip one device, as those of v5p are by default.
     config = {"chip_config_name": "megacore"} if topology_name.startswith("v4:") else {}
     topology = topologies.get_topology_desc(platform="tpu", topology_name=topology_name, **config)
     devices = topology.devices
@@ -62,7 +62,7 @@ def compile_program(text: str, topology_name: str) -> tuple[dict, str]:
 
 
 def _needs(executable) -> dict[str, float]:
-    """The memory, in bytes, and the floating-point operations of a compiled program."""
+    """Returns the memory, in bytes, and the floating-point operations of a compiled program."""
     memory = executable.get_compiled_memory_stats()
     return {
         "argument_bytes": memory.argument_size_in_bytes,

@@ -1,4 +1,4 @@
-"""How many floating-point operations a method asks for, whatever a compiler makes of it."""
+"""Counts the floating-point operations that a method needs, independent of any compiler."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from simclr_tf.models.networks import Networks
 
 
 def training_flop(method: Method, probe: Networks, images: int) -> int:
-    """Operations of forward and backward pass, three times those of the forward pass.
+    """Counts operations of forward and backward pass, as three times the forward pass.
 
     Only convolutions and matrix products count, a multiplication and an addition as two.
 
     Args:
-      method: whose `embed` is counted.
+      method: the method whose `embed` is counted.
       probe: the online probe, or none.
-      images: B, of each of which the method's views are embedded.
+      images: B; the method's views of each image are embedded.
     """
 
     def forward(batch: Tensors) -> object:

@@ -1,7 +1,7 @@
-"""The text of a compiled program: its computations, and how often each of their instructions runs.
+"""The text of a compiled program: its computations, and how often each instruction runs.
 
-How often a loop runs stands beside it (`known_trip_count`), or follows from its counter: what it
-starts at, what an iteration adds to it, and which constant its condition compares it with.
+The number of iterations of a loop stands beside it (`known_trip_count`), or follows from its
+counter: its start, its increment, and the constant that the loop's condition compares it with.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from typing import Any, NamedTuple
 _LINE = re.compile(r"\s*(ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\(")
 _NAME = re.compile(r"%([\w.\-]+)")
 _COMPARISONS = {"LT": operator.lt, "LE": operator.le, "GT": operator.gt, "GE": operator.ge}
-# Kinds that hand on what they are given, wherever it lies.
+# Kinds that pass on their operand, wherever it lies.
 _SAME = ("bitcast", "convert", "copy", "copy-done", "copy-start")
-# No counter of a training step goes as far.
+# No counter of a training step goes this far.
 _MOST = 10**6
 
 
 class Element(NamedTuple):
-    """Element `index` of a loop's state before an iteration, and `plus`."""
+    """Element `index` of a loop's state before an iteration, plus `plus`."""
 
     index: int
     plus: int
 
 
 class Comparison(NamedTuple):
-    """Whether `left` stands to `right` as `direction` says, such as LT."""
+    """A comparison of `left` and `right` by `direction`, such as LT."""
 
     direction: str
     left: Any
@@ -41,9 +41,9 @@ class Instruction:
     """Attributes:
     name: unique in the program.
     result: its type, such as `f32[2,64]{1,0:T(8,128)}`, or a tuple of such.
-    kind: what it does, such as `fusion`.
-    argument: what stands between its brackets: names of instructions, or a constant.
-    attributes: what follows.
+    kind: its operation, such as `fusion`.
+    argument: the text in its brackets: names of instructions, or a constant.
+    attributes: the text after the brackets.
     """
 
     name: str
@@ -63,23 +63,23 @@ class Instruction:
         return found[1] if found else ""
 
     def called(self, attribute: str) -> str:
-        """The computation that an attribute, such as `body`, names."""
+        """Returns the computation that an attribute, such as `body`, names."""
         return re.search(rf"{attribute}=%?([\w.\-]+)", self.attributes)[1]
 
 
 @dataclasses.dataclass
 class Computation:
-    """Instructions by name, and which of them gives the result."""
+    """Instructions by name, and the name of the one that gives the result."""
 
     instructions: dict[str, Instruction] = dataclasses.field(default_factory=dict)
     root: str = ""
 
 
 class Run(NamedTuple):
-    """An instruction, and how often a call of the program runs it; None where that is unknown.
+    """An instruction, and how often a call of the program runs it; None if unknown.
 
     Attributes:
-      inner: how often what it calls runs: 0 if it calls nothing, None where that is unknown.
+      inner: how often the computation it calls runs: 0 if it calls none, None if unknown.
     """
 
     instruction: Instruction
@@ -112,7 +112,7 @@ class Program:
                 computation.root = name if root else computation.root
 
     def runs(self) -> Iterator[Run]:
-        """What a call of the program runs. A fusion is one instruction."""
+        """Yields the instructions that a call of the program runs. A fusion is one instruction."""
         yield from self._runs(self._computations[self._entry], None, 1)
 
     def _runs(
@@ -125,7 +125,7 @@ class Program:
                 yield Run(i, times, times)
                 name = i.called("to_apply" if i.kind == "call" else "calls")
                 yield from self._runs(self._computations[name], None, times)
-            elif i.kind == "conditional":  # nothing says how often which branch runs
+            elif i.kind == "conditional":  # the branch's number of runs is unknown
                 yield Run(i, times, None)
                 named = _NAME.findall(i.attributes)
                 for name in [name for name in named if name in self._computations]:
@@ -147,7 +147,7 @@ class Program:
     def _loop(
         self, outer: Computation, loop: Instruction, arguments: list
     ) -> tuple[list | None, int | None]:
-        """What is known of a loop's state in every iteration, and how many iterations there are."""
+        """Returns the known part of a loop's state in every iteration, and its iteration count."""
         known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)
         count = int(known[1]) if known else None
         start = self._value(outer, loop.operands[0], arguments)
@@ -158,7 +158,7 @@ class Program:
         after = self._value(body, body.root, [state])
         if not isinstance(after, list):
             return None, count
-        # A constant that the loop hands on is one inside as well.
+        # A constant that the loop passes on unchanged is a constant inside as well.
         fixed = [
             a if isinstance(a, int) and b == e else None
             for a, b, e in zip(start, after, state, strict=True)
@@ -170,7 +170,7 @@ class Program:
         return fixed, _count(test, start, after) if count is None else count
 
     def _value(self, computation: Computation, name: str, arguments: list) -> Any:
-        """A number, an `Element`, a `Comparison`, a list of such for a tuple; None if unknown."""
+        """Returns a number, an `Element`, a `Comparison`, a list for a tuple; None if unknown."""
         i = computation.instructions.get(name)
         if i is None or not re.match(r"\(|(pred|[su]\d+)\[\]", i.result):
             return None
@@ -198,7 +198,7 @@ class Program:
 
 
 def _within_brackets(text: str) -> str:
-    """The text up to the bracket that closes the one before it."""
+    """Returns the text up to the bracket that closes the opening one before the text."""
     depth = 1
     for place, letter in enumerate(text):
         depth += (letter == "(") - (letter == ")")
@@ -216,9 +216,9 @@ def _sum(a: Any, b: Any) -> int | Element | None:
 
 
 def _count(test: Any, start: list, after: list) -> int | None:
-    """How often a loop runs on, from its condition and its state at first and after an iteration.
+    """Counts a loop's iterations, from its condition and its state at first and after an iteration.
 
-    The counter must be an element that an iteration adds a constant to.
+    The counter must be an element to which an iteration adds a constant.
     """
     if not isinstance(test, Comparison) or test.direction not in _COMPARISONS:
         return None

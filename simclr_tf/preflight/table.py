@@ -1,4 +1,4 @@
-"""How `preflight` prints the numbers of its topologies."""
+"""Formats the numbers of `preflight` for its topologies."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HEADER = "  ".join(f"{name:>{width}}" for name, width in _COLUMNS.items())
 
 
 def row(r: dict) -> str:
-    """One row of the table, from the numbers of one topology."""
+    """Returns one row of the table, from the numbers of one topology."""
     cells = [r["topology"], r["devices"], r["images_per_device"], "yes" if r["fits"] else "NO"]
     if "used_bytes" in r:
         cells += [
@@ -41,7 +41,7 @@ def row(r: dict) -> str:
 
 
 def details(r: dict) -> str:
-    """What the table has no room for."""
+    """Returns the details that the table has no room for."""
     lines = [f"\n{r['topology']}, {r['images_per_device']} images a device:"]
     if "out_of_memory" in r:
         lines.append("  " + "\n  ".join(r["out_of_memory"].splitlines()[:3]))

@@ -1,4 +1,4 @@
-"""Which curves stand together, and under which heading."""
+"""Groups curves into charts, and charts under headings."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ GROUPS: tuple[tuple[str, tuple[Kind, ...]], ...] = (
 
 
 def charts(runs: Sequence[Run]) -> list[tuple[str, list[Chart]]]:
-    """Every number of the runs' reports, in charts under headings; unknown ones come last."""
+    """Returns all numbers of the runs' reports, in charts under headings, unknown ones last."""
     left = dict.fromkeys(name for run in runs for name in run.curves if name != "epoch")
     groups = []
     for heading, kinds in GROUPS:
@@ -85,7 +85,7 @@ def charts(runs: Sequence[Run]) -> list[tuple[str, list[Chart]]]:
 
 
 def watched(runs: Sequence[Run]) -> list[Chart]:
-    """The shares of results/watch.jsonl: a chart a number, in which the jobs are compared."""
+    """Returns the shares of results/watch.jsonl: one chart per number, which compares the jobs."""
     names = dict.fromkeys(name for run in runs for name in run.watched if is_share(name))
     titles = list(dict.fromkeys(name.partition(" ")[2] for name in names))
     return [
@@ -103,7 +103,7 @@ def watched(runs: Sequence[Run]) -> list[Chart]:
 def _chart(
     kind: Kind, names: Sequence[str], curves: Sequence[dict[str, Curve]], runs: Sequence[str]
 ) -> Iterator[Chart]:
-    """The chart of these numbers, if a run has one of them."""
+    """Returns the chart of these numbers, if a run has one of them."""
     drawn = [name for name in names if name != _CHANCE]
     lines = [
         Line(
@@ -124,7 +124,7 @@ def _chart(
 
 
 def _chances(curves: Sequence[dict[str, Curve]], runs: Sequence[str]) -> Iterator[Line]:
-    """The chance of each run, unless it is that of a run before."""
+    """Yields the chance of each run, unless an earlier run has the same."""
     seen: set[float] = set()
     last = {run: found[_CHANCE].values[-1] for run, found in enumerate(curves) if _CHANCE in found}
     alone = len(set(last.values())) == 1

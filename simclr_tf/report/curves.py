@@ -16,18 +16,18 @@ _SHARE = re.compile(r"(.*[_ ])?(top\d+|accuracy|mean_per_class|host_wait)")
 
 @dataclasses.dataclass
 class Curve:
-    """One number over the steps, in the order of the steps; what is not finite is NaN."""
+    """One number over the steps, in the order of the steps; values that are not finite are NaN."""
 
     steps: list[float] = dataclasses.field(default_factory=list)
     values: list[float] = dataclasses.field(default_factory=list)
 
     def finite(self) -> list[float]:
-        """The finite values, in their order."""
+        """Returns the finite values, in their order."""
         return [v for v in self.values if math.isfinite(v)]
 
 
 def gather(lines: Iterable[dict[str, Any]]) -> dict[str, Curve]:
-    """Lines with a `step` -> curves by name; what is no number is left out, as is its line."""
+    """Maps lines with a `step` to curves by name; skips values and steps that are no numbers."""
     curves: dict[str, Curve] = {}
     for line in lines:
         step = number(line.get("step"))
@@ -44,7 +44,7 @@ def gather(lines: Iterable[dict[str, Any]]) -> dict[str, Curve]:
 
 
 def thin(curve: Curve, buckets: int = BUCKETS) -> Curve:
-    """At most 3 points of each bucket, and both ends: the least, the greatest, one not finite."""
+    """Keeps at most 3 points of each bucket, least, greatest and one not finite, and both ends."""
     count = len(curve.steps)
     if count <= 3 * buckets + 2:
         return curve
@@ -62,17 +62,17 @@ def thin(curve: Curve, buckets: int = BUCKETS) -> Curve:
 
 
 def is_share(name: str) -> bool:
-    """Whether numbers of this name are shares of 1, which are said in per cent."""
+    """Returns whether numbers of this name are shares of 1, which are shown in per cent."""
     return _SHARE.fullmatch(name) is not None
 
 
 def spoken(name: str) -> str:
-    """A number's name as a person says it."""
+    """Returns a readable form of a number's name."""
     return re.sub(r"\btop(?=\d)", "top-", name.replace("_", " "))
 
 
 def words(value: float | None, *, share: bool = False) -> str:
-    """A number as a person reads it; share: in per cent."""
+    """Formats a number for a reader; share: in per cent."""
     if value is None or not math.isfinite(value):
         return "not finite"
     if share:
@@ -85,7 +85,7 @@ def words(value: float | None, *, share: bool = False) -> str:
 
 
 def duration(seconds: float) -> str:
-    """42 s, 5 min 7 s, 12 min, 3 h 5 min."""
+    """Formats seconds: 42 s, 5 min 7 s, 12 min, 3 h 5 min."""
     if not math.isfinite(seconds):
         return "not finite"
     minutes, rest = divmod(round(seconds), 60)

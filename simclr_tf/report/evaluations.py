@@ -1,4 +1,4 @@
-"""results/*.json and results/watch.jsonl as tables, a column a run."""
+"""results/*.json and results/watch.jsonl as tables, one column per run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NUMBERS = ("numbers", "chance", "table", "protocol")
 
 
 def evaluations(runs: Sequence[Run]) -> Iterator[Markup]:
-    """A part for every job that one of the runs has results of."""
+    """Yields a part for every job that one of the runs has results of."""
     for job in dict.fromkeys(job for run in runs for job in run.results):
         results = [run.results.get(job, {}) for run in runs]
         if not any("numbers" in result for result in results):
@@ -39,7 +39,7 @@ def evaluations(runs: Sequence[Run]) -> Iterator[Markup]:
 
 
 def checkpoints_watched(runs: Sequence[Run]) -> list[Markup]:
-    """A table a run of what `--job=watch` found: a row a checkpoint, the newest first."""
+    """Returns a table per run of the results of `--job=watch`: by checkpoint, newest first."""
     tables = []
     for run in runs:
         names = list(run.watched)[:MAX_ROWS]
@@ -59,7 +59,7 @@ def checkpoints_watched(runs: Sequence[Run]) -> list[Markup]:
 def _compared(
     columns: Sequence[dict[str, str]], names: Sequence[str], *, numbers: bool = True
 ) -> Markup:
-    """Name -> text of every run, side by side; nothing if all are empty."""
+    """Shows name -> text of every run side by side; nothing if all are empty."""
     names_of_rows = list(dict.fromkeys(row for column in columns for row in column))
     if not names_of_rows:
         return Markup("")
@@ -69,7 +69,7 @@ def _compared(
 
 
 def _by_name(results: Sequence[dict[str, Any]]) -> Markup | None:
-    """One run's numbers that all stand under names, such as simclr and untrained: a row a name."""
+    """Shows one run's numbers that all stand under names (simclr, untrained): one row per name."""
     found = mapping(results[0].get("numbers"))
     if len(results) > 1 or not found or not all(isinstance(v, dict) for v in found.values()):
         return None
@@ -86,7 +86,7 @@ def _numbers(result: dict[str, Any]) -> dict[str, str]:
 
 
 def _records(results: Sequence[dict[str, Any]], names: Sequence[str]) -> Markup:
-    """All else that results tell: the checkpoint, the data, versions."""
+    """Shows the rest of the results: the checkpoint, the data, versions."""
     columns = [
         {
             spoken(name): _cell(name, value)

@@ -1,4 +1,4 @@
-"""A chart: curves on common axes, as HTML without a drawing and as the data that is drawn."""
+"""A chart: curves on common axes, as HTML without a drawing and as data for the drawing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from simclr_tf.report.markup import Markup, tag
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """A chart that every run may have: the numbers whose names match stand in it."""
+    """A chart that every run may have: it shows the numbers whose names match."""
 
     title: str
     names: str
@@ -27,12 +27,12 @@ class Line:
     """A curve in a chart.
 
     Attributes:
-      run: its place among the runs.
-      label: in the legend.
-      colour: 0 to 7, by run where there are several.
-      dash: 0 to 3, by number where colours tell runs apart.
+      run: index of the run.
+      label: text in the legend.
+      colour: 0 to 7, by run if there are several.
+      dash: 0 to 3, by number if colours distinguish runs.
       curve: thinned.
-      reference: whether it is drawn as something to compare with.
+      reference: whether it is drawn as a reference to compare with.
     """
 
     run: int
@@ -51,7 +51,7 @@ class Chart:
     lines: list[Line]
 
     def figure(self, number: int) -> Markup:
-        """The chart without its drawing: title, and a legend with every curve's last value."""
+        """Returns the chart without its drawing: title, and legend with each curve's last value."""
         points = sum(len(line.curve.steps) for line in self.lines)
         return tag(
             "figure",
@@ -74,7 +74,7 @@ class Chart:
         )
 
     def data(self) -> dict[str, Any]:
-        """What is drawn, for the page's script."""
+        """Returns the data that the page's script draws."""
         return {
             "share": self.kind.share,
             "log": self.kind.log,
@@ -111,13 +111,13 @@ class Chart:
 
 
 def swatch(style: str) -> Markup:
-    """A short piece of a curve, for legends."""
+    """Returns a short piece of a curve, for legends."""
     path = tag("path", d="M1 5H21", class_=style)
     return tag("svg", path, viewBox="0 0 22 10", aria_hidden="true", class_="swatch")
 
 
 def grid(made: Sequence[Chart], first: int) -> Markup:
-    """Charts beside each other; `first` is the number of the first one among all of the page."""
+    """Places charts beside each other; `first` is the number of the first one on the page."""
     if not made:
         return Markup("")
     figures = (chart.figure(number) for number, chart in enumerate(made, first))
@@ -129,7 +129,7 @@ def _style(line: Line) -> str:
 
 
 def _digits(value: float) -> float | None:
-    """Six digits are more than a screen shows; a number that is not finite leaves a gap."""
+    """Rounds to six digits, more than a screen shows; a number that is not finite leaves a gap."""
     if not math.isfinite(value):
         return None
     if value == int(value) and abs(value) < 1e15:

@@ -1,7 +1,7 @@
-"""Files of a run as they are found: missing, cut short, or not what they should be.
+"""Reads files of a run that may be missing, cut short, or malformed.
 
 `training.reporting.read_metrics` reads metrics.jsonl by the same rule, through TensorFlow's file
-systems; a report reads local files, and answers before TensorFlow would have been imported.
+systems; a report reads local files, and is done before TensorFlow would have been imported.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MAX_DEPTH = 20
 
 
 def read_text(path: pathlib.Path) -> str | None:
-    """A small file's text, or None if there is none, or one of more than `MAX_BYTES`."""
+    """Returns a small file's text; None if it is missing or larger than `MAX_BYTES`."""
     try:
         if not path.is_file() or path.stat().st_size > MAX_BYTES:
             return None
@@ -26,13 +26,13 @@ def read_text(path: pathlib.Path) -> str | None:
 
 
 def read_object(path: pathlib.Path) -> dict[str, Any]:
-    """A JSON file's object; an empty one if the file holds none."""
+    """Returns a JSON file's object; an empty one if the file holds none."""
     found = _parsed(read_text(path) or "")
     return found if isinstance(found, dict) else {}
 
 
 def read_lines(path: pathlib.Path) -> Iterator[dict[str, Any]]:
-    """The objects of a file of JSON lines; a line cut short by a kill is left out."""
+    """Yields the objects of a file of JSON lines; skips a line cut short by a kill."""
     if not path.is_file():
         return
     with path.open(encoding="utf-8", errors="replace") as file:
@@ -43,17 +43,17 @@ def read_lines(path: pathlib.Path) -> Iterator[dict[str, Any]]:
 
 
 def mapping(value: Any) -> dict[str, Any]:
-    """`value` if it is an object, else an empty one."""
+    """Returns `value` if it is an object, otherwise an empty one."""
     return value if isinstance(value, dict) else {}
 
 
 def objects(value: Any) -> list[dict[str, Any]]:
-    """The objects of `value` if it is a list, else none."""
+    """Returns the objects in `value` if it is a list, otherwise none."""
     return [v for v in value if isinstance(v, dict)] if isinstance(value, list) else []
 
 
 def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """What an object holds, and the objects in it, by names such as `simclr top1`."""
+    """Yields the values of an object and of nested objects, by names such as `simclr top1`."""
     for name, inner in mapping(value).items():
         if isinstance(inner, dict):
             yield from flat(inner, f"{prefix}{name} ")
@@ -62,7 +62,7 @@ def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def number(value: Any) -> float | None:
-    """A JSON number as float, infinite beyond its range; None if `value` is something else."""
+    """Returns a JSON number as float, infinite beyond its range; None if it is no number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:
@@ -80,7 +80,7 @@ def _parsed(text: str) -> Any:
 
 
 def _is_flat_enough(value: Any, depth: int = MAX_DEPTH) -> bool:
-    """Whether what walks or prints `value` by calling itself comes to an end."""
+    """Returns whether `value` is flat enough for recursive functions that traverse or print it."""
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     inner = [part for part in parts if isinstance(part, (dict, list))]
     return not inner or (depth > 0 and all(_is_flat_enough(part, depth - 1) for part in inner))

@@ -1,4 +1,4 @@
-"""What a reader wants to know first: how far a run is, what it warned of, and its key numbers."""
+"""The top of the report: the progress of a run, its warnings, and its key numbers."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Fact:
 
 @dataclasses.dataclass(frozen=True)
 class Status:
-    """How far a run is: `kind` is 'finished', 'unfinished' or 'unknown'."""
+    """Progress of a run: `kind` is 'finished', 'unfinished' or 'unknown'."""
 
     kind: str
     text: str
 
 
 def status(run: Run) -> Status:
-    """How far the run is, by its last report and its plan."""
+    """Returns the progress of a run, by its last report and its plan."""
     step, total = run.step, run.total_steps
     if total is not None and step >= total:
         return Status("finished", f"Finished at step {step:,}")
@@ -49,12 +49,12 @@ def status(run: Run) -> Status:
 
 
 def when(time: datetime.datetime) -> str:
-    """A time as a person reads it."""
+    """Formats a time for a reader."""
     return f"{time.astimezone(datetime.timezone.utc):%Y-%m-%d %H:%M} UTC"
 
 
 def banners(runs: Sequence[Run], now: datetime.datetime) -> Markup:
-    """A line a run: its name and colour among several, status, last report and folder."""
+    """Returns a line per run: its name and colour if several, status, last report and folder."""
     lines = []
     for place, run in enumerate(runs):
         found = status(run)
@@ -79,7 +79,7 @@ def _last_report(run: Run, now: datetime.datetime) -> str | None:
 
 
 def warnings(runs: Sequence[Run]) -> Markup:
-    """All warnings, most prominent of all; one quiet line for the runs that have none."""
+    """Shows all warnings, most prominently; one quiet line for the runs that have none."""
     boxes = [_warning_box(run, len(runs) > 1) for run in runs if run.warnings]
     silent: dict[str, list[str]] = {"Warnings were not recorded": [], "No warnings": []}
     for run in runs:
@@ -94,7 +94,7 @@ def warnings(runs: Sequence[Run]) -> Markup:
 
 
 def key_numbers(runs: Sequence[Run]) -> Markup:
-    """Tiles for one run, a table with a column a run for several."""
+    """Shows tiles for one run, a table with one column per run for several."""
     if len(runs) == 1:
         tiles = [
             tag("div", tag("dt", f.name), tag("dd", f.value), tag("dd", f.note, class_="note"))
@@ -108,7 +108,7 @@ def key_numbers(runs: Sequence[Run]) -> Markup:
 
 
 def facts(run: Run) -> Iterator[Fact]:
-    """A run's key numbers, as far as it has them."""
+    """Yields a run's key numbers, if available."""
     if run.step:
         steps = f"{run.step:,}" + (f" of {run.total_steps:,}" if run.total_steps else "")
         epochs = run.epochs_per_step and f"{words(run.step * run.epochs_per_step)} epochs"
@@ -141,12 +141,12 @@ def _results(run: Run) -> Iterator[Fact]:
 
 
 def _last(curve: Curve | None) -> float | None:
-    """A curve's last value, or None."""
+    """Returns a curve's last value, or None."""
     return curve.values[-1] if curve and curve.values else None
 
 
 def _row(facts: list[Fact | None]) -> list[Markup | None]:
-    """A row of the comparison; a note that holds for all runs stands with the name."""
+    """Returns a row of the comparison; a note that holds for all runs follows the name."""
     known = [fact for fact in facts if fact]
     notes = {fact.note for fact in known}
     common = notes.pop() if len(notes) == 1 else ""

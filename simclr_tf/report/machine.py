@@ -1,4 +1,4 @@
-"""How fast a run went, what it waited for, and where and how it was started."""
+"""Speed of a run, its waiting times, and where and how it was started."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_STARTS = 50
 
 
 def speed(runs: Sequence[Run]) -> Markup:
-    """Throughput, host wait and memory over all reports, a column a run."""
+    """Shows throughput, host wait and memory over all reports, one column per run."""
     rows = [
         [title, *(_summary(run.curves.get(name), measure, is_share(name)) for run in runs)]
         for title, name, measure in _MEASURES
@@ -26,7 +26,7 @@ def speed(runs: Sequence[Run]) -> Markup:
 
 
 def environment(runs: Sequence[Run]) -> Markup:
-    """Where each run was last started, side by side; and all starts of each."""
+    """Shows the environment of each run's last start side by side, and all starts of each run."""
     columns = [_environment(run) for run in runs]
     names = dict.fromkeys(name for column in columns for name in column)
     rows = [[name, *(column.get(name) for column in columns)] for name in names]
@@ -56,7 +56,7 @@ def _summary(curve: Curve | None, measure: _Measure, share: bool) -> str | None:
 
 
 def _time_in_steps(run: Run) -> str | None:
-    """Of all reports: the images of each by its images a second; saving is not in it."""
+    """Sums images / (images per second) over all reports; saving is not included."""
     batch = number(run.plan_settings.get("global_batch_size"))
     rate = run.curves.get("examples_per_second")
     if batch is None or rate is None:
@@ -68,7 +68,7 @@ def _time_in_steps(run: Run) -> str | None:
 
 
 def _environment(run: Run) -> dict[str, str]:
-    """Of the last start, or, in runs that did not record it, of the results."""
+    """Returns the environment of the last start or, if that is not recorded, of the results."""
     if run.starts:
         return _texts(run.starts[-1].get("environment"))
     for result in run.results.values():

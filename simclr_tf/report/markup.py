@@ -1,4 +1,4 @@
-"""HTML from Python: every text is escaped unless it was built here."""
+"""Builds HTML in Python: every text is escaped unless it was built here."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ Child = str | None
 
 
 def tag(name: str, /, *children: Child, **attributes: str | bool | None) -> Markup:
-    """An element.
+    """Returns an element.
 
     Args:
-      name: of the element.
-      *children: what it holds; Markup as it is, other text escaped, None left out.
-      **attributes: `class_` for `class`, and a hyphen for every other underscore; one that is None
-        or False is left out, and one that is True has no value.
+      name: name of the element.
+      *children: its content; Markup is kept, other text is escaped, None is skipped.
+      **attributes: `class_` for `class`, and a hyphen for every other underscore; None or False
+        omits an attribute, and True gives it no value.
     """
     written = "".join(
         f" {key.rstrip('_').replace('_', '-')}" + ("" if value is True else f'="{escape(value)}"')
@@ -43,19 +43,19 @@ def tag(name: str, /, *children: Child, **attributes: str | bool | None) -> Mark
 
 
 def join(children: Iterable[Child]) -> Markup:
-    """Children one after another."""
+    """Joins children one after another."""
     return Markup("".join(escape(child) for child in children if child is not None))
 
 
 def escape(text: str) -> Markup:
-    """Text as HTML; what no document may hold is replaced, and Markup is left as it is."""
+    """Escapes text for HTML; replaces forbidden characters, and leaves Markup unchanged."""
     if isinstance(text, Markup):
         return text
     return Markup(html.escape(_CONTROL.sub("\ufffd", str(text))))
 
 
 def shortened(text: str, limit: int = _MAX_TEXT) -> str:
-    """Text of at most `limit` characters, and how many more there were."""
+    """Cuts text to at most `limit` characters, and says how many more there were."""
     if len(text) <= limit:
         return text
     return f"{text[:limit]} … ({len(text) - limit:,} more characters)"
@@ -64,10 +64,10 @@ def shortened(text: str, limit: int = _MAX_TEXT) -> str:
 def table(
     header: Iterable[Child], rows: Iterable[Iterable[Child]], *, numbers: bool = True
 ) -> Markup:
-    """A table whose first column names the rows, in a frame that scrolls where it is too narrow.
+    """Returns a table whose first column names the rows; it scrolls if it is too wide.
 
     Args:
-      header: of all columns.
+      header: header of all columns.
       rows: their cells; None is an empty one.
       numbers: whether all columns but the first are aligned as numbers.
     """
@@ -82,12 +82,12 @@ def table(
 
 
 def folded(title: str, *children: Child) -> Markup:
-    """What is seen once its title is opened."""
+    """Hides content until its title is opened."""
     return tag("details", tag("summary", title), *children)
 
 
 def section(identity: str, title: str, *children: Child) -> Markup:
-    """A part of the page that links can name; nothing if it holds nothing."""
+    """Returns a part of the page that links can name; nothing if it is empty."""
     inside = join(children)
     if not inside:
         return Markup("")
@@ -95,7 +95,7 @@ def section(identity: str, title: str, *children: Child) -> Markup:
 
 
 def script_json(value: Any) -> Markup:
-    """JSON that cannot end the script element which holds it."""
+    """Returns JSON that cannot end the script element which holds it."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")

@@ -1,4 +1,4 @@
-"""The page: its parts in the order in which a reader asks, and nothing that reaches out of it."""
+"""The page: its parts in the order of a reader's questions, without external resources."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _FILES = pathlib.Path(__file__).resolve().parent
 
 
 def write_page(runs: Sequence[Run], now: datetime.datetime) -> bytes:
-    """The whole report, UTF-8.
+    """Returns the whole report, UTF-8.
 
     Args:
       runs: at least one; several are compared.
-      now: when it is written.
+      now: time of writing.
     """
     style = Markup(_text("style.css"))
     script = Markup(_text("scales.js") + _text("chart.js"))
@@ -60,7 +60,7 @@ def _text(name: str) -> str:
 
 
 def _policy(style: str, script: str) -> str:
-    """Nothing is loaded; one style and one script, named by their digests, have effect."""
+    """Allows no loading, and only one style and one script, named by their digests."""
 
     def digest(text: str) -> str:
         return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

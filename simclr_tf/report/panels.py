@@ -1,4 +1,4 @@
-"""The part of the page that draws: charts under headings, and their numbers as a table."""
+"""The charts of the page under headings, and their numbers as a table."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from simclr_tf.report.reading import Run
 
 
 def panels(runs: Sequence[Run], drawn: Sequence[tuple[str, list[Chart]]]) -> list[Markup]:
-    """All charts, the tools that the script fills, and what is to be read without a script.
+    """Returns all charts, tools that the script fills, and content that needs no script.
 
     Args:
-      runs: whose numbers they are.
+      runs: the runs that the numbers come from.
       drawn: heading and charts, which are the first of the page.
     """
     if not drawn:
@@ -38,7 +38,7 @@ def _without_script() -> Markup:
 
 
 def _numbers(runs: Sequence[Run]) -> Markup:
-    """First, last, lowest and highest of every number; what curves show, in words."""
+    """Shows first, last, lowest and highest value of every number: curves in words."""
     rows = [
         [f"{run.name} · {name}" if len(runs) > 1 else name, *_range(curve)]
         for run in runs

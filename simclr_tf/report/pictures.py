@@ -1,4 +1,4 @@
-"""A run's PNGs, embedded in the page as long as there is room."""
+"""A run's PNGs, embedded in the page while there is room."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Finder = Callable[[Run], list[pathlib.Path]]
 
 
 class Album:
-    """Embeds pictures until `room` bytes are used up; what has no place is named instead."""
+    """Embeds pictures until `room` bytes are used up; names the remaining ones instead."""
 
     def __init__(self, room: int = MAX_ALL):
         self._room = room
 
     def page(self, runs: Sequence[Run], find: Finder, text: str) -> Markup:
-        """What `find` finds in the runs, side by side; nothing if there is none."""
+        """Shows the pictures that `find` finds in the runs, side by side; nothing if none."""
         shown = [
             self._picture(run, path, text + (f", {run.name}" if len(runs) > 1 else ""))
             for run in runs
@@ -31,7 +31,7 @@ class Album:
         return tag("div", *shown, class_="pictures") if shown else Markup("")
 
     def _picture(self, run: Run, path: pathlib.Path, text: str) -> Markup:
-        """The picture, `text` under it and, if it was left out, why."""
+        """Returns the picture with `text` under it or, if it was left out, the reason."""
         name = path.relative_to(run.folder).as_posix()
         caption = tag("figcaption", text, " ", tag("code", name))
         if not path.is_file():
@@ -64,12 +64,12 @@ def _neighbours(run: Run) -> list[pathlib.Path]:
 
 
 def _others(run: Run) -> list[pathlib.Path]:
-    """All but the views, and the curves, which the page draws itself."""
+    """Finds all figures but the views and the curves; the page draws the curves itself."""
     drawn = ("views.png", "curves.png")
     return [p for p in sorted(run.folder.glob("figures/*.png")) if p.name not in drawn]
 
 
-# Where the pictures of each kind are, and what is said of them.
+# Where the pictures of each kind are, and their captions.
 KINDS: tuple[tuple[str, Finder, str], ...] = (
     ("views", _views, "Augmented views"),
     ("map", _maps, "Images in the plane"),

@@ -1,4 +1,4 @@
-"""What a run was asked to do: how recipes differ, the plan, and every setting."""
+"""The request to a run: how recipes differ, the plan, and every setting."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_RECIPE = 200_000
 
 
 def parts(runs: Sequence[Run]) -> list[Markup]:
-    """What differs, the plan, and the recipes in full; what there is of it."""
+    """Returns the differences, the plan, and the recipes in full, as far as available."""
     written = [run for run in runs if run.recipe]
     recipes = [
         folded(
@@ -41,7 +41,7 @@ def _differences(runs: Sequence[Run]) -> Markup:
 
 
 def _plan(runs: Sequence[Run]) -> Markup:
-    """The plan as it was printed or, unless all runs have that, what a checkpoint holds of it."""
+    """Returns the printed plan or, unless all runs have one, the plan stored in a checkpoint."""
     plans = _plans(runs)
     names = list(dict.fromkeys(name for plan in plans for name in plan))[:100]
     rows = [

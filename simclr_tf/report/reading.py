@@ -1,4 +1,4 @@
-"""What a run has left in its folder, as far as it is there."""
+"""Reads the files that a run has left in its folder, as far as they exist."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _SIGNS = ("config.gin", "metrics.jsonl", "run.json", "checkpoints", "results")
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One folder.
+    """The contents of one run's folder.
 
     Attributes:
-      name: short, and another for every run of the report.
-      folder: where it lies.
+      name: short, and unique in the report.
+      folder: its path.
       curves: the numbers of metrics.jsonl.
       last_report: when metrics.jsonl was last written, in UTC.
       record: run.json; empty in runs from before it was written.
-      warnings: of warnings.jsonl, or None if there is no such file.
+      warnings: content of warnings.jsonl, or None if there is no such file.
       recipe: the text of config.gin.
       results: job -> results/<job>.json.
       watched: the numbers of results/watch.jsonl, by job and name.
-      plan_settings: the numbers of the plan that the newest checkpoint holds.
+      plan_settings: the plan's numbers in the newest checkpoint.
     """
 
     name: str
@@ -47,12 +47,12 @@ class Run:
 
     @functools.cached_property
     def step(self) -> int:
-        """That of the last report, or 0."""
+        """Step of the last report, or 0."""
         return int(max((curve.steps[-1] for curve in self.curves.values()), default=0))
 
     @functools.cached_property
     def total_steps(self) -> int | None:
-        """The run's length, if run.json or a checkpoint tells it."""
+        """The run's length, if run.json or a checkpoint holds it."""
         for source in (self.record, self.plan_settings):
             total = files.number(source.get("total_steps"))
             if total is not None and 0 < total < 1e15:
@@ -61,7 +61,7 @@ class Run:
 
     @functools.cached_property
     def epochs_per_step(self) -> float | None:
-        """By the last report."""
+        """Epochs per step, by the last report."""
         epochs = self.curves.get("epoch")
         if epochs is None or not epochs.steps[-1] > 0 or not epochs.values[-1] > 0:
             return None
@@ -70,7 +70,7 @@ class Run:
 
     @property
     def starts(self) -> list[dict[str, Any]]:
-        """What run.json has of each start, first to last."""
+        """The starts recorded in run.json, first to last."""
         return files.objects(self.record.get("starts"))
 
 
@@ -78,7 +78,7 @@ def read_runs(folders: Sequence[pathlib.Path]) -> list[Run]:
     """Reads the folders of runs.
 
     Raises:
-      RequestError: one of them is no run's.
+      RequestError: one of them is not a run's folder.
     """
     for folder in folders:
         if not any((folder / sign).exists() for sign in _SIGNS):
@@ -110,7 +110,7 @@ def _read(folder: pathlib.Path, name: str) -> Run:
 
 
 def _time(path: pathlib.Path) -> datetime.datetime | None:
-    """When a file was last written."""
+    """Returns when a file was last written."""
     if not path.is_file():
         return None
     return datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.timezone.utc)
@@ -132,7 +132,7 @@ def _plan_settings(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def _names(folders: Sequence[pathlib.Path]) -> list[str]:
-    """The last parts of the paths, as many as tell them apart."""
+    """Returns the last parts of the paths, as many as distinguish them."""
     parts = [folder.absolute().parts for folder in folders]
     for length in range(1, max(map(len, parts), default=1) + 1):
         names = ["/".join(part[-length:]) for part in parts]

@@ -1,4 +1,4 @@
-"""The settings of a config.gin as text; nothing in it is evaluated."""
+"""The settings of a config.gin as text; nothing is evaluated."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _BINDING = re.compile(r"^([A-Za-z_][\w./-]*)\s*=\s*(.*)$")
 
 
 def settings(text: str) -> dict[str, str]:
-    """The bindings of a gin file, name -> value on one line, in the file's order."""
+    """Returns the bindings of a gin file, name -> value on one line, in the file's order."""
     found: dict[str, str] = {}
     name = None
     for line in text.splitlines():
@@ -25,7 +25,7 @@ def settings(text: str) -> dict[str, str]:
 
 
 def differences(recipes: Sequence[dict[str, str]]) -> list[tuple[str, list[str | None]]]:
-    """The settings that are not the same in all recipes, each with its value in every one."""
+    """Returns the settings that differ between recipes, each with its value in every recipe."""
     names = dict.fromkeys(name for recipe in recipes for name in recipe)
     rows = [(name, [recipe.get(name) for recipe in recipes]) for name in names]
     return [(name, values) for name, values in rows if len(set(values)) > 1]

@@ -1,4 +1,4 @@
-"""Work beside the steps: one piece at a time in a thread, whose error is not lost."""
+"""Work beside the steps: one task at a time in a thread, whose error is not lost."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Callable
 
 
 class Background:
-    """Runs one piece of work at a time; what it raises is raised by the next look at it."""
+    """Runs one task at a time in a thread; the next check or wait raises its error."""
 
     def __init__(self):
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
     def start(self, work: Callable[[], None]) -> None:
-        """Starts `work`, once the piece before it has ended."""
+        """Starts `work` once the task before it has ended."""
         self.wait()
         # A daemon, so that an interrupt at the keyboard need not wait for it.
         self._thread = threading.Thread(target=self._run, args=(work,), daemon=True)
         self._thread.start()
 
     def check(self) -> None:
-        """Raises what the work has failed with; work that still goes on is left alone."""
+        """Raises the error of a task that has failed; does not wait for a running one."""
         if self._thread is None or self._thread.is_alive():
             return
         self._thread = None
@@ -30,7 +30,7 @@ class Background:
             raise error
 
     def wait(self) -> None:
-        """Waits for the work to end, and raises what it has failed with."""
+        """Waits for the task to end, and raises its error if it failed."""
         if self._thread is not None:
             self._thread.join()
         self.check()
@@ -38,5 +38,5 @@ class Background:
     def _run(self, work: Callable[[], None]) -> None:
         try:
             work()
-        except BaseException as error:  # raised again where somebody looks
+        except BaseException as error:  # raised again by `check` or `wait`
             self._error = error

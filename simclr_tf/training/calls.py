@@ -1,4 +1,4 @@
-"""Calls of the inner loop: how many steps each takes, and what the calls of one report came to."""
+"""Calls of the inner loop: how many steps each takes, and their totals for one report."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from simclr_tf.training.preemption import Agreed, StopRequest
 from simclr_tf.training.profile import Profile
 from simclr_tf.training.stall import StallWarning
 
-# Between two calls a request to stop is heard. A Spot VM is given 30 s, of which saving needs some;
-# and what a call costs, some milliseconds, is nothing beside 10 s.
+# A request to stop is noticed between two calls. A Spot VM is given 30 s, part of which saving
+# needs; the overhead of a call, some milliseconds, is negligible beside 10 s.
 CALL_SECONDS = 10.0
-# Such that hosts add up their proposals exactly, in float32.
+# Keeps the sum of all hosts' proposals exact in float32.
 _MOST_STEPS = 10_000
 
 
 @dataclasses.dataclass
 class Tally:
-    """What the calls of one report came to.
+    """Totals of the calls of one report.
 
     Attributes:
-      steps: that they took.
-      seconds: from the start to the end of each call.
-      host_wait: seconds of these spent waiting for data.
-      sums: of each of the steps' numbers.
+      steps: number of steps taken.
+      seconds: from the start to the end of each call, summed.
+      host_wait: how many of these seconds were spent waiting for data.
+      sums: sum of each of the step's numbers.
       first_bad: how many steps went well before the first with a number that is not finite, if any.
-      stop: whether the run is to stop.
+      stop: whether the run should stop.
       save: whether it is time for a checkpoint.
     """
 
@@ -47,32 +47,32 @@ class Tally:
             self.first_bad = self.steps + result.first_bad
         self.steps += steps
         self.seconds += seconds
-        # The clock of the inner loop is the system's, which may be set meanwhile.
+        # The inner loop reads the system clock, which may be set back meanwhile.
         self.host_wait += min(max(result.host_wait, 0.0), seconds)
         for name, mean in result.metrics.items():
             self.sums[name] += mean * steps
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The mean of each number over all steps."""
+        """Returns the mean of each number over all steps."""
         return {name: total / self.steps for name, total in self.sums.items()}
 
 
 class Calls:
-    """Takes the steps of a report by calls that last about CALL_SECONDS, from what others took.
+    """Takes the steps of a report in calls of about CALL_SECONDS, judged by earlier calls.
 
-    The first two calls take one step each, as the first is mostly tracing and compiling. A later
-    one takes at most twice as many as the one before, since steps may be quick at first, while
-    there are batches ahead.
+    The first two calls take one step each, as the first mostly traces and compiles. A later call
+    takes at most twice as many steps as the one before, since steps may be quick only while
+    prefetched batches last.
 
     Args:
-      run_steps: the inner loop: (batches, number of steps) -> what they came to.
-      batches: what it takes.
-      agree: from what this host wishes to what all do next.
-      stop: whether this host was asked to stop.
+      run_steps: the inner loop: (batches, number of steps) -> `LoopResult`.
+      batches: the input of `run_steps`.
+      agree: maps this host's wishes to what all hosts do next.
+      stop: whether this host was requested to stop.
       stall: is told when steps have ended.
       profile: which steps are profiled.
-      between: called after every call; raises where the run cannot go on.
+      between: called after every call; raises if the run cannot continue.
     """
 
     def __init__(
@@ -97,11 +97,11 @@ class Calls:
         self._compiled = False
 
     def take(self, step: int, goal: int, is_due: Callable[[], bool]) -> Tally:
-        """Takes the steps from `step` to `goal`, or to where the run is to stop or goes wrong.
+        """Takes the steps from `step` to `goal`; ends early when the run stops or goes wrong.
 
         Args:
-          step: how many steps the run has behind it.
-          goal: how many it should have.
+          step: number of steps already taken.
+          goal: number of steps to reach.
           is_due: whether this host finds that it is time for a checkpoint.
         """
         tally = Tally()
@@ -123,7 +123,7 @@ class Calls:
         return tally
 
     def _next_length(self, steps: int, seconds: float) -> int:
-        """How many steps this host would take next, after `steps` that took `seconds`."""
+        """Returns how many steps this host proposes, after `steps` that took `seconds`."""
         if not self._compiled:
             self._compiled = True
             return 1

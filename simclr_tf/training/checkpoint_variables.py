@@ -1,4 +1,4 @@
-"""What a checkpoint holds: the shape and dtype of each variable, by group and path."""
+"""The contents of a checkpoint: shape and dtype of each variable, by group and path."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Description = dict[str, dict[str, list[Any]]]
 
 
 def compare_variables(saved: Description, groups: Groups, where: str) -> None:
-    """Raises RequestError, naming what differs, unless what is saved has exactly these groups."""
+    """Raises RequestError, naming the differences, unless `saved` has exactly these groups."""
     wanted = describe_groups(groups)
     lines = []
     for group, variables in wanted.items():
@@ -35,7 +35,7 @@ def compare_variables(saved: Description, groups: Groups, where: str) -> None:
 
 
 def describe_groups(groups: Mapping[str, Mapping[str, Any]]) -> Description:
-    """Shape and dtype of every variable or array: group -> path -> [shape, dtype]."""
+    """Returns shape and dtype of every variable or array: group -> path -> [shape, dtype]."""
     return {
         name: {
             path: [list(v.shape), keras.backend.standardize_dtype(v.dtype)]

@@ -1,10 +1,10 @@
 """Checkpoints: named groups of variables, complete only with their manifest, strict on restore.
 
-A checkpoint is a folder `step_00000100/` with TensorFlow's files and, written last, a manifest. It
-lists every variable (group, path, shape, dtype) and the settings that fix the course of the run. A
-folder without a manifest is what an interrupted save left behind, and counts for nothing.
+A checkpoint is a folder `step_00000100/` with TensorFlow's files and, written last, a manifest. The
+manifest lists every variable (group, path, shape, dtype) and the settings that fix the course of
+the run. A folder without a manifest was left by an interrupted save and is ignored.
 
-What is saved is copied to the host's memory first. A thread writes the copy while steps go on.
+A save first copies the variables to the host's memory. A thread writes the copy while steps run.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from simclr_tf.training.manifest import is_manifest
 from simclr_tf.training.recipe_changes import is_harmless, recipe_changes
 
 _FOLDER = re.compile(r"step_(\d{8})/?$")
-# What reading a checkpoint fails with whose files are not those of its manifest.
+# Errors of reading a checkpoint whose files do not match its manifest.
 DAMAGED = (tf.errors.OpError, ValueError, KeyError, TypeError, AssertionError)
 
 
@@ -39,15 +39,15 @@ class Checkpoints:
 
     Args:
       model_dir: the run's folder.
-      groups: what is saved: group -> path -> variable, see `named_groups`.
-      settings: what must be equal in the run that goes on, such as the number of steps.
-      recipe: parameter -> value, as `config.in_force` has them. Of these only harmless ones may
-        change, which are then printed.
-      defaults: of all parameters, as `config.defaults` has them; see `recipe_changes`.
+      groups: the saved variables: group -> path -> variable, see `named_groups`.
+      settings: what must be equal when the run is resumed, such as the number of steps.
+      recipe: parameter -> value, from `config.in_force`. Only harmless parameters may change; the
+        changes are printed.
+      defaults: defaults of all parameters, from `config.defaults`; see `recipe_changes`.
       keep: how many of the newest are kept.
-      is_chief: whether this process writes; the others take part in reading only.
-      still_ours: called before a save touches the folder, and before it counts; raises where the
-        folder belongs to another run by then.
+      is_chief: whether this process writes; the others only read.
+      still_ours: called before a save touches the folder, and before it becomes valid; raises if
+        the folder belongs to another run by then.
     """
 
     def __init__(
@@ -80,24 +80,24 @@ class Checkpoints:
             self.wait()
 
     def copy(self) -> Values:
-        """What a checkpoint of this moment holds, in the host's memory."""
+        """Returns the current contents of a checkpoint, in the host's memory."""
         return copy_to_host(self._groups)
 
     def begin(self, step: int, values: Values) -> None:
-        """Begins to write `values` as the checkpoint of `step`, and returns meanwhile.
+        """Starts to write `values` as the checkpoint of `step`, and returns before it is written.
 
-        Waits for the write before it, and raises what that has failed with, as do `check` and
+        Waits for the previous write, and raises its error if it failed, as do `check` and
         `wait`.
         """
         if self._is_chief:
             self._writing.start(lambda: self._write(step, values))
 
     def check(self) -> None:
-        """Raises what the last write has failed with, if it has ended."""
+        """Raises the error of the last write, if that has ended and failed."""
         self._writing.check()
 
     def wait(self) -> None:
-        """Waits for the last write to end, and raises what it has failed with."""
+        """Waits for the last write to end, and raises its error if it failed."""
         self._writing.wait()
 
     def _write(self, step: int, values: Values) -> None:
@@ -116,7 +116,7 @@ class Checkpoints:
         }
         self._still_ours()
         write_text(os.path.join(folder, "manifest.json"), json.dumps(manifest, indent=1))
-        # Newer ones are of before a restart, which found them damaged.
+        # Newer ones were written before a restart, which found them damaged.
         kept = [s for s in complete_steps(self._model_dir) if s <= step][-self._keep :]
         for old in _steps(self._folder):
             if old < kept[0]:
@@ -128,8 +128,8 @@ class Checkpoints:
         Raises:
           RequestError: there are files but no readable checkpoint, or it belongs to another
             architecture or another course of training.
-          tf.errors.OpError: what holds the files, or the variables, cannot be reached, which says
-            nothing of the checkpoint.
+          tf.errors.OpError: the file system or the variables' device cannot be reached; the
+            checkpoint itself may be intact.
         """
         for step in reversed(complete_steps(self._model_dir)):
             manifest = read_manifest(self._model_dir, step)
@@ -168,7 +168,7 @@ class Checkpoints:
             print("changed, and of no effect on what is learnt:", *harmless, sep="\n", flush=True)
 
     def _refuse_foreign_files(self) -> None:
-        """A folder with anything in it but an interrupted first save is not a place to start."""
+        """Raises RequestError if the folder holds anything but an interrupted first save."""
         if not tf.io.gfile.isdir(self._model_dir):
             return
         found = sorted(f.rstrip("/") for f in tf.io.gfile.listdir(self._model_dir))
@@ -184,9 +184,9 @@ class Checkpoints:
 def named_groups(
     models: Mapping[str, keras.Model], optimizer: keras.optimizers.Optimizer | None = None
 ) -> Groups:
-    """The variables of models, and of a built optimizer, under names that do not change.
+    """Returns the variables of models, and of a built optimizer, under stable names.
 
-    Keras numbers optimizers by how many were built before, so that part of a path is left out.
+    Keras numbers optimizers by how many were built before; that part of a path is left out.
     """
     groups = {name: {v.path: v for v in model.variables} for name, model in models.items()}
     if optimizer is not None:
@@ -198,30 +198,30 @@ def named_groups(
 
 
 def complete_steps(model_dir: str, *, intact: bool = True) -> list[int]:
-    """The steps of the complete checkpoints in `model_dir`, oldest first.
+    """Returns the steps of the complete checkpoints in `model_dir`, oldest first.
 
     Args:
       model_dir: the run's folder.
-      intact: only those whose files are there with the length that the manifest says.
+      intact: only those whose files exist with the length that the manifest says.
     """
     folder = os.path.join(model_dir, "checkpoints")
     return [s for s in _steps(folder) if _is_complete(_step_folder(folder, s), intact)]
 
 
 def is_intact(model_dir: str, step: int) -> bool:
-    """Whether the files of a checkpoint are there with the length that its manifest says."""
+    """Returns whether the files of a checkpoint exist with the length that its manifest says."""
     return _is_intact(_step_folder(os.path.join(model_dir, "checkpoints"), step))
 
 
 def read_manifest(model_dir: str, step: int) -> dict[str, Any]:
-    """The manifest of a complete checkpoint."""
+    """Returns the manifest of a complete checkpoint."""
     path = os.path.join(_step_folder(os.path.join(model_dir, "checkpoints"), step), "manifest.json")
     with tf.io.gfile.GFile(path) as file:
         return json.load(file)
 
 
 def started_settings(model_dir: str) -> dict[str, Any] | None:
-    """The settings of the run that was started in `model_dir`; None where there is none."""
+    """Returns the settings of the run that was started in `model_dir`; None if there is none."""
     steps = complete_steps(model_dir)
     return read_manifest(model_dir, steps[-1])["settings"] if steps else None
 
@@ -236,18 +236,18 @@ def restore_groups(model_dir: str, step: int, groups: Groups) -> None:
     folder = _step_folder(os.path.join(model_dir, "checkpoints"), step)
     status = _trackable(groups).read(os.path.join(folder, "variables"))
     status.assert_existing_objects_matched()
-    status.expect_partial()  # other groups are left where they are
+    status.expect_partial()  # other groups keep their values
 
 
 def _steps(folder: str) -> list[int]:
-    """The steps in the folder `checkpoints`, complete or not, oldest first."""
+    """Returns the steps in the folder `checkpoints`, complete or not, oldest first."""
     if not tf.io.gfile.isdir(folder):
         return []
     return sorted(int(m[1]) for m in map(_FOLDER.match, tf.io.gfile.listdir(folder)) if m)
 
 
 def _discard(folder: str) -> None:
-    """Removes a checkpoint, its manifest first: what is left by a kill meanwhile is incomplete."""
+    """Deletes a checkpoint, its manifest first: a kill meanwhile leaves an incomplete one."""
     manifest = os.path.join(folder, "manifest.json")
     if tf.io.gfile.exists(manifest):
         tf.io.gfile.remove(manifest)

@@ -11,18 +11,18 @@ from simclr_tf.distribute.batch_norm import local_normalizations
 from simclr_tf.methods.base import Method
 from simclr_tf.methods.rules import Finding, Report, first_finding
 
-# Reports that are averaged before loss is compared with loss, as small batches are noisy.
+# Reports averaged before losses are compared, as the loss of small batches is noisy.
 AVERAGED = 3
 
 
 class Diagnosis:
-    """Looks at every report of a run. A restart loses what it remembers of earlier reports.
+    """Judges every report of a run. After a restart it has no memory of earlier reports.
 
     Args:
-      method: whose rules, and whose loss.
+      method: gives the rules and the name of the loss.
       global_batch_size: G.
       warmup_steps: the length of the warm-up; no verdict on learning is given before its end.
-      num_classes: of the online probe's labels, if there are any.
+      num_classes: classes of the online probe's labels, if there are any.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Diagnosis:
         """Judges one report.
 
         Args:
-          step: up to which it goes.
+          step: last step of the report.
           epoch: the same in passes over the data.
           numbers: the step's means since the last report.
         """
@@ -66,7 +66,7 @@ class Diagnosis:
         return [finding for finding in found if finding]
 
     def _progress_of(self, numbers: Mapping[str, float]) -> float:
-        """How far the loss has come from chance, 0, to its floor, 1; 0 where these are unknown."""
+        """Returns the loss on a scale from chance, 0, to its floor, 1; 0 if these are unknown."""
         if self._expected is None:
             return 0.0
         chance, floor = self._expected
@@ -74,7 +74,7 @@ class Diagnosis:
 
 
 def structural_findings(models: Mapping[str, keras.Model], num_replicas: int) -> list[Finding]:
-    """Finds what can be told of the networks before the first step."""
+    """Finds faults of the networks that are visible before the first step."""
     names = [f"{name}/{layer}" for name, m in models.items() for layer in local_normalizations(m)]
     if num_replicas == 1 or not names:
         return []

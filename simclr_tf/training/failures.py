@@ -1,4 +1,4 @@
-"""What goes wrong outside this program while it trains, in words and with the right exit code."""
+"""Failures outside this program during training: explains them, with the right exit code."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import tensorflow as tf
 from simclr_tf.data.read_errors import is_read_error
 from simclr_tf.errors import PreemptedError, RequestError, cause
 
-# What fails when something that this process does not hold itself cannot be reached.
+# Errors raised when something outside this process cannot be reached.
 UNREACHABLE = (
     tf.errors.AbortedError,
     tf.errors.CancelledError,
     tf.errors.DeadlineExceededError,
     tf.errors.UnavailableError,
 )
-# What a server or a TPU says that was lost and is there again, under any class of error: it knows
-# nothing of what this process had put there. From TensorFlow's own judgement of lost workers
+# Messages of a server or a TPU that was lost and is back, under any class of error: it has lost
+# the state that this process had put there. From TensorFlow's own judgement of lost workers
 # (cluster_coordinator.py), from its eager service, and from reports about TPUs
 # (https://github.com/tensorflow/tensorflow/issues/43707).
 _FORGOTTEN = (
@@ -31,23 +31,23 @@ _FORGOTTEN = (
 
 
 class Peer(NamedTuple):
-    """What takes part in a run and may be lost while this process stays.
+    """Something that takes part in a run and may be lost while this process stays.
 
     Attributes:
       name: in words.
-      errors: what fails here once it is gone.
+      errors: raised here once it is gone.
     """
 
     name: str
     errors: tuple[type[tf.errors.OpError], ...]
 
 
-# The collectives and calls of what is left fail in one way or another, depending on where they are.
+# On the remaining hosts, collectives and calls fail in different ways, depending on where they are.
 OTHER_HOST = Peer("Another host of this run", (*UNREACHABLE, tf.errors.InternalError))
 TPU_WORKER = Peer("A worker of the TPU slice", OTHER_HOST.errors)
 # An internal error of a TPU in this host ("Core halted unexpectedly") may be the program's fault.
 OWN_TPU = Peer("The TPU", UNREACHABLE)
-# What writing fails with: no room, no permission, a disk that has become read-only or is gone.
+# Errors of writing: no room, no permission, a disk that has become read-only or is gone.
 _WRITES = (
     OSError,
     tf.errors.DataLossError,
@@ -62,14 +62,14 @@ _WRITES = (
 
 @contextlib.contextmanager
 def explain_lost_peers(model_dir: str, peer: Peer | None) -> Iterator[None]:
-    """Says so where something that takes part in the run, and is none of this process, is gone.
+    """Explains errors that mean that another participant of the run is gone.
 
     Args:
       model_dir: the run's folder.
-      peer: what may be gone; None if there is no such thing, and nothing is caught.
+      peer: what may be gone; None if there is none, and then nothing is caught.
 
     Raises:
-      PreemptedError: it is gone; what was saved stands.
+      PreemptedError: it is gone; saved checkpoints remain.
     """
     try:
         yield
@@ -90,12 +90,12 @@ def _tells_of_loss(error: tf.errors.OpError, peer: Peer) -> bool:
 def explain_step_errors(
     model_dir: str, *, peer: Peer | None, when_out_of_memory: str
 ) -> Iterator[None]:
-    """Says what has happened where steps end for want of data, of memory or of a peer.
+    """Explains errors of steps: missing data, missing memory or a lost peer.
 
     Args:
       model_dir: the run's folder.
       peer: what may be gone, see `explain_lost_peers`.
-      when_out_of_memory: what a person should do where a step does not fit into memory.
+      when_out_of_memory: advice if a step does not fit into memory.
 
     Raises:
       RequestError: the data cannot be read any longer, or a step does not fit into memory.
@@ -121,10 +121,10 @@ def explain_step_errors(
 
 @contextlib.contextmanager
 def explain_write_errors(model_dir: str) -> Iterator[None]:
-    """Says so where the run's folder cannot be written.
+    """Explains errors of writing the run's folder.
 
     Raises:
-      RequestError: no room, no permission, or the disk is gone; what was saved stands.
+      RequestError: no room, no permission, or the disk is gone; saved checkpoints remain.
     """
     try:
         yield
@@ -137,10 +137,10 @@ def explain_write_errors(model_dir: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def as_request_error() -> Iterator[None]:
-    """While a run is put together, makes a RequestError of what lies outside this program.
+    """While a run is assembled, turns errors caused outside this program into RequestError.
 
-    That is a file that is not there or cannot be read, a package that is not installed, and memory
-    that does not suffice. Any other error is a bug and keeps its traceback.
+    These are a file that is missing or cannot be read, a package that is not installed, and too
+    little memory. Any other error is a bug and keeps its traceback.
     """
     try:
         yield

@@ -14,7 +14,7 @@ from simclr_tf.errors import RequestError
 from simclr_tf.metrics import Metric
 from simclr_tf.training.reporting import read_metrics
 
-# Numbers of every run beside those of its step.
+# Numbers of every run besides those of its step.
 _OF_THE_LOOP = (
     Metric("learning_rate", "learning rate"),
     Metric("examples_per_second", "images a second"),
@@ -22,10 +22,10 @@ _OF_THE_LOOP = (
 
 
 def first_views(pipeline: ViewsPipeline, count: int = 16) -> list[np.ndarray]:
-    """The views of the first images that a run will see, by group: float32 [count, v, S, S, 3].
+    """Returns the views of the first images of a run, by group: float32 [count, v, S, S, 3].
 
     Raises:
-      RequestError: they are not what a run could learn from, or too many images are bad.
+      RequestError: a run could not learn from the views, or too many images are bad.
     """
     count = min(count, pipeline.source.num_examples)
     host = HostSlice(index=0, num_hosts=1, replicas=1, per_replica=count)
@@ -58,8 +58,8 @@ def curves(model_dir: str, metrics: Sequence[Metric], loss: str) -> str:
 
     Args:
       model_dir: the run's folder.
-      metrics: of its step; those with a title are drawn.
-      loss: the name of the one whose chance is drawn too.
+      metrics: metrics of its step; those with a title are drawn.
+      loss: the metric whose chance level is drawn too.
     """
     reports = read_metrics(model_dir)
     titled = {m.name: m.title for m in (*metrics, *_OF_THE_LOOP) if m.title}

@@ -1,4 +1,4 @@
-"""Gradients between the tape and the optimizer: summed over replicas, and put into numbers."""
+"""Gradients between the tape and the optimizer: summed over replicas, and measured."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ TRUST_METRICS = (
 
 
 def gradient_metrics(optimizer: keras.optimizers.Optimizer) -> Sequence[Metric]:
-    """Declares what `apply_shares` tells of this optimizer's gradients."""
+    """Declares the metrics that `apply_shares` returns for this optimizer."""
     trust = TRUST_METRICS if isinstance(rule_of(optimizer), LARS) else ()
     return (GRADIENT_NORM, *trust, *scale_metrics(optimizer))
 
 
 def take_summed(optimizer: keras.optimizers.Optimizer) -> None:
-    """From now on `optimizer` takes gradients as they are, summed over replicas already.
+    """Makes `optimizer` take gradients that are already summed over replicas.
 
-    Keras sums them where nobody can look at the sums, and has no switch for it.
+    Keras sums them where the sums cannot be inspected, and has no switch to turn that off.
 
     Raises:
-      RuntimeError: this Keras sums them in another place, so they would be summed twice.
+      RuntimeError: this version of Keras sums them elsewhere, so they would be summed twice.
     """
     rule = rule_of(optimizer)
     if not hasattr(rule, "_all_reduce_sum_gradients"):
@@ -54,16 +54,16 @@ def apply_shares(
     """Sums this replica's shares of the gradients over replicas, and applies the sums.
 
     Args:
-      method: what is trained.
+      method: the method that is trained.
       probe: the online probe, or none.
       optimizer: built for all their trainable variables, and prepared by `take_summed`.
-      shares: of the gradient of each of these variables, times `loss_scale(optimizer)`.
+      shares: this replica's share of each variable's gradient, times `loss_scale(optimizer)`.
 
     Returns:
-      `gradient_metrics(optimizer)`, float32 scalars, equal on all replicas. "gradient_norm": of the
-      gradients of the method's networks as one vector, without the probe's, which teach them
-      nothing. "trust_ratio_min", "_median", "_max": over the variables that LARS adapts. All of
-      these are 0 where float16 overflowed and the update was skipped, see `apply_scaled`.
+      `gradient_metrics(optimizer)`, float32 scalars, equal on all replicas. "gradient_norm": norm
+      of the gradients of the method's networks as one vector, without those of the probe, which
+      teach the networks nothing. "trust_ratio_min", "_median", "_max": over the variables that LARS
+      adapts. All are 0 where float16 overflowed and the update was skipped, see `apply_scaled`.
     """
     scaled = collectives.all_reduce_sum(list(shares))
     scale = loss_scale(optimizer)
@@ -88,7 +88,7 @@ def apply_shares(
 
 
 def _median(values: tf.Tensor) -> tf.Tensor:
-    """Of a few values [n], by counting how many stand before each."""
+    """Returns the median of a few values [n], by counting how many are smaller than each."""
     places = tf.range(values.shape[0])
     before = values < values[:, tf.newaxis]
     before |= (values == values[:, tf.newaxis]) & (places < places[:, tf.newaxis])

@@ -1,4 +1,4 @@
-"""The variables of a checkpoint in the host's memory, from where they are written at leisure."""
+"""A copy of a checkpoint's variables in the host's memory, written while training continues."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Values = dict[str, dict[str, tf.Tensor]]
 
 
 def copy_to_host(groups: Groups) -> Values:
-    """The values at this moment: group -> path -> tensor; of several replicas' one, read once.
+    """Returns the current values: group -> path -> tensor; of several replicas one is read.
 
-    A variable that lies in the host's memory already is not copied here, but by TensorFlow when it
-    is next written to: until then both share the bytes.
+    A variable that lies in the host's memory already is not copied here; TensorFlow copies it
+    before the next write to it. Until then both share the bytes.
     """
     with _here():
         return {
@@ -26,7 +26,7 @@ def copy_to_host(groups: Groups) -> Values:
 
 
 def are_finite(values: Mapping[str, tf.Tensor]) -> bool:
-    """Whether all numbers are finite."""
+    """Returns whether all numbers are finite."""
     with _here():
         return all(
             bool(tf.reduce_all(tf.math.is_finite(value)))
@@ -36,13 +36,13 @@ def are_finite(values: Mapping[str, tf.Tensor]) -> bool:
 
 
 def checkpoint_of(values: Values, groups: Groups) -> tf.train.Checkpoint:
-    """A checkpoint of `values` that is written to the same files as one of the variables.
+    """Returns a checkpoint that writes `values` to the same files as one of the variables.
 
-    Call it in no strategy's scope.
+    Call it outside any strategy's scope.
 
     Args:
       values: from `copy_to_host`.
-      groups: the variables that they are of.
+      groups: the variables that the values were copied from.
     """
 
     def variable(value: tf.Tensor, like: keras.Variable) -> tf.Variable:
@@ -59,6 +59,6 @@ def checkpoint_of(values: Values, groups: Groups) -> tf.train.Checkpoint:
 
 @contextlib.contextmanager
 def _here() -> Iterator[None]:
-    """This process's own CPU: the coordinator of a TPU slice works on the first worker else."""
+    """Selects this process's own CPU: a TPU slice's coordinator would use the first worker."""
     with tf.device(None), tf.device("CPU:0"):
         yield

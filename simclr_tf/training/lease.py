@@ -1,14 +1,14 @@
-"""A folder of an object store, which has no locks, belongs to one run: by an object that beats.
+"""A heartbeat object that gives one run a folder of an object store, which has no locks.
 
-The object `checkpoints/owner.json` names its owner and is rewritten every few seconds. One that
-does not change any longer was left by a run that was killed, and is taken over. Only changes
-count, so that no two clocks need agree.
+The object `checkpoints/owner.json` names its owner and is rewritten every few seconds. An object
+that no longer changes was left by a killed run, and is taken over. Only changes count, so clocks
+need not agree.
 
-TensorFlow's file systems cannot create an object only where there is none, so races remain. Two
+TensorFlow's file systems cannot create an object only if it does not exist, so races remain. Two
 runs that start at the same instant both write; each then waits and reads again, and the one whose
-object was overwritten leaves. Where a write takes longer than that wait, or a run was halted for
-longer than the others' patience and goes on, two may train until the next beat, at which one of
-them finds itself no longer the owner.
+object was overwritten exits. If a write takes longer than that wait, or a run was halted for longer
+than the others' patience and then resumes, two may train until the next beat, at which one of them
+finds that it is no longer the owner.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from absl import logging
 from simclr_tf.errors import RequestError
 from simclr_tf.training.failures import cause
 
-# Seconds between two beats, and how many may be missing. A store may be slow for a while.
+# Seconds between two beats, and how many may be missing. A store may be slow for some time.
 _INTERVAL, _PATIENCE = 15.0, 4
-# Seconds after which a write that began before this run looked should have ended.
+# Seconds after which a write that began before this run read the object should have ended.
 _SETTLE = 5.0
 
 
 class Lease:
-    """What makes this run the owner of a folder, from `take` to `give_back`.
+    """Makes this run the owner of a folder, from `take` to `give_back`.
 
     Args:
       model_dir: the run's folder, a URL.
-      sleep: waits so many seconds.
+      sleep: waits for a number of seconds.
     """
 
     def __init__(self, model_dir: str, sleep: Callable[[float], object] = time.sleep):
@@ -59,7 +59,7 @@ class Lease:
         """Makes this run the owner.
 
         Raises:
-          RequestError: another run is, or became it at the same time.
+          RequestError: another run is the owner, or became it at the same time.
         """
         self._await_silence()
         tf.io.gfile.makedirs(os.path.dirname(self._path))
@@ -75,14 +75,14 @@ class Lease:
             raise _held(self._model_dir, self._successor)
 
     def beat(self) -> None:
-        """Shows that this run lives, or finds out that it is no longer the owner."""
+        """Shows that this run lives; notices if it is no longer the owner."""
         self._look()
         if self._successor is None:
             self._record["beat"] += 1
             self._write()
 
     def give_back(self) -> None:
-        """Ends the ownership, so that the next run need not wait."""
+        """Ends the ownership, so that the next run does not have to wait."""
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -94,7 +94,7 @@ class Lease:
             logging.warning("%s stays behind: %s", self._path, cause(error))
 
     def _await_silence(self) -> None:
-        """Returns when there is no owner, or one that has not beaten for long."""
+        """Returns when there is no owner, or one that has not beaten for a long time."""
         seen = _read(self._path)
         if seen is None:
             return
@@ -128,7 +128,7 @@ class Lease:
             self._successor = _sentence(found)
 
     def _write(self) -> None:
-        # By a name of its own, such that two that write at once do not mix, and a reader sees all.
+        # A unique name: two writes at once do not mix, and a reader sees a whole object.
         partial = f"{self._path}.{self._record['token']}"
         with tf.io.gfile.GFile(partial, "w") as file:
             file.write(json.dumps(self._record))
@@ -136,7 +136,7 @@ class Lease:
 
 
 def _read(path: str) -> dict[str, Any] | None:
-    """The record; None where there is none, and an empty one where it is not one."""
+    """Returns the record; None if there is none, an empty one if the object is not a record."""
     try:
         with tf.io.gfile.GFile(path) as file:
             content = json.loads(file.read())

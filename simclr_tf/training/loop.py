@@ -1,4 +1,4 @@
-"""The inner loop: many steps inside one tf.function, so that the host is asked seldom."""
+"""The inner loop: many steps inside one tf.function, so that calls from the host are rare."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _HOST = "/device:CPU:0"
 
 @dataclasses.dataclass(frozen=True)
 class LoopResult:
-    """What some steps in a row came to.
+    """Result of several consecutive steps.
 
     Attributes:
       metrics: mean of each of the step's numbers over the steps.
       first_bad: how many steps went well before the first with a number that is not
         finite, or None.
-      host_wait: seconds that the devices waited for data: for each step, from the end of the one
-        before.
+      host_wait: seconds that the devices waited for data: for each step, from the end of the
+        previous one.
     """
 
     metrics: dict[str, float]
@@ -33,17 +33,17 @@ def make_loop(
     train_step: Callable[[dict[str, tf.Tensor]], tf.Tensor],
     names: Sequence[str],
 ) -> Callable[[Iterator, int], LoopResult]:
-    """Builds `run_steps(iterator, num_steps)`; `names` are those of the step's numbers.
+    """Builds `run_steps(iterator, num_steps)`; `names` are the names of the step's numbers.
 
     Conditions and loops on tensors in `train_step` must be TensorFlow's own (`tf.cond`,
-    `tf.while_loop`): AutoGraph, which would take a large part of the time of tracing, reads this
-    loop alone.
+    `tf.while_loop`): only this loop is converted by AutoGraph, which would otherwise take a large
+    part of the tracing time.
     """
     train_step = tf.autograph.experimental.do_not_convert(train_step)
 
     @tf.function
     def steps(iterator, num_steps: tf.Tensor):
-        # What is computed here would else stand on the device that TensorFlow prefers.
+        # Otherwise the computation here would run on the device that TensorFlow prefers.
         with tf.device(_HOST):
             total = tf.zeros([len(names)])
             first_bad = tf.constant(-1)
@@ -54,7 +54,7 @@ def make_loop(
                 waited += _seconds_between(total, batch)
                 with tf.device(None):
                     numbers = strategy.run(train_step, args=(batch,))
-                # A GPU's work counts as done when it is handed over; only a copy waits for it.
+                # A GPU counts work as done once it is queued; only a copy waits for it.
                 numbers = tf.identity(strategy.experimental_local_results(numbers)[0])
                 bad = ~tf.reduce_all(tf.math.is_finite(numbers))
                 first_bad = tf.where(bad & (first_bad < 0), i, first_bad)
@@ -74,9 +74,9 @@ def make_loop(
 
 
 def _seconds_between(total: tf.Tensor, batch: Any) -> tf.Tensor:
-    """Seconds from the end of the step before, which gave `total`, until there was a batch.
+    """Returns the seconds from the end of the step before, which gave `total`, to the next batch.
 
-    No GPU waits for these clocks: it is given a step while it is busy with the one before.
+    No GPU waits for these clocks: it receives a step while it is busy with the one before.
     """
     with tf.control_dependencies([total]):
         ended = tf.timestamp()

@@ -1,9 +1,9 @@
 """Dynamic loss scaling, without which small gradients are zero in float16.
 
-Keras' `LossScaleOptimizer` stands around the update rule: it doubles the scale after 2,000 updates,
-and where a gradient overflows it skips the update and halves the scale. It takes gradients that are
-summed over replicas, so that all replicas find the same. What it stands around sees gradients of
-the plain loss. Other precisions have no such optimizer, and their loss is what it is.
+Keras' `LossScaleOptimizer` wraps the update rule: it doubles the scale after 2,000 updates, and
+where a gradient overflows it skips the update and halves the scale. It takes gradients that are
+summed over replicas, so that all replicas decide the same. The wrapped rule sees gradients of the
+plain loss. Other precisions have no such optimizer, and their loss is not scaled.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import tensorflow as tf
 from simclr_tf.metrics import Metric
 
 SCALE_METRICS = (Metric("loss_scale", whole=True), Metric("skipped_updates", whole=True))
-# Whoever overflows without being scaled diverges.
+# An overflow at a scale this low means that training has diverged.
 _FLOOR = 1.0
 
 
 def with_loss_scale(
     rule: keras.optimizers.Optimizer, variables: Sequence[keras.Variable], precision: str
 ) -> keras.optimizers.Optimizer:
-    """The optimizer of a run in `precision`, made under the strategy's scope.
+    """Returns the optimizer of a run in `precision`, made under the strategy's scope.
 
     Args:
-      rule: updates the variables; built.
-      variables: that it was built for.
+      rule: the update rule of the variables; built.
+      variables: the variables that it was built for.
       precision: Keras dtype policy of the networks; `mixed_float16` needs loss scaling.
     """
     if precision != "mixed_float16":
@@ -38,24 +38,24 @@ def with_loss_scale(
 
 
 def rule_of(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    """What updates the variables, without the loss scaling around it."""
+    """Returns the update rule of the variables, without the loss scaling around it."""
     return optimizer.inner_optimizer if _scales(optimizer) else optimizer
 
 
 def loss_scale(optimizer: keras.optimizers.Optimizer) -> tf.Tensor | float:
-    """What the loss is multiplied by before its gradient is taken."""
+    """Returns the factor by which the loss is multiplied before its gradient is taken."""
     return tf.convert_to_tensor(optimizer.dynamic_scale) if _scales(optimizer) else 1.0
 
 
 def loss_scale_group(optimizer: keras.optimizers.Optimizer) -> dict[str, keras.Variable]:
-    """The variables of the scaling, by names that do not change; none where nothing is scaled."""
+    """Returns the scaling's variables under stable names; none if nothing is scaled."""
     if not _scales(optimizer):
         return {}
     return {"scale": optimizer.dynamic_scale, "updates_since": optimizer.step_counter}
 
 
 def scale_metrics(optimizer: keras.optimizers.Optimizer) -> Sequence[Metric]:
-    """Declares what `apply_scaled` tells."""
+    """Declares the metrics that `apply_scaled` returns."""
     return SCALE_METRICS if _scales(optimizer) else ()
 
 
@@ -67,9 +67,9 @@ def apply_scaled(
     """Applies gradients of `loss_scale(optimizer)` times the loss, summed over replicas.
 
     Returns:
-      `scale_metrics(optimizer)`, float32 scalars. "loss_scale": of this step. "skipped_updates": 1
-      where a gradient is not finite, so that no variable has changed, else 0; NaN where a scale
-      that is no more than 1 was not the cause.
+      `scale_metrics(optimizer)`, float32 scalars. "loss_scale": scale of this step.
+      "skipped_updates": 1 if a gradient is not finite, so that no variable has changed, else 0; NaN
+      if the cause was not the scale, since that is at most 1.
     """
     numbers = {}
     if _scales(optimizer):

@@ -1,21 +1,21 @@
-"""What a checkpoint's `manifest.json` must be, which may have been damaged or come from others."""
+"""Checks a checkpoint's `manifest.json`, which may be damaged or written by other software."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-# TensorFlow's files, which lie beside it.
+# TensorFlow's files, which lie beside the manifest.
 _FILE = re.compile(r"variables[\w.-]*")
 
 
 def is_manifest(content: Any) -> bool:
-    """Whether parsed JSON has all that a manifest must have, each of its type."""
+    """Returns whether parsed JSON has all that a manifest must have, with the right types."""
     return (
         isinstance(content, dict)
         and _is_count(content.get("step"))
         and isinstance(content.get("settings"), dict)
-        and _is_recipe(content.get("recipe", {}))  # older ones have none
+        and _is_recipe(content.get("recipe", {}))  # older manifests have none
         and isinstance(content.get("variables"), dict)
         and all(map(_is_group, content["variables"].values()))
         and isinstance(content.get("files"), dict)
@@ -32,7 +32,7 @@ def _is_group(content: Any) -> bool:
 
 
 def _is_variable(content: Any) -> bool:
-    """Shape and dtype."""
+    """Checks shape and dtype."""
     return (
         isinstance(content, list)
         and len(content) == 2

@@ -1,15 +1,15 @@
-"""The gradient of a contrastive batch in the memory of a part of it.
+"""The gradient of a contrastive batch in the memory of one part of the batch.
 
 Gao, Zhang, Han, Callan: Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup,
 https://arxiv.org/abs/2101.06983, section 3.2. The loss does not split into parts, as every image is
-a negative of all others, but all that it has of an image are its projections. A first pass computes
-those, part after part; the loss of all of them gives the gradient with respect to each; a second
-pass computes a part again, now with its activations, and takes its gradient from there.
+a negative of all others, but it depends on an image only through its projections. A first pass
+computes the projections, part after part; the loss gives the gradient with respect to each of them;
+a second pass computes each part again, now with its activations, and continues the gradient there.
 
-Both passes see the same views, which augmentation on the device makes of the same keys, and nothing
-in the networks is random, so the second repeats the first. Batch normalization takes the statistics
-of a part (over all replicas), in both passes, and updates the moving ones in the second, once for
-each part.
+Both passes see the same views, which augmentation on the device makes from the same keys, and
+nothing in the networks is random, so the second repeats the first. Batch normalization uses the
+statistics of a part (over all replicas) in both passes; the second pass updates the moving ones,
+once for each part.
 
 Legend: B examples per replica, V views, n parts of B / n examples.
 """
@@ -39,15 +39,15 @@ def gradients_in_microbatches(
     views: Callable[[Tensors], Tensors],
     scale: tf.Tensor | float = 1.0,
 ) -> tuple[Tensors, list[tf.Tensor], Tensors]:
-    """Returns what `gradients_at_once` does, from two passes over the parts of a batch.
+    """Returns the same as `gradients_at_once`, from two passes over the parts of a batch.
 
     Args:
-      method: what is trained; must have `embedded_specs`.
+      method: the method that is trained; must have `embedded_specs`.
       probe: the online probe, or none.
-      batch: 'labels' [B] and what `views` takes; every tensor has B rows, or V*B, view after view.
+      batch: 'labels' [B] and the inputs of `views`; every tensor has B rows, or V*B by view.
       count: n, which divides B.
       views: some examples' rows of each of the batch's tensors -> the same with the method's views.
-      scale: gradients are those of so many times the loss.
+      scale: factor of the loss whose gradients are taken.
 
     Returns:
       This replica's shares of the step's numbers, and of all trainable variables' gradients; the
@@ -81,7 +81,7 @@ def gradients_in_microbatches(
 def _second_pass(
     method: Method, probe: Networks, parts: _Parts, slopes: Tensors, scale: tf.Tensor | float
 ) -> tuple[list[tf.Tensor], Tensors]:
-    """Gradients with respect to the variables, from those with respect to what was embedded."""
+    """Computes gradients by the variables from gradients by the embedded tensors."""
     trained = method.networks.trainable_variables + probe.trainable_variables
     variables = [v.value for v in trained]
 
@@ -93,7 +93,7 @@ def _second_pass(
             logits = probe_logits(probe, embedded.pop("representation"))
             means = probe_numbers(logits, part["labels"])
             shares = {name: mean / parts.count for name, mean in means.items()}
-            # Its gradient with respect to what was embedded, which is all that counts, is `slopes`.
+            # Only the gradient of this sum by the embedded tensors matters: it is `slopes`.
             taught = shares.get("probe_loss", 0.0) * scale
             for name, slope in slopes.items():
                 taught += tf.reduce_sum(embedded[name] * tf.gather(slope, i))
@@ -116,11 +116,11 @@ class _Parts:
 
     @property
     def size(self) -> int:
-        """Examples of a part."""
+        """Returns the number of examples in a part."""
         return self.batch["labels"].shape[0] // self.count
 
     def views_of(self, i: tf.Tensor) -> Tensors:
-        """The examples of part `i`, with their views."""
+        """Returns the examples of part `i`, with their views."""
 
         def rows_of_part(tensor: tf.Tensor) -> tf.Tensor:
             parts = tf.reshape(tensor, [-1, self.count, self.size, *tensor.shape[1:]])
@@ -129,14 +129,14 @@ class _Parts:
         return self.views({name: rows_of_part(tensor) for name, tensor in self.batch.items()})
 
     def room(self, specs: Mapping[str, tf.TensorSpec]) -> Tensors:
-        """Zeros for the rows of all parts: name -> [n, v*B/n, ...]."""
+        """Returns zeros for the rows of all parts: name -> [n, v*B/n, ...]."""
         return {
             name: tf.zeros([self.count, spec.shape[0] * self.size, *spec.shape[1:]], spec.dtype)
             for name, spec in specs.items()
         }
 
     def joined(self, rooms: Tensors) -> Tensors:
-        """[n, v*B/n, ...], each part with its v views, to [v*B, ...], view after view."""
+        """Reorders [n, v*B/n, ...], each part with its v views, to [v*B, ...], view after view."""
         joined = {}
         for name, room in rooms.items():
             row = room.shape[2:]
@@ -145,7 +145,7 @@ class _Parts:
         return joined
 
     def split(self, tensors: Tensors) -> Tensors:
-        """The inverse of `joined`."""
+        """Inverts `joined`."""
         split = {}
         for name, tensor in tensors.items():
             row = tensor.shape[1:]
@@ -155,7 +155,7 @@ class _Parts:
 
 
 def _swapped(tensor: tf.Tensor) -> tf.Tensor:
-    """The first two axes exchanged."""
+    """Exchanges the first two axes."""
     return tf.transpose(tensor, [1, 0, *range(2, tensor.shape.rank)])
 
 
@@ -178,7 +178,7 @@ def _for_each_part(count: int, body: Callable[[tf.Tensor, Any], Any], state: Any
         )
         return state
     for i in range(count):
-        # Or the parts, of which the program now has one copy each, would be computed together.
+        # Without this, TensorFlow would compute the parts, now separate copies, in parallel.
         with tf.control_dependencies(tf.nest.flatten(state)):
             state = body(tf.constant(i), state)
     return state

@@ -1,4 +1,4 @@
-"""What a run is about to do, in numbers that its owner can check before it starts."""
+"""The plan of a run, in numbers that its owner can check before it starts."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Plan:
         optimizer: keras.optimizers.Optimizer,
         **numbers: Any,
     ) -> Plan:
-        """The plan of a run by these three; `numbers` are the other fields."""
+        """Builds the plan of a run from these three; `numbers` are the other fields."""
         return cls(
             strategy=describe(strategy),
             computation=describe_computation(strategy),
@@ -62,11 +62,11 @@ class Plan:
 
     @property
     def num_microbatches(self) -> int:
-        """Parts that the batch is worked off in."""
+        """Number of parts in which the batch is processed."""
         return self.global_batch_size // (self.microbatch_size or self.global_batch_size)
 
     def settings(self, precision: str, seed: int) -> dict[str, Any]:
-        """What must not change when a run goes on: another value would give another run."""
+        """Returns what must not change on resume: another value would give another run."""
         return {
             "source": self.source.identity(),
             "num_examples": self.source.num_examples,
@@ -81,11 +81,11 @@ class Plan:
         }
 
     def lines(self, networks: Networks, method: Mapping[str, str]) -> dict[str, str]:
-        """The plan in words, by subject.
+        """Returns the plan in words, by subject.
 
         Args:
-          networks: all that are trained.
-          method: what the method says of itself.
+          networks: all trained networks.
+          method: the method's description of itself.
         """
         classes = self.source.num_classes
         batch = self.global_batch_size
@@ -119,7 +119,7 @@ class Plan:
 
 
 def plan_text(lines: Mapping[str, str]) -> str:
-    """The plan as printed, one line a subject."""
+    """Returns the plan as printed, one line per subject."""
     width = max(map(len, lines))
     return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items())
 

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: finish the steps at hand, save, and say so."""
+"""SIGTERM and SIGINT: finish the running steps, save, and report it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from simclr_tf.training.failures import OTHER_HOST, OWN_TPU, TPU_WORKER, Peer
 
 
 class Agreed(NamedTuple):
-    """What the hosts of a run do next.
+    """The common decision of a run's hosts.
 
     Attributes:
-      stop: whether any was asked to stop.
-      save: whether any finds that it is time for a checkpoint.
-      steps: of the next call of the inner loop, the mean of their proposals.
+      stop: whether any host was requested to stop.
+      save: whether any host finds that it is time for a checkpoint.
+      steps: length of the next call of the inner loop, the mean of the hosts' proposals.
     """
 
     stop: bool
@@ -52,10 +52,10 @@ class StopRequest:
 
 
 def make_agreement(strategy: tf.distribute.Strategy) -> Callable[[bool, bool, int], Agreed]:
-    """Builds `agree(stop, save, steps)`, from what this host wishes to what all do; also a barrier.
+    """Builds `agree(stop, save, steps)`, which maps one host's wishes to all hosts' decision.
 
-    All hosts get the same answer, on which alone they may decide how many steps they take together:
-    sums of whole numbers below 2^24 are exact in float32, in whatever order they are added.
+    It is also a barrier. All hosts get the same answer, and only that may decide how many steps
+    they take together: sums of integers below 2^24 are exact in float32, in any order.
     """
     if not spans_hosts(strategy):
         return Agreed
@@ -64,7 +64,7 @@ def make_agreement(strategy: tf.distribute.Strategy) -> Callable[[bool, bool, in
 
     @tf.function
     def total(wishes: tf.Tensor) -> tf.Tensor:
-        # The sum gives the vote a place on the replica's device, which the reduction asks for.
+        # The sum places the vote on the replica's device, as the reduction requires.
         votes = strategy.run(lambda: collectives.all_reduce_sum(wishes + 0.0))
         return strategy.experimental_local_results(votes)[0]
 
@@ -76,7 +76,7 @@ def make_agreement(strategy: tf.distribute.Strategy) -> Callable[[bool, bool, in
 
 
 def spans_hosts(strategy: tf.distribute.Strategy) -> bool:
-    """Whether several processes run this program together."""
+    """Returns whether several processes run this program together."""
     resolver = strategy.cluster_resolver
     if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return sum(map(len, resolver.cluster_spec().as_dict().values())) > 1
@@ -84,7 +84,7 @@ def spans_hosts(strategy: tf.distribute.Strategy) -> bool:
 
 
 def peer(strategy: tf.distribute.Strategy) -> Peer | None:
-    """What may be lost while this process stays; None if there is nothing but it.
+    """Returns what may be lost while this process stays; None if this is the only process.
 
     The workers of a TPU slice run no program of their own: one process, this one, drives them.
     """
@@ -94,7 +94,7 @@ def peer(strategy: tf.distribute.Strategy) -> Peer | None:
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process is the one that writes."""
+    """Returns whether this process is the one that writes."""
     resolver = strategy.cluster_resolver
     if not spans_hosts(strategy):
         return True

@@ -19,7 +19,7 @@ NO_PROBE = Networks({})
 
 
 def online_probe(num_classes: int | None, encoder: keras.Model) -> Networks:
-    """Builds the probe of an encoder, a network "probe"; none without classes."""
+    """Builds the probe of an encoder, a network "probe"; returns none without classes."""
     if num_classes is None:
         return NO_PROBE
     model = linear_probe(num_classes, input_dim=representation_dim(encoder))
@@ -27,9 +27,9 @@ def online_probe(num_classes: int | None, encoder: keras.Model) -> Networks:
 
 
 def probe_logits(probe: Networks, representation: tf.Tensor) -> tf.Tensor | None:
-    """The probe's logits, float32 [V*B, classes]; None without a probe.
+    """Returns the probe's logits, float32 [V*B, classes]; None without a probe.
 
-    It sees the representation behind a stop_gradient: it watches and does not teach.
+    The probe sees the representation behind a stop_gradient: it does not affect the encoder.
     """
     if not probe:
         return None
@@ -37,9 +37,9 @@ def probe_logits(probe: Networks, representation: tf.Tensor) -> tf.Tensor | None
 
 
 def probe_numbers(logits: tf.Tensor | None, labels: tf.Tensor) -> dict[str, tf.Tensor]:
-    """This replica's shares of the probe's mean cross-entropy and accuracy over all views.
+    """Returns this replica's shares of the probe's mean cross-entropy and accuracy over all views.
 
-    An image whose label is unknown (-1) counts as a loss of zero and as not recognized.
+    An image whose label is unknown (-1) counts as a loss of zero and as misclassified.
 
     Args:
       logits: [V*B, classes] float32, view after view; None without a probe.

@@ -15,7 +15,7 @@ from simclr_tf.training.failures import explain_write_errors
 def check_profile_steps(
     steps: tuple[int, int] | None, total_steps: int, name: str = "profile_steps"
 ) -> None:
-    """Raises RequestError unless the steps, bound as `name`, are some of the run's, or None."""
+    """Raises RequestError unless the steps, bound as `name`, are part of the run, or None."""
     if steps is None:
         return
     whole = isinstance(steps, (tuple, list)) and len(steps) == 2 and all(map(_is_whole, steps))
@@ -31,15 +31,15 @@ def _is_whole(value: object) -> bool:
 
 
 class Profile:
-    """While open, profiles the steps from `start` to before `stop`, whichever of them are taken.
+    """While open, profiles the steps from `start` to before `stop`.
 
-    Each of these steps is a call of its own, so that the profile tells them apart. It holds what
-    this host and its devices did.
+    Each of these steps is a call of its own, so that the profile tells them apart. The profile
+    covers this host and its devices.
 
     Args:
       model_dir: the run's folder; the profile goes below its `tensorboard`.
       steps: (start, stop), or None for no profile.
-      is_chief: whether this process profiles; the others split their calls alike.
+      is_chief: whether this process profiles; the others split their calls in the same way.
     """
 
     def __init__(self, model_dir: str, steps: tuple[int, int] | None, *, is_chief: bool):
@@ -54,19 +54,19 @@ class Profile:
     def __exit__(self, kind, *_) -> None:
         if kind is None or not self._running:
             self._end()
-        else:  # the error says more than that no profile could be written
+        else:  # an error here would hide the one that ended the run
             with contextlib.suppress(RequestError):
                 self._end()
 
     def most(self, step: int, steps: int) -> int:
-        """How many of the `steps` after `step` may be taken by one call."""
+        """Returns how many of the `steps` after `step` one call may take."""
         if step < self._start:
             return min(steps, self._start - step)
         return 1 if step < self._stop else steps
 
     @contextlib.contextmanager
     def around(self, step: int) -> Iterator[None]:
-        """Around the call that begins with `step`."""
+        """Surrounds the call that begins with `step`."""
         if not self._is_chief or not self._start <= step < self._stop:
             yield
             return

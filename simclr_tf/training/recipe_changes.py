@@ -1,4 +1,4 @@
-"""What has changed between the recipe of a checkpoint and the one that goes on from it."""
+"""Changes between the recipe of a checkpoint and the recipe that resumes from it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from simclr_tf.renamed import name_of_today
 
-# Parameters of recipes that a run may change when it goes on: they decide how often it is looked
-# at, where data lie, and how sums are grouped, but not what is learnt.
+# Recipe parameters that may change when a run resumes: they decide how often it reports and saves,
+# where data lie, and how sums are grouped, but not what is learnt.
 _HARMLESS = re.compile(
     r"\.(steps_per_loop|checkpoint_every_(steps|minutes)|keep_checkpoints|profile_steps|augment_on"
     r"|precision)$"
@@ -20,25 +20,25 @@ _HARMLESS = re.compile(
 
 
 def is_harmless(parameter: str) -> bool:
-    """Whether a parameter may change when a run goes on."""
+    """Returns whether a parameter may change when a run resumes."""
     return _HARMLESS.search(parameter) is not None
 
 
 def recipe_changes(
     saved: Mapping[str, str], now: Mapping[str, str], defaults: Mapping[str, str | None]
 ) -> Sequence[tuple[str, str]]:
-    """The parameters that differ between two recipes, and both values in words.
+    """Returns the parameters that differ between two recipes, with both values in words.
 
-    A parameter that one of them lacks has its default of this version there. So a parameter that is
-    newer than the checkpoint is unchanged until somebody sets it. One that this version no longer
-    has is a change, since nothing here says what is done in its place; whoever removes a parameter
+    A parameter missing from one recipe has its default of this version there. So a parameter that
+    is newer than the checkpoint is unchanged until somebody sets it. A parameter that this version
+    no longer has is a change, since nothing here says what replaces it; whoever removes a parameter
     that had no effect on what is learnt adds it to the harmless ones.
 
     Args:
       saved: the recipe of the checkpoint as gin writes it: 'scope/function.parameter' -> text.
-      now: the recipe that goes on.
-      defaults: of every parameter of this version: 'function.parameter' -> text, or None where
-        there is no default.
+      now: the recipe that resumes.
+      defaults: of every parameter of this version: 'function.parameter' -> text, or None if it has
+        no default.
     """
     saved, now = ({name_of_today(n): text for n, text in r.items()} for r in (saved, now))
     changes = []
@@ -56,7 +56,7 @@ def _unscoped(name: str) -> str:
 
 
 def _value(text: str | None) -> Any:
-    """The value that gin's text stands for, such that 10 is 10.0 and a list the tuple of its items.
+    """Returns the value of gin's text, such that 10 equals 10.0 and a list the tuple of its items.
 
     References to functions are compared as they are written.
     """

@@ -1,4 +1,4 @@
-"""What a run tells while it goes: console, metrics.jsonl, TensorBoard; and warnings.jsonl."""
+"""Output of a run: console, metrics.jsonl, TensorBoard and warnings.jsonl."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from simclr_tf.files import write_text
 
 
 class Reporter:
-    """Writes reports of one run; a process that is not the chief stays silent.
+    """Writes reports of one run; only the chief process writes.
 
     Args:
-      model_dir: where `metrics.jsonl`, `warnings.jsonl` and TensorBoard's events go.
-      start_step: the step from which this process goes on; later reports and warnings of an
+      model_dir: folder of `metrics.jsonl`, `warnings.jsonl` and TensorBoard's events.
+      start_step: the step from which this process resumes; later reports and warnings of an
         interrupted run are dropped, since they will be made again.
       total_steps: the run's length.
-      words: a report's numbers -> what the progress line says of the run's own ones.
+      words: a report's numbers -> text of the progress line about the method's own numbers.
       is_chief: whether this process reports.
     """
 
@@ -67,7 +67,7 @@ class Reporter:
         _print_progress(self._progress(step, epoch, numbers), last=step >= self._total_steps)
 
     def warn(self, step: int, epoch: float, kind: str, text: str) -> None:
-        """Warns once a run, however often it is interrupted, of each kind of fault."""
+        """Warns of each kind of fault once per run, however often the run is interrupted."""
         if not self._is_chief or kind in self._warned:
             return
         self._warned.add(kind)
@@ -90,20 +90,20 @@ class Reporter:
 
 
 def read_metrics(model_dir: str) -> list[dict[str, float]]:
-    """The reports of a run, oldest first; a line that is none, as a kill leaves it, is left out.
+    """Returns the reports of a run, oldest first.
 
-    So is one without a step.
+    A line that is no report, as a kill leaves it, or that has no step is skipped.
     """
     return _read_lines(os.path.join(model_dir, "metrics.jsonl"))
 
 
 def read_warnings(model_dir: str) -> list[dict[str, Any]]:
-    """The warnings of a run, oldest first: `step`, `epoch`, `kind` and `text`."""
+    """Returns the warnings of a run, oldest first: `step`, `epoch`, `kind` and `text`."""
     return _read_lines(os.path.join(model_dir, "warnings.jsonl"))
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: 42 s, 12 min, 3 h 05 min."""
+    """Formats seconds for a person: 42 s, 12 min, 3 h 05 min."""
     if not math.isfinite(seconds):
         return "?"
     if seconds < 100:
@@ -120,7 +120,7 @@ def _print_progress(text: str, *, last: bool) -> None:
 
 
 def _append(path: str, line: dict[str, Any]) -> None:
-    """Adds a whole line; rewriting the file would cost more with every report."""
+    """Appends a whole line; rewriting the file would cost more with every report."""
     with tf.io.gfile.GFile(path, "a") as file:
         file.write(json.dumps(line) + "\n")
 

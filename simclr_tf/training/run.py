@@ -1,4 +1,4 @@
-"""A training run that has been assembled, and has not touched its folder yet."""
+"""A training run that is assembled and has not touched its folder yet."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Cadence:
     Attributes:
       steps_per_loop: steps between two reports.
       checkpoint_every_steps: steps between two checkpoints.
-      checkpoint_every_minutes: a report that comes so long after the last checkpoint is followed by
-        one too; None for none.
+      checkpoint_every_minutes: a report this long after the last checkpoint is followed by a
+        checkpoint too; None turns that off.
       keep_checkpoints: how many of the newest are kept.
       profile_steps: (start, stop) of the steps to profile, or None.
     """
@@ -61,29 +61,29 @@ def check_limits(job: str, cadence: Cadence, seed: int, global_batch_size: int) 
 
 
 def check_seed(job: str, seed: int) -> None:
-    """Raises RequestError unless random numbers can be drawn by `seed`."""
+    """Raises RequestError unless `seed` can seed random numbers."""
     if not 0 <= seed < 2**32:
         raise RequestError(f"{job}.seed must be from 0 to 2**32 - 1. Received: {seed}.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-    """What is trained, on what, and how long.
+    """The trained method, its data and its length.
 
     Attributes:
-      job: what is run, for the record.
+      job: the job's name, for the record.
       model_dir: the run's folder.
-      strategy: whose replicas run it.
-      plan: its numbers.
-      pipeline: what feeds it.
-      method: what is trained.
-      probe: the online probe that watches it, or none.
+      strategy: its replicas run the steps.
+      plan: the run's numbers.
+      pipeline: the input.
+      method: the method that is trained.
+      probe: the online probe, or none.
       optimizer: built for all of their variables.
-      schedule: of the learning rate, as long as the run.
+      schedule: learning rate schedule over the whole run.
       settings: what must not change when the run is resumed.
       cadence: how often it reports and saves.
-      rebuild: builds the method again, of any initial values, for the export.
-      when_out_of_memory: what a person should set where a step does not fit.
+      rebuild: builds the method again, with any initial values, for the export.
+      when_out_of_memory: what a person should set if a step does not fit into memory.
     """
 
     job: str
@@ -125,7 +125,7 @@ class Run:
         return step_metrics(self.method, self.optimizer, self.probe)
 
     def train_step(self) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
-        """The replica function."""
+        """Builds the replica function."""
         return make_train_step(
             self.method,
             self.optimizer,
@@ -135,16 +135,16 @@ class Run:
         )
 
     def groups(self) -> Groups:
-        """The variables of a checkpoint by group and path."""
+        """Returns the variables of a checkpoint by group and path."""
         networks = self.trained | self.method.followers
         state = {"method": self.method.state} if self.method.state else {}
         return {**named_groups(networks, self.optimizer), **state}
 
     def plan_lines(self) -> dict[str, str]:
-        """The plan in words, by subject."""
+        """Returns the plan in words, by subject."""
         lines = self.method.plan_lines(self.plan.global_batch_size)
         return self.plan.lines(self.trained, lines)
 
     def epoch(self, step: int) -> float:
-        """Passes over the data by the end of `step`."""
+        """Returns passes over the data by the end of `step`."""
         return step * self.plan.global_batch_size / self.plan.source.num_examples

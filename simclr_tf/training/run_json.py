@@ -1,4 +1,4 @@
-"""run.json: what a run is, and each of its starts with the command and the machine."""
+"""run.json: describes a run, and each of its starts with the command and the machine."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def record_start(
 
     Args:
       model_dir: the run's folder.
-      job: what is run.
+      job: the job's name.
       plan: the lines of the plan as printed, name -> text.
       total_steps: the run's length.
-      step: from which this start goes on.
+      step: the step from which this start resumes.
     """
     path = os.path.join(model_dir, "run.json")
     start = {
@@ -49,7 +49,7 @@ def record_start(
 
 
 def environment() -> dict[str, Any]:
-    """What runs here, and on what."""
+    """Returns versions, platform and devices of this process."""
     return {
         "simclr_tf": simclr_tf.__version__,
         "python": platform.python_version(),
@@ -84,4 +84,4 @@ def _earlier_starts(path: str) -> list[dict[str, Any]]:
         with tf.io.gfile.GFile(path) as file:
             return json.load(file)["starts"]
     except (ValueError, KeyError, TypeError):
-        return []  # damaged: a record is no reason to refuse to go on
+        return []  # damaged: a record is no reason to refuse to resume

@@ -1,7 +1,7 @@
 """One run at a time trains in a model_dir.
 
-The lock is the kernel's: it ends with the process, however that ends, so that a run that was killed
-leaves none behind. Where paths are URLs (`gs://`) there is no such lock, but a lease.
+The lock is the kernel's: it ends with the process, however that ends, so a killed run leaves no
+lock behind. URLs (`gs://`) have no such lock, but a lease.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ except ImportError:  # Windows
 
 @contextlib.contextmanager
 def exclusive(model_dir: str) -> Iterator[Callable[[], None]]:
-    """Meanwhile no other process may train in `model_dir`.
+    """While open, no other process can train in `model_dir`.
 
-    A folder in which something else lies, which a run refuses, is left as it is.
+    A folder with foreign files, which a run refuses, is left unchanged.
 
     Yields:
-      A function that raises RequestError if the folder has become another's meanwhile, which a
+      A function that raises RequestError if another run has taken the folder meanwhile, which a
       lock rules out and a lease does not.
 
     Raises:
-      RequestError: another process does, or the folder cannot be written.
+      RequestError: another process trains there, or the folder cannot be written.
     """
     leased = "://" in model_dir
     with explain_write_errors(model_dir):
@@ -48,7 +48,7 @@ def exclusive(model_dir: str) -> Iterator[Callable[[], None]]:
 
 
 def _is_foreign(model_dir: str) -> bool:
-    """Whether something lies there that is not a run's."""
+    """Returns whether the folder holds something that does not belong to a run."""
     gfile = tf.io.gfile
     if not gfile.isdir(model_dir) or gfile.isdir(os.path.join(model_dir, "checkpoints")):
         return False
@@ -93,7 +93,7 @@ def _take(lock: int, model_dir: str) -> None:
             f"{holder or 'another process'} trains. Wait for it, stop it, or choose another "
             "--model_dir."
         ) from error
-    except OSError as error:  # of a network's file system, say
+    except OSError as error:  # from a network file system, for example
         logging.warning(
             "the file system of %s has no locks (%s): nothing but you keeps a second run out",
             model_dir,

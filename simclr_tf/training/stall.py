@@ -1,4 +1,4 @@
-"""A word to the person while nothing moves: a run that waits looks like one that works."""
+"""Warns when no step has finished for unusually long: a waiting run looks like a working one."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from absl import logging
 
 
 class StallWarning:
-    """While open, warns if no step ends for far longer than ever before; `moved()` says one did.
+    """While open, warns if no step ends for unusually long; `moved()` reports that one did.
 
-    The run goes on by itself once whatever it waits for is there, so that this only tells. It warns
-    again each time the wait has doubled.
+    The run continues by itself once whatever it waits for is available, so this only warns. It
+    warns again each time the wait has doubled.
 
     Args:
-      at_first: seconds until the first report, which includes tracing and compiling, and from
-        there to the second.
-      at_least: seconds that are never worth a warning later.
-      factor: how many times the longest wait between two reports.
+      at_first: seconds allowed until the first report, which includes tracing and compiling, and
+        from there to the second.
+      at_least: later waits shorter than this many seconds never cause a warning.
+      factor: multiple of the longest wait between two reports that causes a warning.
     """
 
     def __init__(self, at_first: float = 900.0, at_least: float = 30.0, factor: float = 10.0):
@@ -43,10 +43,10 @@ class StallWarning:
         self._thread.join()
 
     def moved(self) -> None:
-        """Steps have ended."""
+        """Reports that steps have ended."""
         with self._changed:
             now = time.monotonic()
-            # The first wait is mostly tracing, and says nothing of the later ones.
+            # The first wait is mostly tracing, and does not predict later ones.
             if not self._first:
                 self._longest = max(self._longest, now - self._since)
             self._first = False

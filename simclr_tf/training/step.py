@@ -1,4 +1,4 @@
-"""One training step: what every replica does with its part of the global batch."""
+"""One training step: the work of every replica on its part of the global batch."""
 
 from __future__ import annotations
 
@@ -52,18 +52,18 @@ def make_train_step(
     is the gradient of the global batch.
 
     Args:
-      method: what is trained; built, as are `optimizer` and `probe`, under the strategy's scope.
-      optimizer: applies the summed gradients; from now on it sums none itself.
+      method: the method that is trained; built, as are `optimizer` and `probe`, under the
+        strategy's scope.
+      optimizer: applies the summed gradients; from now on it does not sum them itself.
       probe: the online probe, or none.
       num_microbatches: parts of a replica's batch, which they must divide, that are processed one
-        after the other, to have the activations of one part in memory. The loss remains that of the
-        whole batch.
-      views: a batch, or of each of its tensors the rows of some examples -> the batch with the
-        views that the method asks for, float32. The part of the augmentation that runs on the
-        device.
+        after the other, so that memory holds the activations of one part. The loss remains that of
+        the whole batch.
+      views: a batch, or some examples' rows of each of its tensors -> the batch with the views
+        that the method asks for, float32. This is the augmentation that runs on the device.
 
     Returns:
-      A function of a batch, {'labels': [B]} and what `views` takes, to the numbers of
+      A function that maps a batch, {'labels': [B]} and the inputs of `views`, to the numbers of
       `step_metrics` over the global batch, float32 [n], equal on every replica.
     """
     take_summed(optimizer)
@@ -90,9 +90,9 @@ def make_train_step(
 def gradients_at_once(
     method: Method, probe: Networks, batch: Tensors, scale: tf.Tensor | float = 1.0
 ) -> tuple[Tensors, list[tf.Tensor], Tensors]:
-    """This replica's shares of the numbers and of all trainable variables' gradients; the targets.
+    """Returns this replica's shares of numbers and of all trainable gradients, and the targets.
 
-    The gradients, and no number, are those of `scale` times the loss.
+    The gradients, but not the numbers, are multiplied by `scale`.
     """
     targets = method.targets(batch)
     with tf.GradientTape() as tape:

@@ -1,4 +1,4 @@
-"""The outer loop of every training job: report, save, stop and go on; what is trained is given."""
+"""The outer loop of every training job: report, save, stop and resume, for a given run."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ from simclr_tf.training.stall import StallWarning
 
 
 def train(run: Run, export: Callable[[], str]) -> str | None:
-    """Trains from where the model_dir is to the end, and exports while the folder is still its own.
+    """Trains from the newest checkpoint to the end, and exports while the run owns its folder.
 
     Returns:
-      What `export` returns, or None where another host exports.
+      The result of `export`, or None where another host exports.
 
     Raises:
       RequestError: the model_dir belongs to another run, is in use or cannot be written, the data
@@ -93,7 +93,7 @@ class _Trainer:
         run = self.run
         agree = self._checked(make_agreement(run.strategy))
         step = self._checked(self.checkpoints.restore)()
-        agree(False, False, 1)  # no host writes before all have looked
+        agree(False, False, 1)  # no host writes before all have read the folder
         if self.is_chief:
             step = self._start(step)
         step = step or 0
@@ -137,14 +137,14 @@ class _Trainer:
                     )
 
     def _goal(self, step: int) -> int:
-        """Where the report after `step` ends: on multiples of its length whatever the start."""
+        """Returns the step of the report after `step`: a multiple of its length for any start."""
         cadence = self.run.cadence
         report = _next_multiple(step, cadence.steps_per_loop)
         checkpoint = _next_multiple(step, cadence.checkpoint_every_steps)
         return min(report, checkpoint, self.run.total_steps)
 
     def _batches(self, step: int) -> Iterator:
-        """The global batches from `step` on."""
+        """Returns the global batches from `step` on."""
         run = self.run
         return iter(
             run.strategy.distribute_datasets_from_function(
@@ -178,20 +178,20 @@ class _Trainer:
                 reporter.warn(step, epoch, *finding)
 
     def _is_due(self) -> bool:
-        """Whether the last save was long ago."""
+        """Returns whether the last save was long ago."""
         minutes = self.run.cadence.checkpoint_every_minutes
         return minutes is not None and time.monotonic() - self.saved >= 60 * minutes
 
     def _save(self, step: int) -> None:
-        """Copies what a checkpoint holds; it is written while steps go on."""
-        self._await_write()  # before the copy, so that there is one at a time in memory
+        """Copies a checkpoint's contents; they are written while steps run."""
+        self._await_write()  # before the copy, so that memory holds one copy at a time
         values = self._checked(self.checkpoints.copy)()
         self._check_weights(step, values)
         self.checkpoints.begin(step, values)
         self.saved = time.monotonic()
 
     def _check_folder(self) -> None:
-        """Ends the run where its folder is another's by now, or the last write has failed."""
+        """Ends the run if another run has taken its folder, or the last write has failed."""
         self.still_ours()
         with explain_write_errors(self.run.model_dir):
             self.checkpoints.check()
@@ -202,24 +202,24 @@ class _Trainer:
 
     @contextlib.contextmanager
     def _last_write_ended(self) -> Iterator[None]:
-        """Whatever ends the run, what is being written is written to its end."""
+        """However the run ends, waits until a running write is complete."""
         try:
             yield
         except BaseException:
             try:
                 self.checkpoints.wait()
-            except Exception as error:  # what ended the run came first
+            except Exception as error:  # the error that ended the run takes precedence
                 logging.error("the last checkpoint was not written: %s", cause(error))
             raise
         self._await_write()
 
     def _start(self, restored: int | None) -> int:
-        """Says what will be done, and writes what a new run starts with; returns the step."""
+        """Prints the plan, and writes the files of a new run; returns the step."""
         print(plan_text(self.run.plan_lines()), flush=True)
         views = None if restored else self._checked(figures.first_views)(self.run.pipeline)
         with explain_write_errors(self.run.model_dir):
             if restored is None:
-                # First of all, so that a folder in which anything else lies has a checkpoint.
+                # Save first: a non-empty model_dir then always holds a checkpoint.
                 self._save(0)
                 self._await_write()
             write_text(os.path.join(self.run.model_dir, "config.gin"), config.record())
@@ -237,7 +237,7 @@ class _Trainer:
         return restored or 0
 
     def _checked(self, function: Callable) -> Callable:
-        """The function, which runs steps or collectives, with `explain_step_errors` around it."""
+        """Wraps a function that runs steps or collectives in `explain_step_errors`."""
 
         def checked(*args):
             with (
@@ -264,7 +264,7 @@ class _Trainer:
         }
 
     def _check_weights(self, step: int, values: Values) -> None:
-        """A checkpoint whose weights are not finite would be the newest one for ever."""
+        """Refuses to save weights that are not finite: they would stay the newest checkpoint."""
         if not all(are_finite(values[name]) for name in self.run.trained):
             self._stop_diverged(step)
 
