@@ -105,6 +105,7 @@ def steps(strategy: tf.distribute.Strategy, folder: str) -> None:
             global_batch_size=2,
             epochs=1.0,
             precision="float32",
+            views=[],
         ),
         pipeline=Pipeline(),
         method=method,

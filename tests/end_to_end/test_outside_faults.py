@@ -25,7 +25,7 @@ def small_disk(tiny):
             ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True
         ).returncode
 
-    if mount("size=1m"):
+    if mount("size=200k"):  # less than all that a run writes, more than a checkpoint
         pytest.skip("mounting a file system needs root")
     yield lambda options: mount(f"remount,{options}")
     subprocess.run(["umount", str(folder)], check=True)
