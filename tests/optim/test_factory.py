@@ -42,9 +42,9 @@ def test_lars_excludes_by_role(networks):
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1])
-def test_an_impossible_momentum_is_refused(simclr, value):
+def test_an_impossible_momentum_is_refused(networks, value):
     with pytest.raises(InvalidArgument, match=f"Received: momentum={value}"):
-        factory.momentum(value, learning_rate=SCHEDULE, simclr=simclr)
+        factory.momentum(value, learning_rate=SCHEDULE, networks=networks)
 
 
 @pytest.mark.parametrize("name", ["momentum", "adam", "lamb"])

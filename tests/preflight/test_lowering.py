@@ -210,17 +210,17 @@ def test_what_would_fit_is_found_by_trying(monkeypatch, tmp_path):
         return said | {"versions": {}}, analyse(PROGRAM)
 
     monkeypatch.setattr(preflight._Compiler, "__call__", compile_program)
-    known = jobs.load()
+    jobs.load()
     config.load(["gin/quickstart.gin"], ["pretrain.global_batch_size = 16"])
     config.check({"quickstart", "preflight"})
     before = gin.config_str()
-    record = known["preflight"](
+    result = preflight.preflight(
         jobs.Context(model_dir=str(tmp_path)),
         topologies=("v3:2x2",),
         compiler_python="python3",
         suggest=True,
     )
-    assert record["numbers"][0]["what_would_fit"] == "resnet.remat = (1, 2, 3, 4)"
+    assert result.record["numbers"][0]["what_would_fit"] == "resnet.remat = (1, 2, 3, 4)"
     barriers = [text.count("optimization_barrier") for text in programs]
     assert barriers[0] == 0 < barriers[1] < barriers[2]
     assert gin.config_str() == before
