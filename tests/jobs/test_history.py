@@ -1,26 +1,25 @@
 """If this breaks, a restart of the watch loses numbers, or counts what a kill cut short."""
 
-import dataclasses
 import json
 
 import pytest
 
 from simclr_tf.errors import RequestError
 from simclr_tf.evaluation.history import History
+from simclr_tf.evaluation.result import Result
 
 
-@dataclasses.dataclass(frozen=True)
-class Numbers:
-    top1: float
-    top5: float
+def found(top1: float, top5: float) -> Result:
+    numbers = {"top1": top1, "top5": top5}
+    return Result(job="knn", text="", record={"numbers": numbers}, curves=numbers)
 
 
 @pytest.fixture
 def file(tmp_path):
     history = History(str(tmp_path), str(tmp_path))
     assert not list(tmp_path.iterdir())
-    history.add(1, "knn", Numbers(0.25, 0.5))
-    history.add(2, "knn", Numbers(0.5, 1.0))
+    history.add(1, "knn", found(0.25, 0.5))
+    history.add(2, "knn", found(0.5, 1.0))
     return tmp_path / "results" / "watch.jsonl"
 
 
@@ -36,7 +35,7 @@ def test_what_is_added_is_known_to_the_next_process(file, tmp_path):
 def test_a_line_that_is_not_whole_is_dropped(file, tmp_path, end):
     whole = file.read_bytes()
     file.write_bytes(whole + end.encode(errors="surrogateescape"))
-    History(str(tmp_path), str(tmp_path)).add(3, "knn", Numbers(0.75, 1.0))
+    History(str(tmp_path), str(tmp_path)).add(3, "knn", found(0.75, 1.0))
     assert file.read_bytes().startswith(whole)
     steps = [json.loads(line)["step"] for line in file.read_bytes().splitlines()]
     assert steps == [1, 2, 3]
