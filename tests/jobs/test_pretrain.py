@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from simclr_tf.augment import addons, policy
+from simclr_tf.augment.ops import Op
 from simclr_tf.context import Context
 from simclr_tf.data.dataset import Dataset
 from simclr_tf.distribute.lowering import LoweringStrategy
@@ -63,7 +64,7 @@ def test_a_run_that_goes_on_keeps_its_place(evaluation, monkeypatch, tmp_path, p
 
 
 def test_ops_of_addons_are_refused_on_the_device(evaluation, monkeypatch):
-    monkeypatch.setattr(addons, "op", lambda name: None)
+    monkeypatch.setattr(addons, "op", lambda name: Op(name, tf.identity, compiles=False))
     rotating = functools.partial(policy.augmentation, policy=(("addons:rotate", 0.5),))
     with pytest.raises(RequestError, match=r"addons:rotate(.|\n)*pretrain.augment_on = 'host'"):
         put_together(evaluation.pictures, method=functools.partial(simclr, augmentation=rotating))
