@@ -65,7 +65,7 @@ def test_crops_of_files_are_shipped_rounded_and_give_the_views_of_the_host(encod
     """The host's own policy, on the host's crops to the nearest of 256 levels."""
     pipeline = on_device(encoded)
     batch = first(pipeline)
-    bare = dataclasses.replace(on_host(pipeline), augmentation=augmentation(policy=()))
+    bare = dataclasses.replace(on_host(pipeline), groups=pairs(augmentation(policy=()), 24))
     crops = first(bare)["images"].numpy()
     assert batch["images"].dtype == tf.uint8
     np.testing.assert_allclose(batch["images"] / 255, crops, rtol=0, atol=1 / 510 + 1e-6)
@@ -114,6 +114,6 @@ def test_replicas_make_the_views_of_their_own_images(in_memory):
 
 def test_the_picture_of_first_views_shows_views(in_memory):
     pipeline = on_device(in_memory)
-    found, expected = (figures.first_views(p, count=6) for p in (pipeline, on_host(pipeline)))
+    [found], [expected] = (figures.first_views(p, count=6) for p in (pipeline, on_host(pipeline)))
     assert found.shape == (6, 2, 24, 24, 3)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
