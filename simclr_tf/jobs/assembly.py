@@ -30,6 +30,7 @@ from simclr_tf.training.checkpoints import started_settings
 from simclr_tf.training.loss_scale import with_loss_scale
 from simclr_tf.training.plan import Plan
 from simclr_tf.training.probe import online_probe
+from simclr_tf.training.profile import check_profile_steps
 from simclr_tf.training.run import Cadence, Run
 
 AugmentOn = Literal["auto", "host", "device"]
@@ -92,6 +93,8 @@ def assemble(
       rebuild: builds the method again for the export; by default `method` does.
     """
     run = ingredients
+    name = f"{run.job}.profile_steps"
+    check_profile_steps(run.cadence.profile_steps, run.schedule.total_steps, name)
     if run.precision == "auto":
         run = dataclasses.replace(run, precision=fast_precision(run.strategy))
     with run.strategy.scope():
@@ -129,14 +132,15 @@ def export_run(run: Run) -> str:
     Returns:
       The folder of the SavedModel.
     """
+    networks = run.method.exported()
     folder = export_networks(
         run.model_dir,
         run.total_steps,
-        run.method.exported(),
+        networks,
         lambda: run.rebuild().exported(),
         image_size=run.plan.image_size,
         recipe=config.record(),
-        class_names=run.plan.source.class_names if "classifier" in run.method.exported() else None,
+        class_names=run.plan.source.class_names if "classifier" in networks else None,
     )
     figures.curves(run.model_dir, run.metrics, run.method.metrics[0].name)
     return folder

@@ -17,7 +17,6 @@ from simclr_tf.models.networks import Networks
 from simclr_tf.optim.schedules import WarmupCosine
 from simclr_tf.training.checkpoints import Groups, named_groups
 from simclr_tf.training.plan import Plan
-from simclr_tf.training.profile import check_profile_steps
 from simclr_tf.training.step import make_train_step, step_metrics
 
 
@@ -99,10 +98,6 @@ class Run:
     cadence: Cadence
     rebuild: Callable[[], Method]
     when_out_of_memory: str
-
-    def __post_init__(self):
-        name = f"{self.job}.profile_steps"
-        check_profile_steps(self.cadence.profile_steps, self.total_steps, name)
 
     @property
     def total_steps(self) -> int:

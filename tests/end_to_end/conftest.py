@@ -60,7 +60,7 @@ class Tiny:
     def arguments(
         self, model_dir: str, *bindings: str, job=None, recipe=None, data=None
     ) -> list[str]:
-        """Of the command line."""
+        """Returns the arguments of the command line."""
         return [
             f"--gin_file={recipe or self.recipe}",
             f"--data_dir={data or self.photos}",

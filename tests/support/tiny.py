@@ -37,7 +37,7 @@ class Tiny:
 
     @property
     def names(self) -> list[str]:
-        """Of the step's numbers, in their order."""
+        """Names of the numbers of a step, in order."""
         return [m.name for m in step_metrics(self.method, self.optimizer, self.probe)]
 
     def step(self, **kwargs) -> Callable:

@@ -39,7 +39,7 @@ def float64_gradients(tiny, batch) -> dict[str, np.ndarray]:
 
 
 def test_norm_and_trust_ratios_equal_numpy(build_tiny, batch):
-    """Of the gradient, and the weights, from before the step."""
+    """The numbers are those of the gradient and the weights before the step."""
     tiny = build_tiny(rate=1.0)
     gradients = float64_gradients(tiny, batch)
     weights = {v.path: v.numpy().astype(np.float64) for v in tiny.networks.trainable_variables}

@@ -125,7 +125,7 @@ def test_one_part_is_the_whole_batch(build_tiny):
 
 
 def test_views_that_the_step_makes_are_the_same_in_parts(build_tiny):
-    """Of what is shipped, both passes augment a part at a time, by the keys of its own examples."""
+    """Both passes augment a part of the shipped batch at a time, by its own examples' keys."""
     rng = np.random.default_rng(2)
     images = rng.integers(0, 256, (BATCH, SIZE, SIZE, 3), np.uint8)
     source = ArraySource(
