@@ -28,7 +28,7 @@ class ViewGroup:
         """V, the number of views of each image."""
         return len(self.augmentations)
 
-    def runs(self) -> list[tuple[Augmentation, int]]:
+    def parts(self) -> list[tuple[Augmentation, int]]:
         """Returns the augmentations in order, each with its number of successive views."""
         return [(same, len(list(views))) for same, views in itertools.groupby(self.augmentations)]
 

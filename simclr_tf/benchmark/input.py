@@ -89,7 +89,7 @@ class Reader:
 
 def _pair(pipeline: ViewsPipeline) -> tuple[Augmentation, int]:
     """Returns the augmentation of both views of an image, and their size."""
-    groups = [(group.runs(), group.size) for group in pipeline.groups]
+    groups = [(group.parts(), group.size) for group in pipeline.groups]
     if len(groups) != 1 or [count for _, count in groups[0][0]] != [2]:
         raise RequestError(
             "The pipeline is compared with a plain one of two views an image by one policy. "

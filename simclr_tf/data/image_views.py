@@ -46,19 +46,19 @@ class ImageViews:
     def of_pixels(self, images: tf.Tensor, keys: tf.Tensor) -> dict[str, tf.Tensor]:
         """Crops uint8 images [B, H, W, 3] in memory: by group, float32 [v*B, S, S, 3]."""
 
-        def crops(run: _Run) -> tf.Tensor:
-            repeated = tf.concat([images] * run.count, axis=0)
-            return run.augmentation.crop(repeated, self._keys_of(run, keys), run.group.size)
+        def crops(part: _Part) -> tf.Tensor:
+            repeated = tf.concat([images] * part.count, axis=0)
+            return part.augmentation.crop(repeated, self._keys_of(part, keys), part.group.size)
 
         return self._by_group(crops)
 
     def augmented(self, crops: dict[str, tf.Tensor], keys: tf.Tensor) -> dict[str, tf.Tensor]:
         """Applies the policies to crops by group, float32 [v*B, S, S, 3] in [0, 1]."""
 
-        def views(run: _Run) -> tf.Tensor:
-            group = run.group
-            own = _rows_of(crops[group.name], run.first_in_group, run.count, group.count)
-            return run.augmentation(own, self._keys_of(run, keys))
+        def views(part: _Part) -> tf.Tensor:
+            group = part.group
+            own = _rows_of(crops[group.name], part.first_in_group, part.count, group.count)
+            return part.augmentation(own, self._keys_of(part, keys))
 
         return self._by_group(views)
 
@@ -69,8 +69,10 @@ class ImageViews:
         height, width = tf.unstack(shape)
         seed = tf.constant(self.seed, tf.int64)
         boxes = [
-            box_sampler(run.augmentation, run.count, run.first)(seed, epoch, index, height, width)
-            for run in self._runs()
+            box_sampler(part.augmentation, part.count, part.first)(
+                seed, epoch, index, height, width
+            )
+            for part in self._parts()
         ]
         crop_out = decode.crops_of if self.decoded else decode.decode_crops
         crops = crop_out(image, tf.concat(boxes, axis=0), self._sizes())
@@ -96,27 +98,27 @@ class ImageViews:
         """Returns the side of each view."""
         return [group.size for group in self.groups for _ in group.augmentations]
 
-    def _runs(self) -> Iterator[_Run]:
+    def _parts(self) -> Iterator[_Part]:
         first = 0
         for group in self.groups:
             first_in_group = 0
-            for augmentation, count in group.runs():
-                yield _Run(group, augmentation, first, first_in_group, count)
+            for augmentation, count in group.parts():
+                yield _Part(group, augmentation, first, first_in_group, count)
                 first += count
                 first_in_group += count
 
-    def _by_group(self, make: Callable[[_Run], tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Joins, by group, what `make` returns for each run."""
+    def _by_group(self, make: Callable[[_Part], tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Joins, by group, what `make` returns for each part."""
         made: dict[str, list[tf.Tensor]] = {}
-        for run in self._runs():
-            made.setdefault(run.group.name, []).append(make(run))
+        for part in self._parts():
+            made.setdefault(part.group.name, []).append(make(part))
         return {n: tf.concat(p, axis=0) if len(p) > 1 else p[0] for n, p in made.items()}
 
-    def _keys_of(self, run: _Run, keys: tf.Tensor) -> tf.Tensor:
-        return _rows_of(keys, run.first, run.count, num_views(self.groups))
+    def _keys_of(self, part: _Part, keys: tf.Tensor) -> tf.Tensor:
+        return _rows_of(keys, part.first, part.count, num_views(self.groups))
 
 
-class _Run(NamedTuple):
+class _Part(NamedTuple):
     """Successive views of a group that one augmentation makes."""
 
     group: ViewGroup
