@@ -88,12 +88,14 @@ class Frozen:
         Raises:
           RequestError: there is no such layer.
         """
+        if layer == self.layer:
+            return self
         if layer != REPRESENTATION and "projection_head" not in self.networks:
             raise RequestError(
                 f"The projection head must be built to evaluate the layer {layer!r}. Received: "
                 "the encoder alone. Bind frozen_encoder.layer = 'projection'."
             )
-        return dataclasses.replace(self, layer=layer)
+        return dataclasses.replace(self, layer=layer, at_hand=None)
 
     def _features_of(self, sources: tuple[Source, Source]) -> tuple[Features, Features]:
         train, test = map(self.features, sources)

@@ -166,6 +166,20 @@ def test_one_evaluation_and_then_the_other(watch, tmp_path):
     assert looked_at(run.folder)[1:] == [(TOTAL, "knn")]
 
 
+def test_other_evaluations_are_made_as_by_their_jobs(watch, evaluation, dim, tmp_path, capfd):
+    run = Run(tmp_path / "run")
+    run.save(TOTAL)
+    asked = ("watch.evaluations = ['lbfgs', 'embed']", "embed.map = 'none'")
+    assert watch(run.folder, *asked) == 0
+    transfer, embedded = lines(run.folder)
+    options = {"weights": run.folder, "pictures": dim}
+    result = evaluation.result("lbfgs", tmp_path / "alone", **options)
+    assert transfer["job"] == "lbfgs" and transfer["numbers"] == result["numbers"]
+    assert embedded["numbers"] == {} and (run.folder / "embeddings" / "train").is_dir()
+    assert watch(run.folder, "watch.evaluations = ['probe_invariance']") == 2
+    assert "Bind frozen_encoder.layer = 'projection'" in capfd.readouterr().err
+
+
 def test_a_run_that_starts_later(watch, meanwhile, tmp_path):
     run = Run(tmp_path / "run", keep=2)
 
