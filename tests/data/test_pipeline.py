@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from simclr_tf.augment.policy import augmentation
-from simclr_tf.data import folder_source, tfrecord_source
+from simclr_tf.data import folder_source, image_views, tfrecord_source
 from simclr_tf.data import pipeline as pipeline_module
 from simclr_tf.data.bad_images import BadImages
 from simclr_tf.data.pipeline import ViewsPipeline
@@ -178,8 +178,9 @@ def test_files_give_the_views_that_their_pixels_give(photos):
         )
         one = pipeline(alone)
         keys = _keys_of(one, i)
-        crops = one.augmentation.crop(tf.constant(alone.images), keys, 12)
-        np.testing.assert_allclose(views[i], one.augmentation(crops, keys)[0], atol=0.02)
+        policy = augmentation(policy=POLICY)
+        crops = policy.crop(tf.constant(alone.images), keys, 12)
+        np.testing.assert_allclose(views[i], policy(crops, keys)[0], atol=0.02)
 
 
 def _keys_of(views_pipeline, index):
@@ -226,14 +227,14 @@ def test_what_is_wrong_with_the_program_is_no_bad_image(photos, monkeypatch):
     source = folder_source.open_folder(str(photos), "train")
     bad = BadImages(source)
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline_module, "box_sampler", without_kernel(tf.int32, [2, 4]))
+        patch.setattr(image_views, "box_sampler", without_kernel(tf.int32, [2, 4]))
         with (
             pytest.raises(RequestError, match=r"decodes must load(.|\n)*no transfer manager"),
             bad.explained(),
         ):
             batches(source, 1, bad_images=bad)
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline_module, "view_augmenter", without_kernel(tf.float32, [12, 12, 3]))
+        patch.setattr(image_views, "view_augmenter", without_kernel(tf.float32, [12, 12, 3]))
         with pytest.raises(tf.errors.OpError, match="no transfer manager"):
             batches(source, 1)
     assert len(bad) == 0
