@@ -71,6 +71,7 @@ def decode_center(encoded: tf.Tensor, size: int) -> tf.Tensor:
     return crop.from_levels(view)
 
 
+@header.traced_once
 def _decode(encoded: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(
         tf.cond(

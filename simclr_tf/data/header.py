@@ -20,7 +20,12 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG_SCAN = b"\xff\xda\x00"
 _GIF_EXTENSION, _GIF_FRAME, _GIF_END = 0x21, 0x2C, b"\x3b"
 
+# Traces a function of an encoded image once per process. Its ops are many, and each data set uses
+# them several times.
+traced_once = tf.function(autograph=False, input_signature=[tf.TensorSpec([], tf.string)])
 
+
+@traced_once
 def image_shape(encoded: tf.Tensor) -> tf.Tensor:
     """Returns height and width of an encoded image, int32 [2], if it may be decoded.
 
@@ -129,7 +134,8 @@ def _gif_frame(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         (13 + after_table(at(10)), tf.constant(MAX_GIF_PIECES)),
     )
     found = at(position) == _GIF_FRAME
-    encoded = _if(found, encoded, "A GIF must hold a frame. Received none in pieces:", left)
+    message = "A GIF must hold a frame. Received none in pieces:"
+    position = _if(found, position, message, left)  # what is read below waits for it
     x, y, width, height = tf.unstack(
         tf.cast(_numbers(encoded, position + 1, 4, tf.uint16), tf.int32)
     )

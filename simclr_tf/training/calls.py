@@ -7,8 +7,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
+from simclr_tf.distribute.hosts import Agreed
 from simclr_tf.training.loop import LoopResult
-from simclr_tf.training.preemption import Agreed, StopRequest
+from simclr_tf.training.preemption import StopRequest
 from simclr_tf.training.profile import Profile
 from simclr_tf.training.stall import StallWarning
 

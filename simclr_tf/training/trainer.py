@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from absl import logging
 
 from simclr_tf import config, system_memory
+from simclr_tf.distribute.hosts import is_chief, make_agreement
 from simclr_tf.distribute.strategy import host_slice
 from simclr_tf.errors import DivergedError, PreemptedError
 from simclr_tf.files import write_text
@@ -27,7 +28,7 @@ from simclr_tf.training.failures import (
 from simclr_tf.training.host_copy import Values, are_finite
 from simclr_tf.training.loop import make_loop
 from simclr_tf.training.plan import plan_text
-from simclr_tf.training.preemption import StopRequest, is_chief, make_agreement, peer
+from simclr_tf.training.preemption import StopRequest, peer
 from simclr_tf.training.profile import Profile
 from simclr_tf.training.reporting import Reporter
 from simclr_tf.training.run import Run

@@ -13,9 +13,9 @@ import tensorflow as tf
 
 from simclr_tf.distribute import collectives
 from simclr_tf.distribute.lowering import LoweringStrategy, lower
-from simclr_tf.jobs.preflight import _Compiler
 from simclr_tf.preflight.analysis import Analysis
 from simclr_tf.preflight.chips import parse_topology
+from simclr_tf.preflight.tpu_compiler import TpuCompiler
 
 pytest.importorskip("libtpu", reason="needs the extra [preflight]")
 
@@ -23,7 +23,7 @@ pytest.importorskip("libtpu", reason="needs the extra [preflight]")
 def compiled(replica_fn, topology: str, *specs: tf.TensorSpec) -> Analysis:
     parsed = parse_topology(topology)
     program = lower(LoweringStrategy(parsed.num_devices), replica_fn, *specs)
-    return _Compiler(sys.executable)(program.stablehlo, parsed)[1]
+    return TpuCompiler(sys.executable)(program.stablehlo, parsed)[1]
 
 
 def loop(count, body, x):

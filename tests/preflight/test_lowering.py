@@ -24,7 +24,9 @@ from simclr_tf.optim.factory import lars
 from simclr_tf.optim.schedules import WarmupCosine
 from simclr_tf.preflight.analysis import analyse
 from simclr_tf.preflight.chips import parse_topology
+from simclr_tf.preflight.compiled_step import LoweredStep, estimates
 from simclr_tf.preflight.table import details, row
+from simclr_tf.preflight.tpu_compiler import TpuCompiler
 from simclr_tf.training.step import make_train_step
 
 RECIPES = sorted(
@@ -152,7 +154,7 @@ def test_a_program_that_does_not_fit_is_not_read(tmp_path):
     said = '{"num_devices": 8, "out_of_memory": "too much"}'
     python.write_text(f"#!/bin/sh\necho '{said}' > $4\n: > $5\n")
     python.chmod(0o755)
-    found = preflight._Compiler(str(python))("", parse_topology("v3:2x2"))
+    found = TpuCompiler(str(python))("", parse_topology("v3:2x2"))
     assert found == ({"num_devices": 8, "out_of_memory": "too much"}, None)
 
 
@@ -160,15 +162,15 @@ def test_a_program_that_does_not_fit_is_not_read(tmp_path):
 def test_more_than_the_peak_is_no_estimate(cycles, share):
     topology = parse_topology("v3:2x2")
     chip = topology.chip
-    step = preflight._Step("", 1, model_flop=int(0.5 * 10**6 / chip.clock_hz * chip.peak_flops))
+    step = LoweredStep("", 1, model_flop=int(0.5 * 10**6 / chip.clock_hz * chip.peak_flops))
     analysis = analyse(PROGRAM.replace("1000000000", str(cycles)))
     if share:
-        found = preflight._estimates(step, analysis, topology)
+        found = estimates(step, analysis, topology)
         assert found["estimated_utilization"] == pytest.approx(share)
         assert found["estimated_seconds"] == pytest.approx(cycles / 0.94e9)
     else:
         with pytest.raises(RuntimeError, match=r"must not exceed the peak.*v3:2x2.*100000 cycles"):
-            preflight._estimates(step, analysis, topology)
+            estimates(step, analysis, topology)
 
 
 def test_no_estimate_is_made_of_an_unknown_number_of_runs():
@@ -184,9 +186,9 @@ ENTRY %main () -> (f32[]) {
   ROOT %w = (f32[]) while(%z), condition=%until, body=%body, metadata={op_name="my/loop"}
 }
 """
-    step, topology = preflight._Step("", 1, 10**9), parse_topology("v3:2x2")
+    step, topology = LoweredStep("", 1, 10**9), parse_topology("v3:2x2")
     analysis = analyse(loop)
-    found = preflight._estimates(step, analysis, topology)
+    found = estimates(step, analysis, topology)
     assert set(found.values()) == {None} and analysis.unknown_loops == ["my/loop"]
     kinds = ("argument", "output", "temporary", "code", "used", "hbm")
     result = {f"{kind}_bytes": 2**30 for kind in kinds} | found | {"model_flop": 10**9}
@@ -209,7 +211,7 @@ def test_what_would_fit_is_found_by_trying(monkeypatch, tmp_path):
         said = {f"{kind}_bytes": 2**20 for kind in kinds} | {"seconds": 1.0, "flop": 1.0}
         return said | {"versions": {}}, analyse(PROGRAM)
 
-    monkeypatch.setattr(preflight._Compiler, "__call__", compile_program)
+    monkeypatch.setattr(TpuCompiler, "__call__", compile_program)
     jobs.load()
     config.load(["gin/quickstart.gin"], ["pretrain.global_batch_size = 16"])
     config.check({"quickstart", "preflight"})

@@ -7,10 +7,10 @@ import types
 import numpy as np
 import pytest
 
+from simclr_tf.distribute.hosts import Agreed
 from simclr_tf.training import calls
 from simclr_tf.training.calls import CALL_SECONDS, Calls
 from simclr_tf.training.loop import LoopResult
-from simclr_tf.training.preemption import Agreed
 from simclr_tf.training.profile import Profile
 
 
