@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import gin
 import keras
@@ -46,11 +47,15 @@ class SimCLR(Method):
 
     name = "SimCLR"
     metrics = (Metric("contrastive_loss", "contrastive loss"), *METRICS)
+    target_specs = MappingProxyType({"index": tf.TensorSpec([1], tf.int32)})
 
     @property
     def embedded_specs(self) -> Mapping[str, tf.TensorSpec]:
         dim = self.networks["projection_head"].outputs[-1].shape[-1]
         return {"projection": tf.TensorSpec([2, dim])}
+
+    def targets(self, batch: Tensors) -> Tensors:
+        return {"index": batch["index"]}
 
     def embed(self, batch: Tensors, training: bool) -> Tensors:
         encoder, head = self.networks["encoder"], self.networks["projection_head"]
@@ -60,7 +65,7 @@ class SimCLR(Method):
         return {"representation": representation, "projection": z}
 
     def loss(self, embedded: Tensors, targets: Tensors) -> tuple[tf.Tensor, Tensors]:
-        return self.objective(embedded["projection"])
+        return self.objective(embedded["projection"], targets["index"])
 
     def expected(self, global_batch: int) -> tuple[float, float]:
         return self.objective.chance(global_batch), self.objective.floor(global_batch)

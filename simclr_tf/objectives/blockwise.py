@@ -5,6 +5,7 @@ Legend: B examples per replica, G examples on all replicas, P projection.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -22,11 +23,13 @@ class Sums(NamedTuple):
         loss: sum of cross entropies.
         top1: number of anchors whose positive is the most similar.
         top5: number of anchors whose positive is among the five most similar.
+        negative: sum of each anchor's mean similarity to its negatives.
     """
 
     loss: tf.Tensor
     top1: tf.Tensor
     top5: tf.Tensor
+    negative: tf.Tensor
 
 
 def anchors_per_block(anchors: int, candidates: int, block_size: int | None) -> int:
@@ -39,12 +42,15 @@ def anchors_per_block(anchors: int, candidates: int, block_size: int | None) -> 
 def contrast(
     anchors: tf.Tensor,
     candidates: tf.Tensor,
-    self_column: tf.Tensor,
+    anchor_image: tf.Tensor,
+    candidate_image: tf.Tensor,
     positive_column: tf.Tensor,
     temperature: float,
     block_size: int | None,
 ) -> Sums:
-    """Compares every anchor's positive with all candidates except the anchor itself.
+    """Compares every anchor's positive with its negatives: the views of other images.
+
+    The anchor itself is a view of its image, so it is none of them.
 
     One block of anchors at a time is compared with all candidates. As the sum of the losses is a
     scalar, its gradient is known up to a factor as soon as the loss is. So each block stores its
@@ -56,25 +62,26 @@ def contrast(
     Args:
         anchors: [2B, P] float32, normalized.
         candidates: [2G, P] float32, normalized.
-        self_column: [2B] int32, the candidate that is the anchor itself.
+        anchor_image: [2B] int32, the number of the anchor's image, from 0 on.
+        candidate_image: [2G] int32, the same of the candidates.
         positive_column: [2B] int32, the candidate that is the anchor's other view.
         temperature: divisor of the similarities.
         block_size: anchors compared at a time, or None for as many as 16 MiB will hold. It need
             not divide 2B.
     """
     size = anchors_per_block(anchors.shape[0], candidates.shape[0], block_size)
+    compare = functools.partial(_compare, candidate_image=candidate_image, temperature=temperature)
 
     @tf.custom_gradient
     def run(anchors, candidates):
         blocks = -(-anchors.shape[0] // size)
         if blocks == 1:
-            sums, d_anchors, d_candidates = _compare(
-                anchors, candidates, self_column, positive_column, temperature
-            )
+            found = compare(anchors, anchor_image, positive_column, candidates)
         else:
-            sums, d_anchors, d_candidates = _compare_in_turn(
-                anchors, candidates, self_column, positive_column, temperature, blocks, size
+            found = _compare_in_turn(
+                compare, anchors, anchor_image, positive_column, candidates, blocks, size
             )
+        sums, d_anchors, d_candidates = found
 
         def gradient(d_sums):
             return d_sums[0] * d_anchors, d_sums[0] * d_candidates
@@ -85,32 +92,33 @@ def contrast(
 
 
 def _compare_in_turn(
-    anchors, candidates, self_column, positive_column, temperature, blocks, size
+    compare, anchors, anchor_image, positive_column, candidates, blocks, size
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns what `_compare` returns, from one block of `size` anchors after the other.
+    """Returns what `compare` returns, from one block of `size` anchors after the other.
 
-    Anchors of length 0 and without a column pad the last block, and count for nothing.
+    Anchors of length 0 and without an image pad the last block, and count for nothing.
     """
     missing = blocks * size - anchors.shape[0]
     rows = tf.reshape(tf.pad(anchors, [[0, missing], [0, 0]]), [blocks, size, -1])
-    selves = tf.reshape(tf.pad(self_column, [[0, missing]], constant_values=-1), [blocks, size])
+    images = tf.reshape(tf.pad(anchor_image, [[0, missing]], constant_values=-1), [blocks, size])
     positives = tf.reshape(tf.pad(positive_column, [[0, missing]]), [blocks, size])
 
-    def compare(i, sums, d_rows, d_candidates):
-        block_sums, d_block, d_shared = _compare(
-            tf.gather(rows, i),
-            candidates,
-            tf.gather(selves, i),
-            tf.gather(positives, i),
-            temperature,
+    def add_block(i, sums, d_rows, d_candidates):
+        block_sums, d_block, d_shared = compare(
+            tf.gather(rows, i), tf.gather(images, i), tf.gather(positives, i), candidates
         )
         d_rows = tf.tensor_scatter_nd_update(d_rows, [[i]], d_block[tf.newaxis])
         return i + 1, sums + block_sums, d_rows, d_candidates + d_shared
 
     _, sums, d_rows, d_candidates = tf.while_loop(
         lambda i, *_: i < blocks,
-        compare,
-        (tf.constant(0), tf.zeros([3]), tf.zeros_like(rows), tf.zeros_like(candidates)),
+        add_block,
+        (
+            tf.constant(0),
+            tf.zeros([len(Sums._fields)]),
+            tf.zeros_like(rows),
+            tf.zeros_like(candidates),
+        ),
         parallel_iterations=1,  # otherwise several blocks would be in memory
         maximum_iterations=blocks,
     )
@@ -119,14 +127,18 @@ def _compare_in_turn(
 
 
 def _compare(
-    anchors, candidates, self_column, positive_column, temperature
+    anchors, anchor_image, positive_column, candidates, *, candidate_image, temperature
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns the sums [3], and the gradient of the first with respect to anchors and candidates.
+    """Returns the sums [4], and the gradient of the first with respect to anchors and candidates.
 
-    An anchor whose `self_column` is -1 is padding.
+    An anchor whose image is -1 is padding.
     """
     logits = tf.matmul(anchors / temperature, candidates, transpose_b=True)
-    logits += tf.one_hot(self_column, candidates.shape[0], on_value=-_MASKED, off_value=0.0)
+    negative = anchor_image[:, tf.newaxis] != candidate_image
+    negatives = tf.reduce_sum(tf.cast(negative, tf.float32), axis=1)
+    similarity = temperature * tf.reduce_sum(tf.where(negative, logits, 0.0), axis=1)
+    positive = positive_column[:, tf.newaxis] == tf.range(candidates.shape[0])
+    logits = tf.where(negative | positive, logits, -_MASKED)
     losses, d_logits = tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(
         features=logits, labels=positive_column
     )
@@ -134,8 +146,13 @@ def _compare(
     # The positive is never ahead of itself, hence the 1: rank 0 is the most similar.
     ahead = tf.cast(logits >= positive_logit[:, tf.newaxis], tf.int32)
     rank = tf.reduce_sum(ahead, axis=1) - 1
-    there = tf.cast(self_column >= 0, tf.float32)
-    sums = [losses, tf.cast(rank < 1, tf.float32), tf.cast(rank < 5, tf.float32)]
+    there = tf.cast(anchor_image >= 0, tf.float32)
+    sums = [
+        losses,
+        tf.cast(rank < 1, tf.float32),
+        tf.cast(rank < 5, tf.float32),
+        tf.math.divide_no_nan(similarity, negatives),
+    ]
     d_anchors = tf.matmul(d_logits, candidates) / temperature
     d_candidates = tf.matmul(d_logits, anchors / temperature, transpose_a=True)
     return tf.linalg.matvec(tf.stack(sums), there), d_anchors, d_candidates

@@ -20,8 +20,9 @@ from simclr_tf.objectives.blockwise import Sums, contrast
 REDUCTIONS = ("paper", "reference")
 
 # "contrastive_top1", "contrastive_top5": share of anchors whose positive is the most similar, or
-# among the five most similar, of the 2G - 1; ties count against it. "positive_cosine",
-# "negative_cosine": mean similarity of the 2G positive pairs and of all negative pairs.
+# among the five most similar, of it and the negatives; ties count against it.
+# "positive_cosine": mean similarity of the 2G positive pairs. "negative_cosine": mean over anchors
+# of the mean similarity to their negatives.
 # "embedding_std": standard deviation per dimension of the normalized projections over the global
 # batch, times sqrt(P); 1 when spread over the sphere, 0 when collapsed to a point.
 # "effective_rank": number of the P directions that the normalized projections use, see
@@ -41,10 +42,12 @@ class NTXent:
     """Normalized temperature-scaled cross entropy of this replica's anchors against all replicas.
 
     Each of the 2B local anchors picks its other view among the other 2G - 1 embeddings of all
-    replicas. The loss returned is this replica's *share*: the sum over its anchors divided by 2G.
-    Shares sum over replicas to the mean over all 2G anchors. Their gradients, which Keras'
-    optimizers sum over replicas, sum to the gradient of that mean, so the caller must not rescale
-    them.
+    replicas. Where a batch holds an image several times, as one that spans two epochs of a small
+    data set may, the image's other views are none of the anchor's negatives.
+
+    The loss returned is this replica's *share*: the sum over its anchors divided by 2G. Shares sum
+    over replicas to the mean over all 2G anchors. Their gradients, which Keras' optimizers sum over
+    replicas, sum to the gradient of that mean, so the caller must not rescale them.
 
     >>> loss = NTXent(temperature=0.5)
     >>> z = tf.constant([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])  # two pairs of views
@@ -84,12 +87,16 @@ class NTXent:
                 f"block_size must be None or at least 1. Received: block_size={self.block_size}."
             )
 
-    def __call__(self, z: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    def __call__(
+        self, z: tf.Tensor, images: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """Returns this replica's share of the loss and of the metrics.
 
         Args:
             z: [2B, P] projections of any float dtype, view 1 of all local examples, then view 2.
                 The shape must be static and the same on all replicas. The rows are normalized here.
+            images: [B] int32, the number of each local example's image, from 0 on. None if no image
+                occurs twice in the global batch.
 
         Returns:
             The share of the loss, float32 scalar, and float32 scalars named by `METRICS`. These
@@ -110,11 +117,16 @@ class NTXent:
         # Columns of `everyone` that hold the local view 1 and view 2.
         view_1 = tf.range(batch) + collectives.replica_id() * batch
         view_2 = view_1 + global_batch
-        self_column = tf.concat([view_1, view_2], axis=0)
-        positive_column = tf.concat([view_2, view_1], axis=0)
+        every_image = tf.range(global_batch) if images is None else _gather_numbers(images)
 
         sums = contrast(
-            z, everyone, self_column, positive_column, self.temperature, self.block_size
+            z,
+            everyone,
+            anchor_image=tf.tile(view_1 if images is None else images, [2]),
+            candidate_image=tf.tile(every_image, [2]),
+            positive_column=tf.concat([view_2, view_1], axis=0),
+            temperature=self.temperature,
+            block_size=self.block_size,
         )
         loss = sums.loss / (2 * global_batch)
         if self.reduction == "reference":
@@ -149,20 +161,24 @@ def nt_xent(
     return NTXent(temperature, reduction, block_size)
 
 
+def _gather_numbers(images: tf.Tensor) -> tf.Tensor:
+    """Gathers int32 [B] to [G], as halves that float32 holds exactly: GPUs gather no int32."""
+    halves = tf.stack([images // 2**16, images % 2**16])
+    upper, lower = tf.unstack(collectives.all_gather(tf.cast(halves, tf.float32), axis=1))
+    return tf.cast(upper, tf.int32) * 2**16 + tf.cast(lower, tf.int32)
+
+
 def _metrics(z: tf.Tensor, everyone: tf.Tensor, sums: Sums) -> dict[str, tf.Tensor]:
     """Computes this replica's shares, from normalized z [2B, P] and everyone [2G, P]."""
     anchors, dim = everyone.shape
     batch = z.shape[0] // 2
     positives = 2.0 * tf.reduce_sum(z[:batch] * z[batch:])
-    # All pairs at once: the sum over rows and columns of z everyone^T needs no matrix.
-    all_pairs = tf.reduce_sum(tf.reduce_sum(z, axis=0) * tf.reduce_sum(everyone, axis=0))
-    negatives = all_pairs - tf.reduce_sum(tf.square(z)) - positives
     spread = tf.reduce_mean(tf.math.reduce_std(everyone, axis=0)) * math.sqrt(dim)
     return {
         "contrastive_top1": sums.top1 / anchors,
         "contrastive_top5": sums.top5 / anchors,
         "positive_cosine": positives / anchors,
-        "negative_cosine": negatives / (anchors * (anchors - 2)),
+        "negative_cosine": sums.negative / anchors,
         "embedding_std": spread * (z.shape[0] / anchors),
         "effective_rank": _participation_ratio(everyone) * (z.shape[0] / anchors),
     }

@@ -195,7 +195,8 @@ def test_both_merge_inline_and_update_each_variable_once():
 @pytest.mark.slow
 def test_both_write_the_same_program_for_a_training_step(build_tiny):
     """But for the count of steps, which TPUStrategy takes from the first replica."""
-    batch = {"images": tf.TensorSpec([8, 16, 16, 3]), "labels": tf.TensorSpec([4], tf.int32)}
+    numbers = tf.TensorSpec([4], tf.int32)
+    batch = {"images": tf.TensorSpec([8, 16, 16, 3]), "labels": numbers, "index": numbers}
     kinds = []
     for make in STRATEGIES:
         strategy = make(CORES)

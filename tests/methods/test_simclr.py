@@ -38,7 +38,11 @@ def probe(method) -> Networks:
 
 def batch(count: int = 4) -> dict[str, tf.Tensor]:
     images = np.random.default_rng(0).uniform(size=(2 * count, 32, 32, 3)).astype(np.float32)
-    return {"images": tf.constant(images), "labels": tf.constant([0, 1, 2, 1][:count])}
+    return {
+        "images": tf.constant(images),
+        "labels": tf.constant([0, 1, 2, 1][:count]),
+        "index": tf.range(count),
+    }
 
 
 def test_what_is_built(method):
@@ -102,8 +106,9 @@ def test_probe_does_not_teach_the_encoder(method, probe):
 
 def test_the_loss_is_the_objectives(method):
     z = tf.random.stateless_normal([8, 5], [1, 2])
-    share, metrics = method.loss({"projection": z}, {})
-    expected, numbers = NTXent(0.5)(z)
+    index = tf.constant([3, 1, 3, 0])
+    share, metrics = method.loss({"projection": z}, method.targets({"index": index}))
+    expected, numbers = NTXent(0.5)(z, index)
     assert float(share) == float(expected)
     assert list(metrics) == list(numbers) == [m.name for m in method.metrics[1:]]
 

@@ -28,14 +28,18 @@ def blocks(request):
 at_once_and_in_blocks = pytest.mark.usefixtures("blocks")
 
 
-def loss_of(z, temperature: float = 0.1, **kwargs):
+def loss_of(z, temperature: float = 0.1, images=None, **kwargs):
     """This replica's share, and the metrics, by the loss that gin's factory gives."""
-    return nt_xent(temperature, **kwargs)(tf.convert_to_tensor(z))
+    return nt_xent(temperature, **kwargs)(tf.convert_to_tensor(z), images)
 
 
-def oracle(z: np.ndarray, temperature: float) -> dict[str, float]:
-    """Eq. 1 in loops and float64: z [2G, P], view 1 of all examples and then view 2."""
+def oracle(z: np.ndarray, temperature: float, images=None) -> dict[str, float]:
+    """Eq. 1 in loops and float64: z [2G, P], view 1 of all examples and then view 2.
+
+    Views of the same of `images` [G] are no negatives of each other.
+    """
     z = z.astype(np.float64)
+    images = np.tile(np.arange(len(z) // 2) if images is None else images, 2)
     count, half = len(z), len(z) // 2
     norms = np.sqrt((z**2).sum(1))
 
@@ -45,7 +49,7 @@ def oracle(z: np.ndarray, temperature: float) -> dict[str, float]:
     losses, top1, top5, positives, negatives = [], [], [], [], []
     for i in range(count):
         j = (i + half) % count
-        others = [k for k in range(count) if k != i]
+        others = [k for k in range(count) if k == j or images[k] != images[i]]
         losses.append(
             -math.log(
                 math.exp(sim(i, j) / temperature)
@@ -56,7 +60,8 @@ def oracle(z: np.ndarray, temperature: float) -> dict[str, float]:
         top1.append(better < 1)
         top5.append(better < 5)
         positives.append(sim(i, j))
-        negatives += [sim(i, k) for k in others if k != j]
+        if len(others) > 1:
+            negatives.append(np.mean([sim(i, k) for k in others if k != j]))
     unit = z / norms[:, None]
     moments = np.linalg.eigvalsh(unit.T @ unit)
     return {
@@ -64,19 +69,19 @@ def oracle(z: np.ndarray, temperature: float) -> dict[str, float]:
         "contrastive_top1": np.mean(top1),
         "contrastive_top5": np.mean(top5),
         "positive_cosine": np.mean(positives),
-        "negative_cosine": np.mean(negatives),
+        "negative_cosine": np.sum(negatives) / count,
         "embedding_std": unit.std(0).mean() * math.sqrt(z.shape[1]),
         "effective_rank": moments.sum() ** 2 / (moments**2).sum(),
     }
 
 
-def numerical_gradient(z: np.ndarray, temperature: float) -> np.ndarray:
+def numerical_gradient(z: np.ndarray, temperature: float, images=None) -> np.ndarray:
     """Central differences of the oracle in float64."""
     gradient, step = np.zeros(z.shape), 1e-5
     for index in np.ndindex(*z.shape):
         shift = np.zeros(z.shape)
         shift[index] = step
-        above, below = oracle(z + shift, temperature), oracle(z - shift, temperature)
+        above, below = (oracle(z + sign * shift, temperature, images) for sign in (1, -1))
         gradient[index] = (above["loss"] - below["loss"]) / (2 * step)
     return gradient
 
@@ -89,11 +94,11 @@ def embeddings(global_batch: int, dim: int = 16, seed: int = 0) -> np.ndarray:
     return views.reshape(2 * global_batch, dim).astype(np.float32)
 
 
-def value_and_gradient(z, temperature=0.1, **kwargs):
+def value_and_gradient(z, temperature=0.1, images=None, **kwargs):
     z = tf.convert_to_tensor(z)
     with tf.GradientTape() as tape:
         tape.watch(z)
-        loss, metrics = loss_of(z, temperature, **kwargs)
+        loss, metrics = loss_of(z, temperature, images, **kwargs)
     return loss, tape.gradient(loss, z), metrics
 
 
@@ -137,6 +142,45 @@ def test_gradient_equals_finite_differences(temperature):
     _, gradient, _ = value_and_gradient(z, temperature)
     expected = numerical_gradient(z, temperature)
     np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+# An image three times, another twice; one image alone; numbers beyond what float32 holds exactly.
+REPEATED = {
+    "some": [3, 1, 3, 2, 1, 0, 3, 5],
+    "one image": [4] * 8,
+    "large numbers": [2**24, 2**24 + 1, 2**31 - 1, 2**31 - 2, 2**24, 2**30, 7, 2**16],
+}
+
+
+@at_once_and_in_blocks
+@pytest.mark.parametrize("replicas", [1, 2, 4])
+@pytest.mark.parametrize("images", REPEATED.values(), ids=REPEATED)
+def test_views_of_one_image_are_no_negatives(images, replicas):
+    """A batch that spans two epochs holds some images twice."""
+    z, images = embeddings(8, 5), np.array(images, np.int32)
+    strategy = simulated_replicas(replicas)
+    parts = images.reshape(replicas, -1)
+    numbers = strategy.experimental_distribute_values_from_function(
+        lambda context: tf.constant(parts[context.replica_id_in_sync_group])
+    )
+    run = tf.function(lambda *a: strategy.run(lambda z, i: value_and_gradient(z, 0.5, i), a))
+    loss, gradient, metrics = run(distribute(strategy, z), numbers)
+    expected = oracle(z, 0.5, images)
+    for name, value in {"loss": loss, **metrics}.items():
+        found = strategy.reduce("SUM", value, axis=None)
+        np.testing.assert_allclose(found, expected[name], rtol=2e-5, atol=1e-6, err_msg=name)
+    gradient = whole(strategy.experimental_local_results(gradient), replicas)
+    expected = numerical_gradient(z, 0.5, images)
+    np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-5)
+
+
+@at_once_and_in_blocks
+def test_a_batch_without_repeats_is_as_without_numbers():
+    z = embeddings(8, 5)
+    images = np.random.default_rng(0).permutation(100)[:8].astype(np.int32)
+    plain, numbered = value_and_gradient(z), value_and_gradient(z, images=images)
+    for a, b in zip(tf.nest.flatten(plain), tf.nest.flatten(numbered), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @at_once_and_in_blocks

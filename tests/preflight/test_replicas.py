@@ -20,6 +20,7 @@ REPLICAS, PER_REPLICA, SIZE, STEPS = 8, 4, 16, 3
 SPEC = {
     "images": tf.TensorSpec([2 * PER_REPLICA, SIZE, SIZE, 3]),
     "labels": tf.TensorSpec([PER_REPLICA], tf.int32),
+    "index": tf.TensorSpec([PER_REPLICA], tf.int32),
 }
 
 
@@ -30,12 +31,13 @@ def build(build_tiny, strategy, precision):
 
 
 def global_batch(step: int) -> dict[str, np.ndarray]:
-    """Views [2, G, H, W, 3] and labels [G]."""
+    """Views [2, G, H, W, 3], labels [G] and numbers [G]."""
     rng = np.random.default_rng(step)
     count = REPLICAS * PER_REPLICA
     return {
         "images": rng.random((2, count, SIZE, SIZE, 3), np.float32),
         "labels": rng.integers(0, 3, count).astype(np.int32),
+        "index": np.arange(count, dtype=np.int32) % (count - 1),  # the first and the last are one
     }
 
 
@@ -47,7 +49,7 @@ def on_one_device(build_tiny, precision: str):
     for s in range(STEPS):
         batch = global_batch(s)
         images = batch["images"].reshape(-1, SIZE, SIZE, 3)
-        numbers.append(run({"images": images, "labels": batch["labels"]}).numpy())
+        numbers.append(run({**batch, "images": images}).numpy())
         values.append({v.path: v.numpy() for v in variables})
     return np.stack(numbers), values
 
@@ -74,7 +76,8 @@ def on_replicas(build_tiny, precision: str, order, folder: pathlib.Path):
             rows = slice(part * PER_REPLICA, (part + 1) * PER_REPLICA)
             images = batch["images"][:, rows].reshape(-1, SIZE, SIZE, 3)
             inputs[f"batch_{s}_0_{replica}"] = images
-            inputs[f"batch_{s}_1_{replica}"] = batch["labels"][rows]
+            inputs[f"batch_{s}_1_{replica}"] = batch["index"][rows]
+            inputs[f"batch_{s}_2_{replica}"] = batch["labels"][rows]
     np.savez(folder / "inputs.npz", **inputs)
     script = pathlib.Path(__file__).with_name("virtual_replicas.py")
     files = [folder / name for name in ("step.mlir", "inputs.npz", "outputs.npz")]
@@ -127,7 +130,7 @@ def test_eight_replicas_are_one_device_in_bfloat16(build_tiny, tmp_path):
     """Where both round differently: losses, and what the first step changes as a whole."""
     expected_numbers, (start, first, *_) = on_one_device(build_tiny, "mixed_bfloat16")
     numbers, values = on_replicas(build_tiny, "mixed_bfloat16", range(REPLICAS), tmp_path)
-    check_losses(numbers, expected_numbers, 0.02)
+    check_losses(numbers, expected_numbers, 2 / 64)  # rounding moves the rank of two anchors
     check_copies(values[-1])
     paths = [path for path in values[0] if start[path].dtype == np.float32]
     change = np.concatenate([np.ravel(values[0][p][0] - start[p]) for p in paths])

@@ -23,6 +23,7 @@ def batch() -> dict[str, tf.Tensor]:
     return {
         "images": tf.constant(rng.random((8, SIZE, SIZE, 3), np.float32)),
         "labels": tf.constant([0, 1, 2, 1]),
+        "index": tf.range(4),
     }
 
 
@@ -75,8 +76,8 @@ def test_a_gradient_that_is_not_finite_shows(build_tiny, batch):
     """Where the loss still is: the square root at zero has no slope."""
 
     class Steep(NTXent):
-        def __call__(self, z):
-            share, numbers = super().__call__(z)
+        def __call__(self, z, images):
+            share, numbers = super().__call__(z, images)
             return share + tf.sqrt(tf.reduce_sum(0.0 * z)), numbers
 
     tiny = build_tiny(rate=1.0, loss=Steep(0.5))

@@ -59,6 +59,7 @@ def _batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
     parts = {
         "images": by_replica.reshape(-1, 2 * own, SIZE, SIZE, 3),
         "labels": labels.reshape(-1, own),
+        "index": np.arange(BATCH, dtype=np.int32).reshape(-1, own),
     }
     return tf.data.Dataset.from_tensor_slices(parts).repeat()
 

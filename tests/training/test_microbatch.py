@@ -27,6 +27,10 @@ from tests.support.views import pairs
 BATCH, SIZE = 16, 16
 
 
+# One image is in the first part and in the last.
+INDEX = np.arange(BATCH, dtype=np.int32) % (BATCH - 1)
+
+
 def views_and_labels() -> tuple[np.ndarray, np.ndarray]:
     """Both views [2, G, H, W, 3] and labels [G]."""
     rng = np.random.default_rng(1)
@@ -36,7 +40,11 @@ def views_and_labels() -> tuple[np.ndarray, np.ndarray]:
 
 def part(views: np.ndarray, labels: np.ndarray, rows: slice) -> dict[str, tf.Tensor]:
     images = views[:, rows].reshape(-1, *views.shape[2:])
-    return {"images": tf.constant(images), "labels": tf.constant(labels[rows])}
+    return {
+        "images": tf.constant(images),
+        "labels": tf.constant(labels[rows]),
+        "index": tf.constant(INDEX[rows]),
+    }
 
 
 def build_unmixed(build_tiny, rate=1.0, remat=()):
@@ -57,14 +65,14 @@ def at_once(tiny, batch):
 
 
 def in_parts(tiny, batch, count, views=lambda batch: batch):
-    """Without the targets, of which SimCLR has none."""
+    """Numbers and gradients; the targets of all parts are joined in the order of the batch."""
 
     def gradients():
-        found = gradients_in_microbatches(tiny.method, tiny.probe, batch, count, views)
-        assert found[2] == {}
-        return found[:2]
+        return gradients_in_microbatches(tiny.method, tiny.probe, batch, count, views)
 
-    return tf.function(gradients)()
+    *found, targets = tf.function(gradients)()
+    np.testing.assert_array_equal(targets["index"], batch["index"])
+    return found
 
 
 def step_on(build_tiny, strategy, count: int, remat=()) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -163,7 +171,7 @@ def test_gradient_is_that_of_networks_that_normalize_each_part(build_tiny):
                 probe.append(probe_numbers(logits, rows["labels"]))
             z = tf.concat([o["projection"][:4] for o in outputs], 0)
             z = tf.concat([z, *(o["projection"][4:] for o in outputs)], 0)
-            loss, numbers = NTXent(0.5)(z)
+            loss, numbers = NTXent(0.5)(z, tf.constant(INDEX))
             means = {n: tf.add_n([p[n] for p in probe]) / len(probe) for n in probe[0]}
             h = tf.concat([o["representation"] for o in outputs], 0)
             numbers |= representation_numbers(direction_sums(h), 2 * BATCH)
@@ -186,6 +194,7 @@ def test_gradient_is_that_of_networks_that_normalize_each_part(build_tiny):
 TPU_BATCH = {
     "images": tf.TensorSpec([2 * 4, SIZE, SIZE, 3]),
     "labels": tf.TensorSpec([4], tf.int32),
+    "index": tf.TensorSpec([4], tf.int32),
 }
 
 

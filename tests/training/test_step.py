@@ -19,6 +19,8 @@ def train(strategy, build_tiny, steps=STEPS):
     rng = np.random.default_rng(1)
     views = rng.random((steps, 2, GLOBAL_BATCH, SIZE, SIZE, 3), np.float32)
     labels = rng.integers(0, 3, (steps, GLOBAL_BATCH)).astype(np.int32)
+    # One image twice, on two replicas.
+    index = np.arange(GLOBAL_BATCH, dtype=np.int32) % (GLOBAL_BATCH - 1)
     with strategy.scope():
         # Large enough a rate that an error in one step would show in the next.
         tiny = build_tiny(rate=1.0)
@@ -35,6 +37,7 @@ def train(strategy, build_tiny, steps=STEPS):
                     yield {
                         "images": np.concatenate([views[s, 0, part], views[s, 1, part]]),
                         "labels": labels[s, part],
+                        "index": index[part],
                     }
 
         return tf.data.Dataset.from_generator(
@@ -42,6 +45,7 @@ def train(strategy, build_tiny, steps=STEPS):
             output_signature={
                 "images": tf.TensorSpec([2 * size, SIZE, SIZE, 3]),
                 "labels": tf.TensorSpec([size], tf.int32),
+                "index": tf.TensorSpec([size], tf.int32),
             },
         )
 
@@ -80,7 +84,7 @@ def test_the_probe_does_not_teach_the_encoder(build_tiny):
     for labels in ([0, 1], [2, 2]):
         for variable, value in start:
             variable.assign(value)
-        step({"images": images, "labels": tf.constant(labels)})
+        step({"images": images, "labels": tf.constant(labels), "index": tf.range(2)})
         after.append({v.path: v.numpy() for v in tiny.networks.variables})
     differing = {p for p in after[0] if not np.array_equal(after[0][p], after[1][p])}
     assert differing == {v.path for v in tiny.probe.variables}
