@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
+
+from simclr_tf.errors import InvalidArgument
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,11 +50,38 @@ def policy_op(
 
     Returns:
         The decorator, which returns the function unchanged.
+
+    Raises:
+        InvalidArgument: another function has the name, or this one lacks a parameter.
     """
 
     def register(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+        _check_parameters(name, function)
+        if name in OPS and _origin(OPS[name].function) != _origin(function):
+            raise InvalidArgument(
+                f"An op must have a name of its own. Received: {name!r}, which "
+                f"{_origin(OPS[name].function)} has. Choose another."
+            )
         named = functools.partial(function, **fixed) if fixed else function
         OPS[name] = Op(name, named, max_strength, compiles)
         return function
 
     return register
+
+
+def _check_parameters(name: str, function: Callable[..., tf.Tensor]) -> None:
+    known = inspect.signature(function).parameters
+    missing = [
+        parameter for parameter in ("op", "probability", "strength") if parameter not in known
+    ]
+    if missing:
+        raise InvalidArgument(
+            "An op must take (images, keys, *, op, probability, strength). Received: "
+            f"{name!r}, whose function lacks {', '.join(missing)}."
+        )
+
+
+def _origin(function: Callable[..., tf.Tensor]) -> str:
+    """Returns where a function is defined: the same if its module is loaded again."""
+    function = getattr(function, "func", function)
+    return f"{function.__module__}.{function.__qualname__}"

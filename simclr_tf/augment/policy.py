@@ -123,6 +123,17 @@ def _check_channels(images: tf.Tensor) -> None:
         )
 
 
+def _check_result(name: str, changed: Any, images: tf.Tensor) -> None:
+    """Raises InvalidArgument if an op returns anything but images as it received them."""
+    fits = tf.is_tensor(changed) and changed.dtype == images.dtype
+    if not fits or not changed.shape.is_compatible_with(images.shape):
+        received = f"{changed.dtype.name} {changed.shape}" if tf.is_tensor(changed) else changed
+        raise InvalidArgument(
+            f"The op {name!r} must return images of the type and shape that it receives, "
+            f"{images.dtype.name} {images.shape}. Received: {received!r}."
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
     """A random crop and a policy of ops on its result: pure functions of images and keys.
@@ -205,9 +216,11 @@ class Augmentation:
         """
         _check_channels(images)
         for op, entry in enumerate(self.policy, start=_CROP_OP + 1):
-            images = entry.function(
+            changed = entry.function(
                 images, keys, op=op, probability=entry.probability, strength=entry.strength
             )
+            _check_result(entry.name, changed, images)
+            images = changed
         return tf.clip_by_value(images, 0.0, 1.0)
 
 

@@ -14,6 +14,7 @@ import keras
 import tensorflow as tf
 
 from simclr_tf.augment.views import ViewGroup
+from simclr_tf.errors import InvalidArgument
 from simclr_tf.methods.rules import Chain, Finding
 from simclr_tf.metrics import Metric
 from simclr_tf.models.networks import Networks
@@ -68,6 +69,25 @@ class Method(abc.ABC):
     metrics: ClassVar[Sequence[Metric]]
     embedded_specs: ClassVar[Mapping[str, tf.TensorSpec] | None] = None
     target_specs: ClassVar[Mapping[str, tf.TensorSpec]] = {}
+
+    def __post_init__(self):
+        missing = [name for name in ("name", "metrics") if not getattr(self, name, None)]
+        if missing:
+            raise InvalidArgument(
+                "A method's class must have a name and metrics, the loss first. Received: "
+                f"{type(self).__name__}, which lacks {' and '.join(missing)}."
+            )
+        if "encoder" not in self.networks:
+            raise InvalidArgument(
+                "A method must train a network named 'encoder'. Received: "
+                f"{type(self).__name__} with {list(self.networks)}."
+            )
+        views = self.views if isinstance(self.views, Sequence) else []
+        if not views or not all(isinstance(group, ViewGroup) for group in views):
+            raise InvalidArgument(
+                "A method must request views: a list of ViewGroup. Received: "
+                f"{type(self).__name__} with views={self.views!r}."
+            )
 
     def targets(self, batch: Tensors) -> Tensors:
         """Returns inputs of the loss without gradient, each with V*B rows, view after view.

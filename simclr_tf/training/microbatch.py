@@ -25,6 +25,7 @@ import tensorflow as tf
 from simclr_tf.augment.views import num_views
 from simclr_tf.distribute import collectives
 from simclr_tf.distribute.batch_norm import moving_statistics_frozen
+from simclr_tf.methods import contract
 from simclr_tf.methods.base import Method, Tensors
 from simclr_tf.models.networks import Networks, representation_dim
 from simclr_tf.training.probe import PROBE_METRICS, probe_logits, probe_numbers
@@ -59,8 +60,8 @@ def gradients_in_microbatches(
         embedded, targets, directions = state
         part = parts.views_of(i)
         with moving_statistics_frozen():
-            found = method.embed(part, training=True)
-        directions += direction_sums(found.pop("representation"))
+            representation, found = contract.embed(method, part)
+        directions += direction_sums(representation)
         return _put(embedded, i, found), _put(targets, i, method.targets(part)), directions
 
     dim = representation_dim(method.networks["encoder"])
@@ -69,7 +70,7 @@ def gradients_in_microbatches(
     embedded, targets = parts.joined(embedded), parts.joined(targets)
     with tf.GradientTape() as tape:
         tape.watch(embedded)
-        loss, numbers = method.loss(embedded, targets)
+        loss, numbers = contract.loss(method, embedded, targets)
         scaled = loss * scale
     rows = num_views(method.views) * parts.size * count
     numbers |= representation_numbers(directions, rows)

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from simclr_tf.distribute import collectives
+from simclr_tf.methods import contract
 from simclr_tf.methods.base import Method, Tensors
 from simclr_tf.metrics import Metric
 from simclr_tf.models.networks import Networks
@@ -96,10 +97,9 @@ def gradients_at_once(
     """
     targets = method.targets(batch)
     with tf.GradientTape() as tape:
-        embedded = method.embed(batch, training=True)
-        representation = embedded.pop("representation")
+        representation, embedded = contract.embed(method, batch)
         logits = probe_logits(probe, representation)
-        loss, numbers = method.loss(embedded, targets)
+        loss, numbers = contract.loss(method, embedded, targets)
         observed = probe_numbers(logits, batch["labels"])
         scaled = (loss + observed.get("probe_loss", 0.0)) * scale
     variables = method.networks.trainable_variables + probe.trainable_variables

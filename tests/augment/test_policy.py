@@ -158,9 +158,15 @@ def test_impossible_entries_are_refused(entry, message):
         policy_lib.parse_policy([("flip", 0.5), entry])
 
 
-def test_an_op_is_one_definition_with_its_properties(monkeypatch, images, keys):
-    monkeypatch.setitem(policy_lib.OPS, "invert", None)
+@pytest.fixture
+def own_ops(monkeypatch):
+    """Ops that a test adds are gone after it."""
+    monkeypatch.setattr(policy_lib, "OPS", dict(policy_lib.OPS))
+    monkeypatch.setattr("simclr_tf.augment.ops.OPS", policy_lib.OPS)
 
+
+@pytest.mark.usefixtures("own_ops")
+def test_an_op_is_one_definition_with_its_properties(images, keys):
     @policy_op("invert", max_strength=2.0, compiles=False)
     def invert(images, keys, *, op, probability, strength):
         return 1.0 - images
@@ -193,3 +199,39 @@ def test_images_without_three_channels_are_refused(keys, shape):
     for call in (augmentation, functools.partial(augmentation.crop, size=16)):
         with pytest.raises(ValueError, match=r"3 channels.*Received: shape="):
             call(tf.zeros(shape), keys)
+
+
+@pytest.fixture
+def broken(own_ops):
+    """A policy of one op that gives `result` for any images."""
+
+    def policy(result):
+        @policy_op("broken", max_strength=None)
+        def op(images, keys, *, op, probability, strength):
+            return result(images)
+
+        return policy_lib.augmentation(policy=(("broken", 1.0),))
+
+    return policy
+
+
+@pytest.mark.parametrize(
+    ("result", "received"),
+    [
+        (lambda images: None, "None"),
+        (lambda images: images[:, 2:-2], r"float32 \(8, 20, 24, 3\)"),
+        (lambda images: images[..., 0], r"float32 \(8, 24, 24\)"),
+        (lambda images: tf.cast(images, tf.uint8), "uint8"),
+    ],
+)
+def test_an_op_that_returns_no_such_images_is_named(broken, images, keys, result, received):
+    with pytest.raises(ValueError, match=f"The op 'broken' must return .*Received: '?{received}"):
+        broken(result)(images, keys)
+
+
+def test_an_op_has_a_name_of_its_own_and_all_parameters():
+    with pytest.raises(ValueError, match=r"'flip', which simclr_tf\.augment\.crop\.flip has"):
+        policy_op("flip")(lambda images, keys, *, op, probability, strength: images)
+    with pytest.raises(ValueError, match="'mirror', whose function lacks probability, strength"):
+        policy_op("mirror")(lambda images, keys, *, op: images)
+    assert "mirror" not in policy_lib.OPS
