@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 import simclr_tf
@@ -23,7 +24,7 @@ class Result:
     Attributes:
       job: the job's name.
       text: the text to print.
-      record: the JSON to write; dataclasses become their fields.
+      record: the JSON to write; dataclasses become their fields, NumPy's numbers plain ones.
       curves: shares to plot over the checkpoints of a run, by name.
       versions: versions of libraries used besides this package, TensorFlow and Keras.
     """
@@ -41,7 +42,6 @@ def publish(result: Result, model_dir: str) -> dict[str, Any]:
     Returns:
       The written object: the record, and the versions that produced it.
     """
-    print(result.text, flush=True)
     versions = {
         "simclr_tf": simclr_tf.__version__,
         "tensorflow": tf.__version__,
@@ -49,9 +49,22 @@ def publish(result: Result, model_dir: str) -> dict[str, Any]:
         **result.versions,
     }
     content = {**result.record, "versions": versions}
-    text = json.dumps(content, default=dataclasses.asdict, indent=2)
+    text = json.dumps(content, default=_plain, indent=2)
+    print(result.text, flush=True)
     folder = os.path.join(model_dir, "results")
     with explain_write_errors(model_dir):
         tf.io.gfile.makedirs(folder)
         write_text(os.path.join(folder, f"{result.job}.json"), text + "\n")
     return json.loads(text)
+
+
+def _plain(value: Any) -> Any:
+    """Returns what JSON writes in place of a dataclass or of numbers of NumPy."""
+    if dataclasses.is_dataclass(value):
+        return dataclasses.asdict(value)
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    raise TypeError(
+        "A record must hold numbers, text, lists, dicts and dataclasses. Received: "
+        f"{type(value).__name__}, {value!r}."
+    )

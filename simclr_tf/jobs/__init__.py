@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import pathlib
 from collections.abc import Callable, Sequence
 
@@ -42,16 +43,37 @@ def load() -> dict[str, Callable[[Context], None]]:
     """
     for extension in EXTENSIONS:
         importlib.import_module(extension)
-    jobs = {n: getattr(importlib.import_module(module), n) for n, module in MODULES.items()}
-    return {name: functools.partial(_run, job) for name, job in jobs.items()}
+    jobs = {name: _function(name) for name in MODULES}
+    return {name: functools.partial(_run, name, job) for name, job in jobs.items()}
 
 
-def _run(job: Callable[[Context], object], context: Context) -> None:
+def added_evaluations() -> dict[str, Callable]:
+    """Returns evaluations that a program added to `MODULES`, by name: they take `encoder`."""
+    added = {name: _function(name) for name in MODULES if name not in _NAMES}
+    return {n: job for n, job in added.items() if "encoder" in inspect.signature(job).parameters}
+
+
+def _function(name: str) -> Callable:
+    module = importlib.import_module(MODULES[name])
+    if not hasattr(module, name):
+        raise AttributeError(
+            f"The job {name!r} must be a function of that name. Received: the module "
+            f"{MODULES[name]!r}, which has none."
+        )
+    return getattr(module, name)
+
+
+def _run(name: str, job: Callable[[Context], object], context: Context) -> None:
     from simclr_tf.evaluation.result import Result, publish
 
     found = job(context)
     if isinstance(found, Result):
         publish(found, context.model_dir)
+    elif not isinstance(found, (str, type(None))):  # a path that was written, or nothing
+        raise TypeError(
+            f"The job {name!r} must return a Result, a path or None. Received: "
+            f"{type(found).__name__}."
+        )
 
 
 def default_model_dir(gin_files: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import gin
 
+from simclr_tf import jobs
 from simclr_tf.context import Context
 from simclr_tf.errors import PreemptedError, RequestError
 from simclr_tf.evaluation.checkpoint_follower import Follower
@@ -68,6 +69,7 @@ def watch(
         "lbfgs": lbfgs,
         "probe_invariance": probe_invariance,
         "embed": embed,
+        **jobs.added_evaluations(),
     }
     _check(evaluations, known, poll_seconds=poll_seconds, patience_minutes=patience_minutes)
     with _stopped_on_request():
@@ -80,7 +82,7 @@ def watch(
             )
             sources = frozen.sources()
             history = History(context.model_dir, run.path)
-        jobs = {name: known[name] for name in evaluations}
+        chosen = {name: known[name] for name in evaluations}
 
         def evaluate(weights: PretrainedWeights, names: Sequence[str]) -> None:
             looked_at = frozen.refilled(weights, sources)
@@ -89,9 +91,9 @@ def watch(
                 return looked_at.of_layer(layer)
 
             for name in names:
-                history.add(weights.step, name, jobs[name](context, encoder=encoder_of))
+                history.add(weights.step, name, chosen[name](context, encoder=encoder_of))
 
-        follower = Follower(run, frozen.networks, history, tuple(jobs), evaluate)
+        follower = Follower(run, frozen.networks, history, tuple(chosen), evaluate)
         follower.follow(poll_seconds, 60 * patience_minutes)
 
 
