@@ -6,15 +6,26 @@ Nothing is downloaded here: a data set that is not prepared is an error.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from absl import logging
 
-from simclr_tf.data import shapes
+from simclr_tf.data import record_stream, shapes
+from simclr_tf.data.places import Place
+from simclr_tf.data.record_labels import MAX_CLASSES, count_labels
 from simclr_tf.data.record_source import RecordSource
 from simclr_tf.data.record_stream import RecordFile
 from simclr_tf.data.source import ArraySource, Source
+from simclr_tf.data.tfds_features import (
+    check_image,
+    class_names,
+    fits_in_memory,
+    names_of,
+    reads_label,
+)
 from simclr_tf.errors import RequestError
 
 # A data set whose decoded images are equal in size and together smaller than this is kept decoded
@@ -60,8 +71,7 @@ def class_names_of(spec: str) -> list[str] | None:
         features = tfds.builder(spec.removeprefix("tfds:"), try_gcs=False).info.features
     except (tfds.core.DatasetNotFoundError, ValueError, AssertionError):
         return None
-    label = dict(features).get("label")
-    return list(label.names) if isinstance(label, tfds.features.ClassLabel) else None
+    return names_of(dict(features).get("label"))
 
 
 def _not_prepared(name: str, data_dir: str | None) -> str:
@@ -74,10 +84,7 @@ def _not_prepared(name: str, data_dir: str | None) -> str:
 
 def _open(builder: tfds.core.DatasetBuilder, split: str, name: str) -> Source:
     features = builder.info.features
-    if "image" not in features:
-        raise RequestError(
-            f"A data set must have the feature 'image'. {name} has: {', '.join(features)}."
-        )
+    check_image(features, name)
     try:
         info = builder.info.splits[split]
     except (KeyError, ValueError) as error:
@@ -85,21 +92,80 @@ def _open(builder: tfds.core.DatasetBuilder, split: str, name: str) -> Source:
             f"The split must be one of {', '.join(builder.info.splits)}. Received: {split!r} of "
             f"{name}."
         ) from error
-    label = dict(features).get("label")
-    class_names = list(label.names) if isinstance(label, tfds.features.ClassLabel) else None
-    common = dict(name=name, num_examples=info.num_examples, class_names=class_names)
-    shape = features["image"].shape
-    if None not in shape and info.num_examples * np.prod(shape) <= _IN_MEMORY_BYTES:
-        images, labels = _decode_all(builder, split, class_names is not None)
-        return ArraySource(images=images, labels=labels, **common)
+    in_memory = fits_in_memory(features, info.num_examples, _IN_MEMORY_BYTES)
+    _check_format(builder, name, in_memory)
     files = [RecordFile(path=i.filename, skip=i.skip, count=i.take) for i in info.file_instructions]
-    return RecordSource(files=files, parse=_parser(features, class_names is not None), **common)
+    labelled = reads_label(features, name)
+    if in_memory:
+        images, labels = _decode_all(builder, split, labelled)
+        names = class_names(features, _counted([labels], name) if labelled else None, name)
+        return ArraySource(
+            name=name,
+            num_examples=info.num_examples,
+            class_names=names,
+            labels=labels if names else None,
+            images=images,
+            read_from=[Place(f.path, f.skip, f.skip + f.count) for f in files],
+        )
+    return _of_records(features, files, labelled, name)
+
+
+def _of_records(
+    features: tfds.features.FeaturesDict, files: list[RecordFile], labelled: bool, name: str
+) -> RecordSource:
+    counts = None
+    if labelled and names_of(features["label"]) is None:  # only the records tell how many there are
+        counts = _counted(_labels(features, files), name)
+        labelled = counts is not None
+    return RecordSource(
+        name=name,
+        num_examples=sum(file.count for file in files),
+        class_names=class_names(features, counts, name) if labelled else None,
+        counts=counts,
+        files=files,
+        parse=_parser(features, labelled),
+    )
+
+
+def _check_format(builder: tfds.core.DatasetBuilder, name: str, in_memory: bool) -> None:
+    """Refuses files whose records tensorflow_datasets or this package cannot read in order."""
+    found = getattr(builder.info.file_format, "value", "tfrecord")
+    if found == "tfrecord" or (in_memory and found == "parquet"):
+        return
+    short = name.removeprefix("tfds:")
+    raise RequestError(
+        f"A data set must be prepared as TFRecord files. Received: {name}, whose files in "
+        f"{builder.data_dir} have the format {found}. Prepare it again in another folder: python "
+        f"tools/prepare_dataset.py {short} --data_dir=DIR, or convert it: tfds convert_format "
+        f"--dataset_version_dir={builder.data_dir} --out_file_format=tfrecord --out_dir=DIR/"
+        f"{builder.info.full_name} (which needs apache_beam)."
+    )
+
+
+def _counted(labels: Iterable[np.ndarray], name: str) -> np.ndarray | None:
+    counts = count_labels(labels)
+    if counts is None:
+        logging.warning(
+            "%s has labels that are not used: a label must be below %d, and -1 where unknown",
+            name,
+            MAX_CLASSES,
+        )
+    return counts
+
+
+def _labels(features: tfds.features.FeaturesDict, files: list[RecordFile]) -> Iterator[np.ndarray]:
+    parse = _parser(features, labelled=True)
+    labels = record_stream.in_order(files).map(lambda record, _: parse(record)[1], tf.data.AUTOTUNE)
+    return labels.batch(1024).as_numpy_iterator()
 
 
 def _decode_all(builder, split: str, labelled: bool) -> tuple[np.ndarray, np.ndarray | None]:
     dataset = builder.as_dataset(split=split, shuffle_files=False)
     dataset = dataset.map(
-        lambda e: {"image": _rgb(e["image"])} | ({"label": e["label"]} if labelled else {}),
+        lambda e: (
+            {"image": _rgb(e["image"])}
+            | ({"label": tf.cast(e["label"], tf.int64)} if labelled else {})
+        ),
         tf.data.AUTOTUNE,
     )
     batches = list(dataset.batch(1024).as_numpy_iterator())
@@ -108,6 +174,9 @@ def _decode_all(builder, split: str, labelled: bool) -> tuple[np.ndarray, np.nda
 
 
 def _rgb(image: tf.Tensor) -> tf.Tensor:
+    """Returns uint8 [H, W, 3]; of uint16 the upper byte, as the decoder of PNG files does."""
+    if image.dtype == tf.uint16:
+        image = tf.cast(tf.bitwise.right_shift(image, tf.constant(8, tf.uint16)), tf.uint8)
     return tf.image.grayscale_to_rgb(image) if image.shape[-1] == 1 else image[..., :3]
 
 
