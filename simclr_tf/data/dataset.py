@@ -30,7 +30,7 @@ class Dataset:
     opened: Source | None = None
     cache: str = "none"
     tfrecord: Callable[..., Source] = tfrecord_source.open_tfrecord
-    _splits: dict[str, Source] = dataclasses.field(
+    _opened: dict[str, Source] = dataclasses.field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
@@ -40,7 +40,7 @@ class Dataset:
         return f"{self.spec}{self.data_dir}" if self.spec.endswith(":") else self.spec
 
     def train(self) -> Source:
-        return self.opened or self._split(self.train_split)
+        return self.opened or self._open(self.train_split)
 
     def held(self, source: Source, tpu: str) -> Source:
         """Reads one of its sources into memory if the recipe says so.
@@ -81,13 +81,13 @@ class Dataset:
         Raises:
           RequestError: the source would give training images again, or other classes.
         """
-        source = self._split(split)
-        if self._kind.disjoint_splits:
+        source = self._open(split)
+        if self._kind.disjoint_opened:
             return source
         train = self.train()
         self._check_apart(source, split, setting, train, self.train_split)
         if split != self.eval_split and setting != "data.eval_split":
-            test = self._split(self.eval_split)
+            test = self._open(self.eval_split)
             self._check_apart(source, split, setting, test, self.eval_split)
         if source.image_files and source.class_names != train.class_names:
             raise RequestError(
@@ -100,11 +100,11 @@ class Dataset:
     def _kind(self) -> SourceKind:
         return SOURCE_KINDS[self.spec.partition(":")[0]]
 
-    def _split(self, name: str) -> Source:
+    def _open(self, name: str) -> Source:
         """Opens a split, once."""
-        if name not in self._splits:
-            self._splits[name] = open_source(self.spec, name, self.data_dir, tfrecord=self.tfrecord)
-        return self._splits[name]
+        if name not in self._opened:
+            self._opened[name] = open_source(self.spec, name, self.data_dir, tfrecord=self.tfrecord)
+        return self._opened[name]
 
     def _check_apart(
         self, source: Source, split: str, setting: str, other: Source, other_split: str
@@ -171,7 +171,7 @@ class SourceKind:
       form: its form in a recipe.
       open: (argument, split, data_dir) -> the split, from `settings` by name too.
       argument: whether an argument follows the colon: never, always, or with data_dir as default.
-      disjoint_splits: whether its splits always share no image and have the same classes; splits
+      disjoint_opened: whether its splits always share no image and have the same classes; splits
         of other kinds are compared before an evaluation.
       settings: parameters of `data` that `open` takes.
       copies: the largest share of a split that may be copies of training images, as published data
@@ -182,7 +182,7 @@ class SourceKind:
     form: str
     open: Callable[..., Source]
     argument: Literal["none", "needed", "or data_dir"] = "needed"
-    disjoint_splits: bool = False
+    disjoint_opened: bool = False
     settings: Sequence[str] = ()
     copies: float = 0.0
     split_apart: str = "Give data whose splits differ"

@@ -40,7 +40,7 @@ def shared_places(one: Sequence[Place], other: Sequence[Place]) -> str | None:
             first, end = max(begins), min(ends)
             if first < end:
                 count += end - first
-                example = example or place.name(first)
+                example = example or same.name(first)
     return f"{count:,} images, such as {example}" if count else None
 
 

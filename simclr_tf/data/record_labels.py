@@ -3,15 +3,36 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from absl import logging
 
 # Larger numbers are no classes, but dates or keys.
 MAX_CLASSES = 2**20
-# Numbers that a message names.
+# Numbers that a note names.
 _SHOWN = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Classes:
+    """What is known of the classes of a source before its images are read.
+
+    Attributes:
+      names: in the order of the labels; None if there are no labels.
+      counts: images of each class, int64 [C], if known.
+      notes: what was assumed, each as a sentence without its stop.
+    """
+
+    names: list[str] | None = None
+    counts: np.ndarray | None = None
+    notes: Sequence[str] = ()
+
+    def tell(self, name: str) -> None:
+        """Warns of what was assumed of the source of this name."""
+        for note in self.notes:
+            logging.warning("%s: %s", name, note)
 
 
 def count_labels(batches: Iterable[np.ndarray]) -> np.ndarray | None:
@@ -28,26 +49,21 @@ def count_labels(batches: Iterable[np.ndarray]) -> np.ndarray | None:
     return np.array([found[label] for label in range(max(found, default=-1) + 1)], np.int64)
 
 
-def numbered_classes(counts: np.ndarray, name: str) -> list[str] | None:
-    """Returns labels 0 to the largest as text, since there are no names; None if it is 0.
-
-    Labels that no image has are warned of: they may be one-based, or a damaged record.
+def numbered_classes(counts: np.ndarray) -> Classes:
+    """Names classes by their labels, 0 to the largest; label 0 alone is no class.
 
     Args:
       counts: images of each label, int64 [C].
-      name: the source's name.
     """
     if len(counts) < 2:
-        return None
+        return Classes()
     absent = np.flatnonzero(counts == 0)
+    notes = []
     if len(absent):
         shown = ", ".join(map(str, absent[:_SHOWN]))
         more = f" and {len(absent) - _SHOWN:,} more" if len(absent) > _SHOWN else ""
-        logging.warning(
-            "%s has labels up to %d, and no image with label %s%s. Each counts as a class.",
-            name,
-            len(counts) - 1,
-            shown,
-            more,
-        )
-    return [str(label) for label in range(len(counts))]
+        notes = [
+            f"no image has label {shown}{more}, yet each label from 0 to {len(counts) - 1} counts "
+            "as a class"
+        ]
+    return Classes([str(label) for label in range(len(counts))], counts, notes)

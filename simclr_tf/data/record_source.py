@@ -37,7 +37,7 @@ class RecordSource(Source):
     counts: np.ndarray | None = None
 
     def class_counts(self) -> np.ndarray | None:
-        return self.counts if self.class_names else None
+        return self.counts
 
     def select(self, positions: Sequence[int] | np.ndarray) -> Source:
         positions = np.asarray(positions)

@@ -36,6 +36,7 @@ class Source:
       num_examples: N, the number of images.
       class_names: the names of the classes, in the order of the labels, or None without labels.
       labels: int64 [N], if known before an image is read, else None.
+      notes: what was assumed of the data, for the plan, each as a sentence without its stop.
       cache: the kind of copies that `simclr_tf.data.cache.hold` made of its files, to read instead.
       in_memory: whether `images` holds all pixels, uint8 [N, H, W, 3]; else images are encoded.
       image_files: whether each of its files is one image, so that decoded copies can be held, and
@@ -46,6 +47,7 @@ class Source:
     num_examples: int
     class_names: Sequence[str] | None
     labels: np.ndarray | None = None
+    notes: Sequence[str] = ()
     cache: Literal["none", "encoded", "decoded"] = "none"
 
     in_memory: ClassVar[bool] = False

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import logging
 
-from simclr_tf.data.record_labels import numbered_classes
 from simclr_tf.errors import RequestError
 
 _TYPES = ("uint8", "uint16")
@@ -62,42 +60,24 @@ def names_of(label: tfds.features.FeatureConnector | None) -> list[str] | None:
     return list(label.names) if known else None
 
 
-def reads_label(features: tfds.features.FeaturesDict, name: str) -> bool:
-    """Returns whether there is a label that can be a class; says so if another is not used."""
+def unused_label(features: tfds.features.FeaturesDict) -> str | None:
+    """Returns why labels are not used that a person may expect; None if they are, or are none."""
     label = dict(features).get("label")
     if label is None:
         others = [key for key in features if isinstance(features[key], tfds.features.ClassLabel)]
-        if others:
-            logging.warning("%s has no feature 'label'. Not used: %s", name, ", ".join(others))
-        return False
-    if isinstance(label, tfds.features.ClassLabel):
-        return True
-    dtype = np.dtype(label.np_dtype) if isinstance(label, tfds.features.Tensor) else None
-    if dtype is not None and label.shape == () and dtype.kind in "iub":
-        return True
-    logging.warning(
-        "%s has labels of type %s, which are not used: a label must be a ClassLabel or one whole "
-        "number",
-        name,
-        _type(label),
-    )
-    return False
+        named = ", ".join(f"'{key}'" for key in others)
+        return f"there is no feature 'label', and {named} is not used as one" if others else None
+    if reads_label(features):
+        return None
+    return f"the labels are not used: they must be ClassLabel or whole numbers, not {_type(label)}"
 
 
-def class_names(
-    features: tfds.features.FeaturesDict, counts: np.ndarray | None, name: str
-) -> list[str] | None:
-    """Returns the names of the classes, or the numbers of labels that have no names.
-
-    Args:
-      features: the data set's.
-      counts: images of each label, int64 [C]; None if there are no labels, or none fit.
-      name: the data set's.
-    """
-    names = names_of(dict(features).get("label"))
-    if names is not None or counts is None:
-        return names
-    return numbered_classes(counts, name)
+def reads_label(features: tfds.features.FeaturesDict) -> bool:
+    """Returns whether the feature `label` can be a class: a ClassLabel or one whole number."""
+    label = dict(features).get("label")
+    if not isinstance(label, tfds.features.Tensor):
+        return isinstance(label, tfds.features.ClassLabel)
+    return label.shape == () and np.dtype(label.np_dtype).kind in "iub"
 
 
 def _type(feature: tfds.features.FeatureConnector) -> str:

@@ -11,20 +11,19 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from absl import logging
 
 from simclr_tf.data import record_stream, shapes
 from simclr_tf.data.places import Place
-from simclr_tf.data.record_labels import MAX_CLASSES, count_labels
+from simclr_tf.data.record_labels import MAX_CLASSES, Classes, count_labels, numbered_classes
 from simclr_tf.data.record_source import RecordSource
 from simclr_tf.data.record_stream import RecordFile
 from simclr_tf.data.source import ArraySource, Source
 from simclr_tf.data.tfds_features import (
     check_image,
-    class_names,
     fits_in_memory,
     names_of,
     reads_label,
+    unused_label,
 )
 from simclr_tf.errors import RequestError
 
@@ -95,36 +94,45 @@ def _open(builder: tfds.core.DatasetBuilder, split: str, name: str) -> Source:
     in_memory = fits_in_memory(features, info.num_examples, _IN_MEMORY_BYTES)
     _check_format(builder, name, in_memory)
     files = [RecordFile(path=i.filename, skip=i.skip, count=i.take) for i in info.file_instructions]
-    labelled = reads_label(features, name)
+    labelled = reads_label(features)
     if in_memory:
         images, labels = _decode_all(builder, split, labelled)
-        names = class_names(features, _counted([labels], name) if labelled else None, name)
-        return ArraySource(
+        classes = _classes(features, [labels] if labelled else None)
+        source = ArraySource(
             name=name,
             num_examples=info.num_examples,
-            class_names=names,
-            labels=labels if names else None,
+            class_names=classes.names,
+            labels=labels if classes.names else None,
             images=images,
+            notes=classes.notes,
             read_from=[Place(f.path, f.skip, f.skip + f.count) for f in files],
         )
-    return _of_records(features, files, labelled, name)
+    else:
+        classes = _classes(features, _labels(features, files) if labelled else None)
+        source = RecordSource(
+            name=name,
+            num_examples=info.num_examples,
+            class_names=classes.names,
+            counts=classes.counts,
+            notes=classes.notes,
+            files=files,
+            parse=_parser(features, classes.names is not None),
+        )
+    classes.tell(name)
+    return source
 
 
-def _of_records(
-    features: tfds.features.FeaturesDict, files: list[RecordFile], labelled: bool, name: str
-) -> RecordSource:
-    counts = None
-    if labelled and names_of(features["label"]) is None:  # only the records tell how many there are
-        counts = _counted(_labels(features, files), name)
-        labelled = counts is not None
-    return RecordSource(
-        name=name,
-        num_examples=sum(file.count for file in files),
-        class_names=class_names(features, counts, name) if labelled else None,
-        counts=counts,
-        files=files,
-        parse=_parser(features, labelled),
-    )
+def _classes(features: tfds.features.FeaturesDict, labels: Iterable[np.ndarray] | None) -> Classes:
+    """Returns the classes of a data set; labels without names are read, to number them."""
+    names = names_of(dict(features).get("label"))
+    note = unused_label(features)
+    if names is not None or labels is None:
+        return Classes(names, notes=[note] if note else [])
+    counts = count_labels(labels)
+    if counts is None:
+        unfit = f"the labels are not used: they must be from -1 to {MAX_CLASSES - 1:,}"
+        return Classes(notes=[unfit])
+    return numbered_classes(counts)
 
 
 def _check_format(builder: tfds.core.DatasetBuilder, name: str, in_memory: bool) -> None:
@@ -140,17 +148,6 @@ def _check_format(builder: tfds.core.DatasetBuilder, name: str, in_memory: bool)
         f"--dataset_version_dir={builder.data_dir} --out_file_format=tfrecord --out_dir=DIR/"
         f"{builder.info.full_name} (which needs apache_beam)."
     )
-
-
-def _counted(labels: Iterable[np.ndarray], name: str) -> np.ndarray | None:
-    counts = count_labels(labels)
-    if counts is None:
-        logging.warning(
-            "%s has labels that are not used: a label must be below %d, and -1 where unknown",
-            name,
-            MAX_CLASSES,
-        )
-    return counts
 
 
 def _labels(features: tfds.features.FeaturesDict, files: list[RecordFile]) -> Iterator[np.ndarray]:

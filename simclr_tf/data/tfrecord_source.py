@@ -19,7 +19,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from simclr_tf.data.record_files import record_files
-from simclr_tf.data.record_labels import MAX_CLASSES, count_labels, numbered_classes
+from simclr_tf.data.record_labels import MAX_CLASSES, Classes, count_labels, numbered_classes
 from simclr_tf.data.record_source import RecordSource
 from simclr_tf.data.record_stream import RecordFile
 from simclr_tf.errors import RequestError
@@ -61,12 +61,14 @@ def open_tfrecord(
     first = _first_records(next(f for f in files if f.count))
     image_key = _image_key(first, image_feature)
     label_key = _label_key(first, label_feature)
-    counts = _count_labels(files, label_key) if label_key else None
+    classes = numbered_classes(_count_labels(files, label_key)) if label_key else Classes()
+    classes.tell(name)
     return RecordSource(
         name=name,
         num_examples=num_examples,
-        class_names=None if counts is None else numbered_classes(counts, name),
-        counts=counts,
+        class_names=classes.names,
+        counts=classes.counts,
+        notes=classes.notes,
         files=files,
         features=(image_key, label_key),
         parse=_parser(image_key, label_key),

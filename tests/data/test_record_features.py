@@ -1,8 +1,5 @@
 """If this breaks, labels or images of records are taken from the wrong place, or in silence."""
 
-import logging
-import re
-
 import gin
 import numpy as np
 import pytest
@@ -95,9 +92,8 @@ def test_images_under_another_name_are_told(write, tmp_path):
 
 @pytest.mark.parametrize("pixels", [bytes(range(192)), [3] * 192, [0.5] * 192])
 def test_raw_pixels_are_no_encoded_image(pixels, write):
-    with pytest.raises(
-        RequestError, match=r"(192 bytes.*may be raw|192 (real )?numbers)(.|\n)*a\.tf"
-    ):
+    words = r"192 (bytes(.|\n)*may be raw|numbers|real numbers)"
+    with pytest.raises(RequestError, match=words) as error:
         tfrecord_source.open_tfrecord(write(0, 1, image=pixels))
     assert "record 0 of" in str(error.value) and "tfrecord.image_feature" in str(error.value)
 
@@ -121,11 +117,12 @@ def test_images_of_each_class_are_counted(write):
 
 @pytest.mark.parametrize(
     ("labels", "words"),
-    [([1, 2], "no image with label 0."), ([0, 20], "label 1, 2, .*, 10 and 9 more")],
+    [
+        ([1, 2], "no image has label 0, yet each label from 0 to 2 counts"),
+        ([0, 20], "no image has label 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 9 more"),
+    ],
 )
-def test_labels_that_never_occur_are_warned_of(labels, words, write, caplog):
-    with caplog.at_level(logging.WARNING, logger="absl"):
-        source = tfrecord_source.open_tfrecord(write(*labels))
+def test_labels_that_never_occur_are_told(labels, words, write, caplog):
+    source = tfrecord_source.open_tfrecord(write(*labels))
     assert source.num_classes == labels[-1] + 1
-    assert "no image with label" in caplog.text
-    assert re.search(words, caplog.text)
+    assert words in source.notes[0] and words in caplog.text
