@@ -75,31 +75,37 @@ class _Inflated:
 
     def __init__(self, file: Any):
         self._file, self._packed, self._stream = file, b"", zlib.decompressobj(_EITHER)
+        self._content, self._position = b"", 0
 
     def read(self, length: int) -> bytes:
         """Returns the next bytes, fewer where the file ends."""
         found = b""
-        while len(found) < length and (some := self._some(length - len(found))):
-            found += some
+        while len(found) < length and self._advance():
+            part = self._content[self._position : self._position + length - len(found)]
+            self._position += len(part)
+            found += part
         return found
 
     def skip(self, length: int) -> bool:
         """Passes over the next bytes; returns whether there are so many."""
-        while length > 0 and (some := self._some(min(length, _PIECE))):
-            length -= len(some)
+        while length > 0 and self._advance():
+            step = min(length, len(self._content) - self._position)
+            self._position += step
+            length -= step
         return length == 0
 
-    def _some(self, most: int) -> bytes:
-        """Returns from 1 to `most` bytes, and none only at the end."""
-        while True:
+    def _advance(self) -> bool:
+        """Inflates the next piece if the last one is used up; returns whether any is left."""
+        while self._position == len(self._content):
             if self._stream.eof:
                 self._packed = self._stream.unused_data
                 self._stream = zlib.decompressobj(_EITHER)
             packed = self._packed or self._file.read(_PIECE)
-            some = self._stream.decompress(packed, most)
+            self._content, self._position = self._stream.decompress(packed, _PIECE), 0
             self._packed = b"" if self._stream.eof else self._stream.unconsumed_tail
-            if some or not packed:
-                return some
+            if not (packed or self._content):
+                return False
+        return True
 
 
 def _compression(path: str, file: Any) -> Literal["", "GZIP", "ZLIB"]:
