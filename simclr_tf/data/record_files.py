@@ -150,6 +150,11 @@ def _count(path: str, content: _Plain | _Inflated) -> int:
     count = 0
     while head := content.read(_HEADER):
         length = int.from_bytes(head[:8], "little")
+        if count == 0 and len(head) == _HEADER and not _begins_record(head):
+            raise RequestError(
+                f"A file of records must be a TFRecord file. Received: {path}, which does not "
+                "begin with a record's length and checksum. Leave it out, or copy it again."
+            )
         if len(head) == _HEADER and length > _MAX_RECORD_BYTES:
             raise RequestError(
                 f"A record must have at most {_MAX_RECORD_BYTES >> 20} MiB. Received: "

@@ -107,6 +107,8 @@ def test_damaged_packed_files_are_named(tmp_path, record_files):
         "cut.zlib": (deflated[: len(deflated) // 2], "is cut short after record"),
         "other.gz": (gzip.compress(b"no record in here"), "a GZIP file of something else"),
         "huge.gz": (gzip.compress((2**40).to_bytes(8, "little") + b"\0\0\0\0"), "something else"),
+        "text.json": (b'{"classes": ["cat", "dog"]}', "does not begin with a record's length"),
+        "short": (b"few", "is cut short after record 0"),
         "none.gz": (gzip.compress(b""), "hold no record"),
     }
     flipped = bytearray(zipped)
