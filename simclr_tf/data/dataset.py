@@ -86,7 +86,7 @@ class Dataset:
             return source
         train = self.train()
         self._check_apart(source, split, setting, train, self.train_split)
-        if split != self.eval_split and setting != "data.eval_split":
+        if setting != "data.eval_split":
             test = self._open(self.eval_split)
             self._check_apart(source, split, setting, test, self.eval_split)
         if source.image_files and source.class_names != train.class_names:
@@ -109,10 +109,12 @@ class Dataset:
     def _check_apart(
         self, source: Source, split: str, setting: str, other: Source, other_split: str
     ) -> None:
+        """Refuses images that were trained on; of those to test on, copies are only warned of."""
+        trained = other_split == self.train_split
         with reading_explained(source):
-            shared = shared_images(source, other, self._kind.copies)
+            shared = shared_images(source, other, self._kind.copies if trained else 1.0)
         if shared:
-            used = "trained" if other_split == self.train_split else "tested"
+            used = "trained" if trained else "tested"
             raise RequestError(
                 f"Evaluation needs images that were not {used} on. Received: split {split!r} of "
                 f"{self.spec}, which is {source.name} and has images of the split "

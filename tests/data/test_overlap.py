@@ -131,16 +131,25 @@ def test_places_are_ranges_of_records(tmp_path):
     assert shared_places([Place("f", 0, 3)], [Place("g", 0, 3)]) is None
 
 
-def test_a_validation_split_shares_no_image_with_either_of_the_others(splits):
+def test_a_validation_split_shares_no_image_with_either_of_the_others(splits, caplog):
     (splits / "val" / "a").mkdir(parents=True)
     (splits / "val" / "b").mkdir()
     for name in ("a", "b"):
         (splits / "val" / name / "20.png").write_bytes(encode(picture(20), "PNG"))
-    recipe = data(source=f"folder:{splits}", data_dir=None)
-    assert recipe.held_out("val", "lbfgs.validation_split").num_examples == 2
-    for split, words in (("train", "not trained on"), ("test", "not tested on")):
-        copy = splits / "val" / "a" / "copy.png"
-        shutil.copy(next(pathlib.Path(splits / split).rglob("*.png")), copy)
+
+    def opened():
+        recipe = data(source=f"folder:{splits}", data_dir=None)
+        return recipe.held_out("val", "lbfgs.validation_split").num_examples
+
+    assert opened() == 2
+    for put, split, words in (
+        (shutil.copy, "train", "not trained on"),
+        (os.symlink, "test", "not tested on"),
+    ):
+        twin = splits / "val" / "a" / "twin.png"
+        put(next(pathlib.Path(splits / split).rglob("*.png")), twin)
         with pytest.raises(RequestError, match=rf"{words}.*set lbfgs\.validation_split"):
-            data(source=f"folder:{splits}", data_dir=None).held_out("val", "lbfgs.validation_split")
-        copy.unlink()
+            opened()
+        twin.unlink()
+    shutil.copy(splits / "test" / "a" / "8.png", splits / "val" / "a")
+    assert opened() == 3 and "1 copies, such as" in caplog.text
