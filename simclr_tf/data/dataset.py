@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import gin
 
 from simclr_tf.data import cache as memory_cache
 from simclr_tf.data import folder_source, tfds_source, tfrecord_source
+from simclr_tf.data.overlap import shared_images
+from simclr_tf.data.read_errors import reading_explained
 from simclr_tf.data.source import Source
 from simclr_tf.distribute.environment import tpu_name
 from simclr_tf.errors import RequestError
@@ -27,6 +29,10 @@ class Dataset:
     data_dir: str | None
     opened: Source | None = None
     cache: str = "none"
+    tfrecord: Callable[..., Source] = tfrecord_source.open_tfrecord
+    _opened: dict[str, Source] = dataclasses.field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def name(self) -> str:
@@ -34,7 +40,7 @@ class Dataset:
         return f"{self.spec}{self.data_dir}" if self.spec.endswith(":") else self.spec
 
     def train(self) -> Source:
-        return self.opened or open_source(self.spec, self.train_split, self.data_dir)
+        return self.opened or self._open(self.train_split)
 
     def held(self, source: Source, tpu: str) -> Source:
         """Reads one of its sources into memory if the recipe says so.
@@ -75,17 +81,14 @@ class Dataset:
         Raises:
           RequestError: the source would give training images again, or other classes.
         """
-        source = open_source(self.spec, split, self.data_dir)
-        if SOURCE_KINDS[self.spec.partition(":")[0]].disjoint_splits:
+        source = self._open(split)
+        if self._kind.disjoint_opened:
             return source
         train = self.train()
-        if source.name == train.name or _overlap(source, train):
-            raise RequestError(
-                f"Evaluation needs images that were not trained on. Received: split {split!r} of "
-                f"{self.spec}, which is {source.name} and has images of the split "
-                f"{self.train_split!r}, {train.name}. Give folders of these names below the data, "
-                f"or '{{split}}' in a tfrecord pattern, or set {setting}."
-            )
+        self._check_apart(source, split, setting, train, self.train_split)
+        if setting != "data.eval_split":
+            test = self._open(self.eval_split)
+            self._check_apart(source, split, setting, test, self.eval_split)
         if source.image_files and source.class_names != train.class_names:
             raise RequestError(
                 "Both splits must have the same classes. Received: "
@@ -93,10 +96,31 @@ class Dataset:
             )
         return source
 
+    @property
+    def _kind(self) -> SourceKind:
+        return SOURCE_KINDS[self.spec.partition(":")[0]]
 
-def _overlap(one: Source, other: Source) -> bool:
-    both = one.image_files and other.image_files
-    return both and not set(one.files_read()).isdisjoint(other.files_read())
+    def _open(self, name: str) -> Source:
+        """Opens a split, once."""
+        if name not in self._opened:
+            self._opened[name] = open_source(self.spec, name, self.data_dir, tfrecord=self.tfrecord)
+        return self._opened[name]
+
+    def _check_apart(
+        self, source: Source, split: str, setting: str, other: Source, other_split: str
+    ) -> None:
+        """Refuses images that were trained on; of those to test on, copies are only warned of."""
+        trained = other_split == self.train_split
+        with reading_explained(source):
+            shared = shared_images(source, other, self._kind.copies if trained else 1.0)
+        if shared:
+            used = "trained" if trained else "tested"
+            raise RequestError(
+                f"Evaluation needs images that were not {used} on. Received: split {split!r} of "
+                f"{self.spec}, which is {source.name} and has images of the split "
+                f"{other_split!r}, {other.name}: {shared}. {self._kind.split_apart}, or set "
+                f"{setting}."
+            )
 
 
 @gin.configurable
@@ -107,6 +131,7 @@ def data(
     eval_split: str = "test",
     shuffle_buffer: int = 8192,
     cache: Literal["none", "encoded", "decoded"] = "none",
+    tfrecord: Callable[..., Source] = tfrecord_source.open_tfrecord,
     *,
     data_dir: str | None,
 ) -> Dataset:
@@ -121,6 +146,7 @@ def data(
       shuffle_buffer: encoded images held in memory to shuffle record files.
       cache: what to hold in memory of training images in files: `encoded`, the files unchanged;
         `decoded`, their pixels (not for record files); or `none`.
+      tfrecord: opens record files, and says which of their features are read.
       data_dir: the command line's `--data_dir`.
     """
     if shuffle_buffer < 1:
@@ -128,7 +154,14 @@ def data(
     if image_size < 8:
         raise RequestError(f"data.image_size must be at least 8 pixels. Received: {image_size}.")
     return Dataset(
-        source, image_size, train_split, eval_split, shuffle_buffer, data_dir, cache=cache
+        spec=source,
+        image_size=image_size,
+        train_split=train_split,
+        eval_split=eval_split,
+        shuffle_buffer=shuffle_buffer,
+        data_dir=data_dir,
+        cache=cache,
+        tfrecord=tfrecord,
     )
 
 
@@ -138,16 +171,23 @@ class SourceKind:
 
     Attributes:
       form: its form in a recipe.
-      open: (argument, split, data_dir) -> the split.
+      open: (argument, split, data_dir) -> the split, from `settings` by name too.
       argument: whether an argument follows the colon: never, always, or with data_dir as default.
-      disjoint_splits: whether its splits always share no image and have the same classes; splits
+      disjoint_opened: whether its splits always share no image and have the same classes; splits
         of other kinds are compared before an evaluation.
+      settings: parameters of `data` that `open` takes.
+      copies: the largest share of a split that may be copies of training images, as published data
+        sets have some that nobody can take out.
+      split_apart: how to give splits that share no image.
     """
 
     form: str
-    open: Callable[[str, str, str | None], Source]
+    open: Callable[..., Source]
     argument: Literal["none", "needed", "or data_dir"] = "needed"
-    disjoint_splits: bool = False
+    disjoint_opened: bool = False
+    settings: Sequence[str] = ()
+    copies: float = 0.0
+    split_apart: str = "Give data whose splits differ"
 
     def takes(self, colon: str, argument: str, data_dir: str | None) -> bool:
         if self.argument == "none":
@@ -155,29 +195,44 @@ class SourceKind:
         return bool(argument or (self.argument == "or data_dir" and data_dir))
 
 
+_OF_TFDS = {
+    "copies": 0.01,
+    "split_apart": "Choose splits or slices that do not overlap, such as 'train[:90%]' and "
+    "'train[90%:]'",
+}
+
 # Kinds by the word before the colon. A new kind is a module of this package and an entry here.
 SOURCE_KINDS = {
     "shapes": SourceKind(
         "'shapes'",
         lambda _, split, data_dir: tfds_source.open_shapes(split, data_dir),
         argument="none",
-        disjoint_splits=True,
+        **_OF_TFDS,
     ),
-    "tfds": SourceKind("'tfds:NAME'", tfds_source.open_tfds, disjoint_splits=True),
+    "tfds": SourceKind("'tfds:NAME'", tfds_source.open_tfds, **_OF_TFDS),
     "folder": SourceKind(
         "'folder:PATH' (or 'folder:' with --data_dir)",
         lambda path, split, data_dir: folder_source.open_folder(path or data_dir, split),
         argument="or data_dir",
+        split_apart="Give folders of these names below the data, without copies or links",
     ),
     "tfrecord": SourceKind(
         "'tfrecord:GLOB'",
-        lambda glob, split, _: tfrecord_source.open_tfrecord(glob.replace("{split}", split)),
+        lambda glob, split, _, tfrecord: tfrecord(glob.replace("{split}", split)),
+        settings=("tfrecord",),
+        split_apart="Write '{split}' in the pattern, for other files",
     ),
 }
 
 
-def open_source(spec: str, split: str, data_dir: str | None) -> Source:
-    """Opens one split of the data that `spec` names.
+def open_source(
+    spec: str,
+    split: str,
+    data_dir: str | None,
+    *,
+    tfrecord: Callable[..., Source] = tfrecord_source.open_tfrecord,
+) -> Source:
+    """Opens one split of the data that `spec` names; the parameters are those of `data`.
 
     Raises:
       RequestError: the spec is of no known kind, or its data do not exist.
@@ -187,4 +242,5 @@ def open_source(spec: str, split: str, data_dir: str | None) -> Source:
     if kind is None or not kind.takes(colon, argument, data_dir):
         *forms, last = (kind.form for kind in SOURCE_KINDS.values())
         raise RequestError(f"data.source must be {', '.join(forms)} or {last}. Received: {spec!r}.")
-    return kind.open(argument, split, data_dir)
+    settings = {"tfrecord": tfrecord}
+    return kind.open(argument, split, data_dir, **{name: settings[name] for name in kind.settings})

@@ -12,6 +12,7 @@ import tensorflow as tf
 from simclr_tf.data import record_stream
 from simclr_tf.data.first_valid import SUBSTITUTES, Block
 from simclr_tf.data.order import Order
+from simclr_tf.data.places import Place
 from simclr_tf.data.record_stream import RECORDS_PER_FILE, RecordFile
 from simclr_tf.data.source import Source, file_state, identity_of_files
 
@@ -26,14 +27,21 @@ class RecordSource(Source):
     Attributes:
       files: the files, each with its range of records.
       parse: serialized record -> (encoded image, label); the label is -1 where there is none.
+      features: names of the features that `parse` reads.
+      counts: images of each class, int64 [C], if labels were read when the source was opened.
     """
 
     files: Sequence[RecordFile]
     parse: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+    features: Sequence[str | None] = ()
+    counts: np.ndarray | None = None
+
+    def class_counts(self) -> np.ndarray | None:
+        return self.counts
 
     def select(self, positions: Sequence[int] | np.ndarray) -> Source:
         positions = np.asarray(positions)
-        return self._part(positions, files=_runs(self.files, positions))
+        return self._part(positions, files=_runs(self.files, positions), counts=None)
 
     def sample_positions(self, count: int, seed: int) -> np.ndarray:
         """Returns the first records of every file, in proportion to its length; ignores `seed`."""
@@ -46,6 +54,9 @@ class RecordSource(Source):
 
     def files_read(self) -> list[str]:
         return sorted({file.path for file in self.files})
+
+    def places(self) -> list[Place]:
+        return [Place(f.path, f.skip, f.skip + f.count) for f in self.files]
 
     def unpack(self, stored: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return self.parse(stored)
@@ -96,6 +107,7 @@ class RecordSource(Source):
         )
 
     def _contents(self) -> Iterator[bytes]:
+        yield repr(tuple(self.features)).encode()
         for file in self.files:
             yield repr((file.skip, file.count)).encode() + file_state(file.path)
 
@@ -115,5 +127,5 @@ def _runs(files: Sequence[RecordFile], positions: np.ndarray) -> list[RecordFile
         if last and last.path == file.path and last.skip + last.count == record:
             runs[-1] = dataclasses.replace(last, count=last.count + 1)
         else:
-            runs.append(RecordFile(path=file.path, skip=record, count=1))
+            runs.append(dataclasses.replace(file, skip=record, count=1))
     return runs

@@ -21,11 +21,16 @@ _SECOND_SEED = 1
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RecordFile:
-    """The `count` records of a TFRecord file that come after the first `skip`."""
+    """The `count` records of a TFRecord file that come after the first `skip`.
+
+    Attributes:
+      compression: of the whole file: '' (none), 'GZIP' or 'ZLIB'.
+    """
 
     path: str
     skip: int
     count: int
+    compression: str = ""
 
 
 def epochs(
@@ -182,9 +187,11 @@ def _reader(files: Sequence[tuple[int, RecordFile]]):
     numbers = tf.constant([number for number, _ in files], tf.int64)
     skips = tf.constant([file.skip for _, file in files], tf.int64)
     counts = tf.constant([file.count for _, file in files], tf.int64)
+    compressions = tf.constant([file.compression for _, file in files], tf.string)
 
     def read(i: tf.Tensor) -> tf.data.Dataset:
-        records = tf.data.TFRecordDataset(paths[i]).skip(skips[i]).take(counts[i])
+        records = tf.data.TFRecordDataset(paths[i], compressions[i])
+        records = records.skip(skips[i]).take(counts[i])
         return records.enumerate(skips[i]).map(
             lambda n, record: {"record": record, "index": numbers[i] * RECORDS_PER_FILE + n}
         )

@@ -22,6 +22,7 @@ import tensorflow as tf
 
 from simclr_tf.data.first_valid import Block
 from simclr_tf.data.order import Order
+from simclr_tf.data.places import Place, file_size
 
 _COPIES = "ram://simclr_tf"
 
@@ -35,6 +36,7 @@ class Source:
       num_examples: N, the number of images.
       class_names: the names of the classes, in the order of the labels, or None without labels.
       labels: int64 [N], if known before an image is read, else None.
+      notes: what was assumed of the data, for the plan, each as a sentence without its stop.
       cache: the kind of copies that `simclr_tf.data.cache.hold` made of its files, to read instead.
       in_memory: whether `images` holds all pixels, uint8 [N, H, W, 3]; else images are encoded.
       image_files: whether each of its files is one image, so that decoded copies can be held, and
@@ -45,6 +47,7 @@ class Source:
     num_examples: int
     class_names: Sequence[str] | None
     labels: np.ndarray | None = None
+    notes: Sequence[str] = ()
     cache: Literal["none", "encoded", "decoded"] = "none"
 
     in_memory: ClassVar[bool] = False
@@ -53,6 +56,12 @@ class Source:
     @property
     def num_classes(self) -> int | None:
         return len(self.class_names) if self.class_names else None
+
+    def class_counts(self) -> np.ndarray | None:
+        """Counts the images of each class, int64 [C]; None if labels are not known yet."""
+        if self.labels is None or not self.class_names:
+            return None
+        return np.bincount(self.labels[self.labels >= 0], minlength=len(self.class_names))
 
     def indices(self) -> np.ndarray:
         """Returns the numbers of the images, int64 [N], in the source's order."""
@@ -91,6 +100,14 @@ class Source:
     def files_read(self) -> list[str]:
         """Returns the files that hold its images, each once; none for images in memory."""
         return []
+
+    def places(self) -> Sequence[Place] | None:
+        """Returns where its images lie in files; None if that is not known."""
+        return None
+
+    def sizes(self) -> np.ndarray | None:
+        """Returns the bytes of each encoded image, int64 [N], if no image is read for that."""
+        return None
 
     def location(self, path: str) -> str:
         """Returns the path to read a file from: its own, or that of the copy that `cache` names."""
@@ -158,15 +175,24 @@ class Source:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ArraySource(Source):
-    """Images uint8 [N, H, W, 3] in memory."""
+    """Images in memory.
+
+    Attributes:
+      images: uint8 [N, H, W, 3].
+      read_from: the places in files that they were read from, if known.
+    """
 
     images: np.ndarray
+    read_from: Sequence[Place] | None = None
 
     in_memory: ClassVar[bool] = True
 
     def select(self, positions: Sequence[int] | np.ndarray) -> Source:
         positions = np.asarray(positions)
-        return self._part(positions, images=self.images[positions])
+        return self._part(positions, images=self.images[positions], read_from=None)
+
+    def places(self) -> Sequence[Place] | None:
+        return self.read_from
 
     def _contents(self) -> Iterator[bytes]:
         yield np.ascontiguousarray(self.images)
@@ -194,6 +220,12 @@ class FileSource(Source):
 
     def files_read(self) -> list[str]:
         return list(self.paths)
+
+    def places(self) -> list[Place]:
+        return [Place(path) for path in self.paths]
+
+    def sizes(self) -> np.ndarray:
+        return np.array([file_size(path) for path in self.paths], np.int64)
 
     def reader(self) -> Callable[[tf.Tensor], tf.Tensor]:
         paths = tf.constant([self.location(path) for path in self.paths])

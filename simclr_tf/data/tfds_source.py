@@ -6,15 +6,25 @@ Nothing is downloaded here: a data set that is not prepared is an error.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from simclr_tf.data import shapes
+from simclr_tf.data import record_stream, shapes
+from simclr_tf.data.places import Place
+from simclr_tf.data.record_labels import MAX_CLASSES, Classes, count_labels, numbered_classes
 from simclr_tf.data.record_source import RecordSource
 from simclr_tf.data.record_stream import RecordFile
 from simclr_tf.data.source import ArraySource, Source
+from simclr_tf.data.tfds_features import (
+    check_image,
+    fits_in_memory,
+    names_of,
+    reads_label,
+    unused_label,
+)
 from simclr_tf.errors import RequestError
 
 # A data set whose decoded images are equal in size and together smaller than this is kept decoded
@@ -60,8 +70,7 @@ def class_names_of(spec: str) -> list[str] | None:
         features = tfds.builder(spec.removeprefix("tfds:"), try_gcs=False).info.features
     except (tfds.core.DatasetNotFoundError, ValueError, AssertionError):
         return None
-    label = dict(features).get("label")
-    return list(label.names) if isinstance(label, tfds.features.ClassLabel) else None
+    return names_of(dict(features).get("label"))
 
 
 def _not_prepared(name: str, data_dir: str | None) -> str:
@@ -74,10 +83,7 @@ def _not_prepared(name: str, data_dir: str | None) -> str:
 
 def _open(builder: tfds.core.DatasetBuilder, split: str, name: str) -> Source:
     features = builder.info.features
-    if "image" not in features:
-        raise RequestError(
-            f"A data set must have the feature 'image'. {name} has: {', '.join(features)}."
-        )
+    check_image(features, name)
     try:
         info = builder.info.splits[split]
     except (KeyError, ValueError) as error:
@@ -85,21 +91,78 @@ def _open(builder: tfds.core.DatasetBuilder, split: str, name: str) -> Source:
             f"The split must be one of {', '.join(builder.info.splits)}. Received: {split!r} of "
             f"{name}."
         ) from error
-    label = dict(features).get("label")
-    class_names = list(label.names) if isinstance(label, tfds.features.ClassLabel) else None
-    common = dict(name=name, num_examples=info.num_examples, class_names=class_names)
-    shape = features["image"].shape
-    if None not in shape and info.num_examples * np.prod(shape) <= _IN_MEMORY_BYTES:
-        images, labels = _decode_all(builder, split, class_names is not None)
-        return ArraySource(images=images, labels=labels, **common)
+    in_memory = fits_in_memory(features, info.num_examples, _IN_MEMORY_BYTES)
+    _check_format(builder, name, in_memory)
     files = [RecordFile(path=i.filename, skip=i.skip, count=i.take) for i in info.file_instructions]
-    return RecordSource(files=files, parse=_parser(features, class_names is not None), **common)
+    labelled = reads_label(features)
+    if in_memory:
+        images, labels = _decode_all(builder, split, labelled)
+        classes = _classes(features, [labels] if labelled else None)
+        source = ArraySource(
+            name=name,
+            num_examples=info.num_examples,
+            class_names=classes.names,
+            labels=labels if classes.names else None,
+            images=images,
+            notes=classes.notes,
+            read_from=[Place(f.path, f.skip, f.skip + f.count) for f in files],
+        )
+    else:
+        classes = _classes(features, _labels(features, files) if labelled else None)
+        source = RecordSource(
+            name=name,
+            num_examples=info.num_examples,
+            class_names=classes.names,
+            counts=classes.counts,
+            notes=classes.notes,
+            files=files,
+            parse=_parser(features, classes.names is not None),
+        )
+    classes.tell(name)
+    return source
+
+
+def _classes(features: tfds.features.FeaturesDict, labels: Iterable[np.ndarray] | None) -> Classes:
+    """Returns the classes of a data set; labels without names are read, to number them."""
+    names = names_of(dict(features).get("label"))
+    note = unused_label(features)
+    if names is not None or labels is None:
+        return Classes(names, notes=[note] if note else [])
+    counts = count_labels(labels)
+    if counts is None:
+        unfit = f"the labels are not used: they must be from -1 to {MAX_CLASSES - 1:,}"
+        return Classes(notes=[unfit])
+    return numbered_classes(counts)
+
+
+def _check_format(builder: tfds.core.DatasetBuilder, name: str, in_memory: bool) -> None:
+    """Refuses files whose records tensorflow_datasets or this package cannot read in order."""
+    found = getattr(builder.info.file_format, "value", "tfrecord")
+    if found == "tfrecord" or (in_memory and found == "parquet"):
+        return
+    short = name.removeprefix("tfds:")
+    raise RequestError(
+        f"A data set must be prepared as TFRecord files. Received: {name}, whose files in "
+        f"{builder.data_dir} have the format {found}. Prepare it again in another folder: python "
+        f"tools/prepare_dataset.py {short} --data_dir=DIR, or convert it: tfds convert_format "
+        f"--dataset_version_dir={builder.data_dir} --out_file_format=tfrecord --out_dir=DIR/"
+        f"{builder.info.full_name} (which needs apache_beam)."
+    )
+
+
+def _labels(features: tfds.features.FeaturesDict, files: list[RecordFile]) -> Iterator[np.ndarray]:
+    parse = _parser(features, labelled=True)
+    labels = record_stream.in_order(files).map(lambda record, _: parse(record)[1], tf.data.AUTOTUNE)
+    return labels.batch(1024).as_numpy_iterator()
 
 
 def _decode_all(builder, split: str, labelled: bool) -> tuple[np.ndarray, np.ndarray | None]:
     dataset = builder.as_dataset(split=split, shuffle_files=False)
     dataset = dataset.map(
-        lambda e: {"image": _rgb(e["image"])} | ({"label": e["label"]} if labelled else {}),
+        lambda e: (
+            {"image": _rgb(e["image"])}
+            | ({"label": tf.cast(e["label"], tf.int64)} if labelled else {})
+        ),
         tf.data.AUTOTUNE,
     )
     batches = list(dataset.batch(1024).as_numpy_iterator())
@@ -108,6 +171,9 @@ def _decode_all(builder, split: str, labelled: bool) -> tuple[np.ndarray, np.nda
 
 
 def _rgb(image: tf.Tensor) -> tf.Tensor:
+    """Returns uint8 [H, W, 3]; of uint16 the upper byte, as the decoder of PNG files does."""
+    if image.dtype == tf.uint16:
+        image = tf.cast(tf.bitwise.right_shift(image, tf.constant(8, tf.uint16)), tf.uint8)
     return tf.image.grayscale_to_rgb(image) if image.shape[-1] == 1 else image[..., :3]
 
 

@@ -174,7 +174,7 @@ def test_pipes_and_endless_records_are_no_record_files(tmp_path):
     with pytest.raises(RequestError, match="No TFRecord file"):
         tfrecord_source.open_tfrecord(f"{tmp_path}/*.tfrecord")
     with (tmp_path / "b.tfrecord").open("wb") as file:
-        file.write((2**40).to_bytes(8, "little") + bytes(4))
+        file.write((2**40).to_bytes(8, "little") + bytes.fromhex("aa3d6be4"))
         file.truncate(2**40 + 16)
     with pytest.raises(RequestError, match="at most 1024 MiB"):
         tfrecord_source.open_tfrecord(f"{tmp_path}/*.tfrecord")

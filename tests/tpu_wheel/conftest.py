@@ -15,9 +15,9 @@ from tests.support.colours import IMAGES, jpeg
 def photos(tmp_path_factory) -> pathlib.Path:
     """Splits `train` and `test` of two classes, 24 JPEGs each, every image of one colour."""
     folder = tmp_path_factory.mktemp("photos")
-    for split in ("train", "test"):
+    for split, width in (("train", 60), ("test", 50)):
         for number in range(IMAGES):
             path = folder / split / "ab"[number % 2] / f"{number:02}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(jpeg(number))
+            path.write_bytes(jpeg(number, width))
     return folder
