@@ -66,7 +66,8 @@ def load(gin_files: Sequence[str], gin_bindings: Sequence[str]) -> None:
                 _RECIPE_JOBS.add(_recipe_job())
             _RECIPE.clear()
             _RECIPE.update({key: dict(bound) for key, bound in gin_internals._CONFIG.items()})
-            gin.parse_config(list(gin_bindings))
+            # Python's parser takes bytes that are not UTF-8 as escapes alone.
+            gin.parse_config([b.encode(errors="backslashreplace").decode() for b in gin_bindings])
     except RequestError:
         raise
     except RecursionError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import gin
@@ -13,6 +13,7 @@ from simclr_tf.data import folder_source, tfds_source, tfrecord_source
 from simclr_tf.data.source import Source
 from simclr_tf.distribute.environment import tpu_name
 from simclr_tf.errors import RequestError
+from simclr_tf.names import as_text, local
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,14 +28,18 @@ class Dataset:
     data_dir: str | None
     opened: Source | None = None
     cache: str = "none"
+    follow_links: bool = False
 
     @property
     def name(self) -> str:
         """The spec, with the folder from the command line."""
-        return f"{self.spec}{self.data_dir}" if self.spec.endswith(":") else self.spec
+        return as_text(f"{self.spec}{self.data_dir}" if self.spec.endswith(":") else self.spec)
 
     def train(self) -> Source:
-        return self.opened or open_source(self.spec, self.train_split, self.data_dir)
+        return self.opened or self._open(self.train_split)
+
+    def _open(self, split: str) -> Source:
+        return open_source(self.spec, split, self.data_dir, follow_links=self.follow_links)
 
     def held(self, source: Source, tpu: str) -> Source:
         """Reads one of its sources into memory if the recipe says so.
@@ -75,7 +80,7 @@ class Dataset:
         Raises:
           RequestError: the source would give training images again, or other classes.
         """
-        source = open_source(self.spec, split, self.data_dir)
+        source = self._open(split)
         if SOURCE_KINDS[self.spec.partition(":")[0]].disjoint_splits:
             return source
         train = self.train()
@@ -107,6 +112,7 @@ def data(
     eval_split: str = "test",
     shuffle_buffer: int = 8192,
     cache: Literal["none", "encoded", "decoded"] = "none",
+    follow_links: bool = False,
     *,
     data_dir: str | None,
 ) -> Dataset:
@@ -121,6 +127,7 @@ def data(
       shuffle_buffer: encoded images held in memory to shuffle record files.
       cache: what to hold in memory of training images in files: `encoded`, the files unchanged;
         `decoded`, their pixels (not for record files); or `none`.
+      follow_links: whether links in a folder of images are followed where they lead out of it.
       data_dir: the command line's `--data_dir`.
     """
     if shuffle_buffer < 1:
@@ -128,7 +135,14 @@ def data(
     if image_size < 8:
         raise RequestError(f"data.image_size must be at least 8 pixels. Received: {image_size}.")
     return Dataset(
-        source, image_size, train_split, eval_split, shuffle_buffer, data_dir, cache=cache
+        source,
+        image_size,
+        train_split,
+        eval_split,
+        shuffle_buffer,
+        data_dir,
+        cache=cache,
+        follow_links=follow_links,
     )
 
 
@@ -142,12 +156,14 @@ class SourceKind:
       argument: whether an argument follows the colon: never, always, or with data_dir as default.
       disjoint_splits: whether its splits always share no image and have the same classes; splits
         of other kinds are compared before an evaluation.
+      settings: parameters of `data` that `open` takes too, by name.
     """
 
     form: str
-    open: Callable[[str, str, str | None], Source]
+    open: Callable[..., Source]
     argument: Literal["none", "needed", "or data_dir"] = "needed"
     disjoint_splits: bool = False
+    settings: Sequence[str] = ()
 
     def takes(self, colon: str, argument: str, data_dir: str | None) -> bool:
         if self.argument == "none":
@@ -166,17 +182,22 @@ SOURCE_KINDS = {
     "tfds": SourceKind("'tfds:NAME'", tfds_source.open_tfds, disjoint_splits=True),
     "folder": SourceKind(
         "'folder:PATH' (or 'folder:' with --data_dir)",
-        lambda path, split, data_dir: folder_source.open_folder(path or data_dir, split),
+        lambda path, split, data_dir, follow_links: folder_source.open_folder(
+            path or data_dir, split, follow_links
+        ),
         argument="or data_dir",
+        settings=("follow_links",),
     ),
     "tfrecord": SourceKind(
         "'tfrecord:GLOB'",
-        lambda glob, split, _: tfrecord_source.open_tfrecord(glob.replace("{split}", split)),
+        lambda glob, split, _: tfrecord_source.open_tfrecord(local(glob).replace("{split}", split)),
     ),
 }
 
 
-def open_source(spec: str, split: str, data_dir: str | None) -> Source:
+def open_source(
+    spec: str, split: str, data_dir: str | None, *, follow_links: bool = False
+) -> Source:
     """Opens one split of the data that `spec` names.
 
     Raises:
@@ -187,4 +208,10 @@ def open_source(spec: str, split: str, data_dir: str | None) -> Source:
     if kind is None or not kind.takes(colon, argument, data_dir):
         *forms, last = (kind.form for kind in SOURCE_KINDS.values())
         raise RequestError(f"data.source must be {', '.join(forms)} or {last}. Received: {spec!r}.")
-    return kind.open(argument, split, data_dir)
+    if follow_links and "follow_links" not in kind.settings:
+        raise RequestError(
+            "data.follow_links is for folders of images. Received: data.follow_links = True with "
+            f"data.source = {spec!r}. Leave it out."
+        )
+    settings = {"follow_links": follow_links}
+    return kind.open(argument, split, data_dir, **{name: settings[name] for name in kind.settings})
