@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import numpy as np
 
@@ -40,17 +40,18 @@ class Classes:
     notes: Sequence[str] = ()
 
 
-def classes_of(files: Sequence[str]) -> Classes:
+def classes_of(files: Sequence[str], known: Set[str] = frozenset()) -> Classes:
     """Returns the classes of images.
 
     Args:
       files: their paths from the folder of the split, in order.
+      known: classes of another split; a folder that holds all images is a class if it is one there.
     """
-    depth, stray, inside = _level_of_classes(files)
+    depth, stray, inside = _level_of_classes(files, known)
     by_class = collections.defaultdict(list)
     for file in inside:
         by_class[file.split("/")[depth]].append(file)
-    if len(by_class) < 2:
+    if len(by_class) < 2 and not (by_class and known.issuperset(by_class)):
         return Classes(None, files)
     if not _are_few(stray, files):
         return Classes(None, files, notes=[_no_classes(stray, files, by_class)])
@@ -66,7 +67,7 @@ def classes_of(files: Sequence[str]) -> Classes:
     return Classes([*map(as_text, names)], inside, np.array(labels, np.int64), stray, notes)
 
 
-def _level_of_classes(files: Sequence[str]) -> tuple[int, list[str], list[str]]:
+def _level_of_classes(files: Sequence[str], known: Set[str]) -> tuple[int, list[str], list[str]]:
     """Returns the depth of the folders of classes, the files above them, and those inside."""
     depth, stray, inside = 0, [], list(files)
     while True:
@@ -74,7 +75,7 @@ def _level_of_classes(files: Sequence[str]) -> tuple[int, list[str], list[str]]:
         inside = [file for file in inside if file.count("/") > depth]
         folders = {file.split("/")[depth] for file in inside}
         tell_nothing = len(folders) == 1 or all(map(is_split, folders))
-        if not folders or not tell_nothing or not _are_few(stray, files):
+        if not folders or folders <= known or not tell_nothing or not _are_few(stray, files):
             return depth, stray, inside
         depth += 1
 

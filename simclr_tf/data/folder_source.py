@@ -46,7 +46,7 @@ def open_folder(path: str, split: str, follow_links: bool = False) -> FileSource
         raise RequestError(_nothing_found(root, listing))
     if split == folder_splits.WHOLE and root == data:
         folder_splits.refuse_deeper_splits(data, listing.files)
-    classes = classes_of(listing.files)
+    classes = classes_of(listing.files, folder_splits.training_classes(data, root))
     stray = {"images beside the folders of classes": len(classes.stray)} if classes.stray else {}
     source = FileSource(
         name=as_text(f"folder:{root}"),

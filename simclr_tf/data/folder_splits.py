@@ -36,12 +36,12 @@ def split_folder(data: pathlib.Path, split: str, follow_links: bool) -> pathlib.
       RequestError: the split is not there, or lies outside.
     """
     folder = data / split
-    is_below = within(os.path.normpath(folder), os.path.normpath(data))
+    is_below = within(os.path.abspath(folder), os.path.abspath(data))
     if not is_below or folder.is_dir():
         _check_inside(folder, data, is_below, follow_links)
         return folder
-    beside = folders_of(folder.parent)
-    if split != WHOLE or any(map(is_split, beside)):
+    beside = folders_of(folder.parent if folder.parent.is_dir() else data)
+    if split != WHOLE or folder.is_symlink() or any(map(is_split, beside)):
         raise RequestError(_not_there(data, split, beside))
     return data
 
@@ -59,6 +59,17 @@ def folders_of(folder: pathlib.Path) -> list[str]:
     except OSError:
         return []
     return sorted(name for name in found if not is_system(name))
+
+
+def training_classes(data: pathlib.Path, root: pathlib.Path) -> set[str]:
+    """Returns the folders of the training split beside `root`, the folder of another split.
+
+    By these a split that has a single class knows its folder as a class.
+    """
+    matches = {name: _SPLIT.fullmatch(name) for name in folders_of(data)}
+    trained = [name for name, match in matches.items() if match and match["train"]]
+    found = [set(folders_of(data / name)) for name in trained] if root.parent == data else []
+    return set().union(*(names for names in found if len(names) > 1 and root.name not in trained))
 
 
 def refuse_deeper_splits(data: pathlib.Path, files: Sequence[str]) -> None:
