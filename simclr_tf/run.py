@@ -131,6 +131,7 @@ def _run(values: flags.FlagValues) -> None:
     )
     if not values.gin_file and not values.gin_bindings:
         raise RequestError("A recipe must be given, such as --gin_file=gin/quickstart.gin.")
+    model_dir = names.local(values.model_dir or jobs.default_model_dir(values.gin_file))
     problem = environment.libtpu_problem()
     if problem:  # importing TensorFlow would end the process
         raise RequestError(f"{problem} To mend it, {environment.reinstall('tpu')}")
@@ -148,7 +149,7 @@ def _run(values: flags.FlagValues) -> None:
     config.check({"pretrain", job, *others})
     known[job](
         jobs.Context(
-            model_dir=names.local(values.model_dir or jobs.default_model_dir(values.gin_file)),
+            model_dir=model_dir,
             data_dir=values.data_dir and os.path.expanduser(values.data_dir),
             tpu=values.tpu,
         )

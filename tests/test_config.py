@@ -6,6 +6,7 @@ import gin
 import pytest
 
 from simclr_tf import config, jobs
+from simclr_tf.data.dataset import data
 from simclr_tf.errors import RequestError
 from simclr_tf.objectives.nt_xent import nt_xent
 
@@ -134,3 +135,8 @@ def test_defaults_are_written_as_what_is_in_force_is():
     load_and_check("pretrain.optimizer = @lars")
     nt_xent()
     assert found.items() >= {k: v for k, v in config.in_force().items() if "nt_xent" in k}.items()
+
+
+def test_a_name_that_is_not_utf8_can_be_bound():
+    config.load([], ["data.source = 'folder:caf\udce9 é'"])
+    assert data(data_dir=None).spec == "folder:caf\udce9 é"

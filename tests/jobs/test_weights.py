@@ -1,5 +1,6 @@
 """If this breaks, an evaluation judges other weights than those that were asked for."""
 
+import os
 import shutil
 
 import numpy as np
@@ -69,6 +70,13 @@ def test_an_encoder_alone_is_taken_of_a_whole_run(run):
     pretrained(model_dir=folder).restore(networks)
     for name, value in values(networks).items():
         np.testing.assert_array_equal(value, written[5][name])
+
+
+def test_a_path_may_begin_with_the_home_folder(run, monkeypatch):
+    folder, _ = run
+    monkeypatch.setenv("HOME", os.path.dirname(folder))
+    found = pretrained(f"~/{os.path.basename(folder)}", model_dir="elsewhere")
+    assert (found.path, found.step) == (folder, 5)
 
 
 def test_what_is_not_there_is_named(run, tmp_path):
