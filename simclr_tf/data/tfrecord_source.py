@@ -9,12 +9,12 @@ not decode. The first record, and the labels of all records, must be valid.
 
 from __future__ import annotations
 
-import os
 import struct
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
+from simclr_tf.data.record_paths import matching_files
 from simclr_tf.data.record_source import RecordSource
 from simclr_tf.data.record_stream import RecordFile
 from simclr_tf.errors import RequestError
@@ -31,7 +31,7 @@ def open_tfrecord(pattern: str) -> RecordSource:
     Raises:
       RequestError: no file matches, a file is cut short or damaged, or there is no image feature.
     """
-    paths = sorted(p for p in tf.io.gfile.glob(pattern) if "://" in p or os.path.isfile(p))
+    paths = matching_files(pattern)
     if not paths:
         raise RequestError(f"No TFRecord file matches. Received: tfrecord:{pattern}.")
     files = [RecordFile(path=p, skip=0, count=_count(p)) for p in paths]

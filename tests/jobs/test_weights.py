@@ -79,6 +79,16 @@ def test_a_path_may_begin_with_the_home_folder(run, monkeypatch):
     assert (found.path, found.step) == (folder, 5)
 
 
+def test_a_folder_of_any_name_is_read(run, tmp_path):
+    """TensorFlow takes the path of a checkpoint as a pattern."""
+    folder, written = run
+    copy = str(shutil.copytree(folder, tmp_path / "r[18] \\a*?%s {x}\n'é"))
+    networks = build()
+    pretrained(copy, model_dir="elsewhere").restore(networks)
+    for name, value in values(networks).items():
+        np.testing.assert_array_equal(value, written[5][name])
+
+
 def test_what_is_not_there_is_named(run, tmp_path):
     folder, _ = run
     with pytest.raises(RequestError, match=r"a complete checkpoint 4.*complete ones are 3, 5"):
