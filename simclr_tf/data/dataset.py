@@ -175,11 +175,17 @@ class SourceKind:
 SOURCE_KINDS = {
     "shapes": SourceKind(
         "'shapes'",
-        lambda _, split, data_dir: tfds_source.open_shapes(split, data_dir),
+        lambda _, split, data_dir: tfds_source.open_shapes(split, data_dir and local(data_dir)),
         argument="none",
         disjoint_splits=True,
     ),
-    "tfds": SourceKind("'tfds:NAME'", tfds_source.open_tfds, disjoint_splits=True),
+    "tfds": SourceKind(
+        "'tfds:NAME'",
+        lambda name, split, data_dir: tfds_source.open_tfds(
+            name, split, data_dir and local(data_dir)
+        ),
+        disjoint_splits=True,
+    ),
     "folder": SourceKind(
         "'folder:PATH' (or 'folder:' with --data_dir)",
         lambda path, split, data_dir, follow_links: folder_source.open_folder(
