@@ -33,7 +33,8 @@ class Dataset:
     @property
     def name(self) -> str:
         """The spec, with the folder from the command line."""
-        return as_text(f"{self.spec}{self.data_dir}" if self.spec.endswith(":") else self.spec)
+        kind, colon, argument = self.spec.partition(":")
+        return as_text(f"{kind}:{self.data_dir}" if colon and not argument else self.spec)
 
     def train(self) -> Source:
         return self.opened or self._open(self.train_split)

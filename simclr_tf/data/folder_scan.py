@@ -31,11 +31,15 @@ _SYSTEM = frozenset(
         "__pycache__",
         "@eadir",
         "@recycle",
+        "@tmp",
         "@recently-snapshot",
         "#recycle",
         "#snapshot",
         "$recycle.bin",
+        "recycled",
         "recycler",
+        "network trash folder",
+        "temporary items",
         "system volume information",
         "lost+found",
         "thumbs.db",
@@ -47,7 +51,8 @@ _SYSTEM = frozenset(
 _OUTSIDE = "links that lead outside (followed with data.follow_links = True)"
 
 _ENDING = re.compile(r"\.[a-z0-9]{1,8}")
-_SECONDS_BETWEEN_LINES = 5.0
+# Until the first line of progress, and between lines.
+_FIRST_SECONDS, _SECONDS = 1.0, 5.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +120,7 @@ class _Scan:
         self.outside: list[tuple[str, str]] = []
         self.links: list[str] = []  # to folders, to be followed
         self._read: set[str] = set()  # folders, by paths free of links
-        self._told = time.monotonic()
+        self._next_line = time.monotonic() + _FIRST_SECONDS
 
     def folder(self, path: str, resolved: str) -> None:
         """Lists a folder and those in it; sets links to folders aside."""
@@ -195,8 +200,8 @@ class _Scan:
 
     def _tell(self) -> None:
         """Prints a line every few seconds."""
-        if time.monotonic() - self._told >= _SECONDS_BETWEEN_LINES:
-            self._told = time.monotonic()
+        if time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + _SECONDS
             logging.info("listing %s: %s images so far", shown(self.root), f"{len(self.files):,}")
 
 

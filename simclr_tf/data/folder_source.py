@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import pathlib
+from collections.abc import Sequence
 
 from absl import logging
 
@@ -34,7 +35,7 @@ def open_folder(path: str, split: str, follow_links: bool = False) -> FileSource
       RequestError: the folder or the split does not exist, the split lies outside, or there is no
         image.
     """
-    data = pathlib.Path(path).expanduser()
+    data = pathlib.Path(os.path.expanduser(path))
     if not data.is_dir():
         raise RequestError(
             f"The folder of images must exist. Received: folder:{shown(path)}. Give it as "
@@ -48,6 +49,7 @@ def open_folder(path: str, split: str, follow_links: bool = False) -> FileSource
         folder_splits.refuse_deeper_splits(data, listing.files)
     classes = classes_of(listing.files, folder_splits.training_classes(data, root))
     stray = {"images beside the folders of classes": len(classes.stray)} if classes.stray else {}
+    unread = _unread(root, listing.files) if classes.names else []
     source = FileSource(
         name=as_text(f"folder:{root}"),
         num_examples=len(classes.files),
@@ -55,7 +57,7 @@ def open_folder(path: str, split: str, follow_links: bool = False) -> FileSource
         paths=[os.path.join("" if str(root) == "." else root, file) for file in classes.files],
         labels=classes.labels,
         left_out=listing.left_out | stray,
-        notes=[*_followed(listing), *_beside(data, root), *classes.notes],
+        notes=[*_followed(listing), *_beside(data, root), *unread, *classes.notes],
     )
     _tell(source.name, source.left_out_text(), tuple(source.notes))
     return source
@@ -95,6 +97,13 @@ def _nothing_found(root: pathlib.Path, listing: Listing) -> str:
 def _followed(listing: Listing) -> list[str]:
     count = listing.followed
     return [f"followed {count:,} link{'s' if count > 1 else ''}"] if count else []
+
+
+def _unread(root: pathlib.Path, files: Sequence[str]) -> list[str]:
+    """Returns a note on folders beside the classes of which no image is read."""
+    read = {file.partition("/")[0] for file in files}
+    missing = [name for name in folder_splits.folders_of(root) if name not in read]
+    return [f"no image is read of {listed(missing)}"] if missing else []
 
 
 def _beside(data: pathlib.Path, root: pathlib.Path) -> list[str]:

@@ -81,6 +81,14 @@ def test_classes_of_one_image_are_told():
     assert note == "9 classes have one image: c0/x.jpg, c1/x.jpg, c2/x.jpg and 6 more"
 
 
+def test_a_class_of_which_no_image_is_read_is_named(tmp_path):
+    for name in ("a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg", "bird/1.tif", "@eaDir/1.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    source = open_folder(str(tmp_path), "train")
+    assert source.class_names == ["a", "b"] and source.notes == ["no image is read of bird"]
+
+
 def test_counts_and_strays_are_the_sources(tmp_path):
     names = [f"{c}/{place}/{i}.jpg" for c in "ab" for place in ("in", "out") for i in range(2)]
     for name in (*names, "a/extra.jpg", "sheet.jpg"):

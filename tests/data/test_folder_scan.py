@@ -29,6 +29,23 @@ def listing(root, split="", **settings):
     return list_images(str(root / split), str(root), **settings)
 
 
+def test_the_order_is_that_of_the_parts_of_paths(tmp_path):
+    """Images keep their numbers, and a run that was started before goes on."""
+    names = [
+        "a/1.jpg",
+        "a b/1.jpg",
+        "a-b/1.jpg",
+        "a.jpg",
+        "a/b/1.jpg",
+        "Z/10.jpg",
+        "Z/9.jpg",
+        "é.jpg",
+    ]
+    tree(tmp_path, *names)
+    expected = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.jpg"))
+    assert listing(tmp_path).files == [str(path) for path in expected]
+
+
 def test_files_passed_over_are_counted_by_kind(tmp_path):
     endings = ["jpg", "JFIF", "jpe", "tif", "TIF", "heic", "txt"]
     tree(tmp_path, *(f"{i}.{ending}" for i, ending in enumerate(endings)), "no_ending")
