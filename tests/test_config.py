@@ -137,6 +137,11 @@ def test_defaults_are_written_as_what_is_in_force_is():
     assert found.items() >= {k: v for k, v in config.in_force().items() if "nt_xent" in k}.items()
 
 
-def test_a_name_that_is_not_utf8_can_be_bound():
-    config.load([], ["data.source = 'folder:caf\udce9 é'"])
-    assert data(data_dir=None).spec == "folder:caf\udce9 é"
+@pytest.mark.parametrize("name", ["caf\udce9 é", "a\nb", "a\r\n# \t%$@[{*?", "don't", "a\\b"])
+def test_any_name_can_be_bound(name):
+    quoted = name.replace("\\", "\\\\").replace("'", "\\'")
+    others = "data.image_size = 8  # don't\ndata.eval_split = ('x'  # isn't\n'y')"
+    config.load([], [f"data.source = 'folder:{quoted}'", others])
+    found = data(data_dir=None)
+    assert found.spec == f"folder:{name}"
+    assert (found.image_size, found.eval_split) == (8, "xy")
