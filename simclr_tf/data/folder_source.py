@@ -49,12 +49,13 @@ def open_folder(path: str, split: str, follow_links: bool = False) -> FileSource
         folder_splits.refuse_deeper_splits(data, listing.files)
     classes = classes_of(listing.files, folder_splits.training_classes(data, root))
     stray = {"images beside the folders of classes": len(classes.stray)} if classes.stray else {}
+    above = "" if str(root) == "." else os.path.join(root, "")
     unread = _unread(root, listing.files) if classes.names else []
     source = FileSource(
         name=as_text(f"folder:{root}"),
         num_examples=len(classes.files),
         class_names=classes.names,
-        paths=[os.path.join("" if str(root) == "." else root, file) for file in classes.files],
+        paths=[above + file for file in classes.files],
         labels=classes.labels,
         left_out=listing.left_out | stray,
         notes=[*_followed(listing), *_beside(data, root), *unread, *classes.notes],
