@@ -14,6 +14,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import pathlib
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -32,6 +33,9 @@ _RECIPE_ROOTS = (_PACKAGE.parent, _PACKAGE)
 _MAX_VALUES, _MAX_DEPTH = 100_000, 32
 # This parameter names a program to run.
 _COMMAND_LINE_ONLY = ("simclr_tf.jobs.preflight.preflight", "compiler_python")
+
+# A comment, or text in quotes.
+_TEXT = re.compile(r"#[^\n]*|(['\"])(?:\\.|(?!\1).)*\1", re.DOTALL)
 
 Bindings = dict[tuple[str, str], dict[str, Any]]  # (scope, selector) -> parameter -> value
 # Bindings of the recipes alone, without the command line's.
@@ -66,7 +70,7 @@ def load(gin_files: Sequence[str], gin_bindings: Sequence[str]) -> None:
                 _RECIPE_JOBS.add(_recipe_job())
             _RECIPE.clear()
             _RECIPE.update({key: dict(bound) for key, bound in gin_internals._CONFIG.items()})
-            gin.parse_config(list(gin_bindings))
+            gin.parse_config([*map(_with_escapes, gin_bindings)])
     except RequestError:
         raise
     except RecursionError as error:
@@ -80,6 +84,15 @@ def load(gin_files: Sequence[str], gin_bindings: Sequence[str]) -> None:
             f"preflight.{parameter} names a program to run, so a file must not set it. Give it on "
             f"the command line: --gin_bindings='preflight.{parameter} = \"PYTHON\"'."
         )
+
+
+def _with_escapes(binding: str) -> str:
+    """Writes what names may hold and Python's text may not, newlines and no UTF-8, as escapes."""
+
+    def escaped(match: re.Match) -> str:
+        return match[0].replace("\n", r"\n").replace("\r", r"\r") if match[1] else match[0]
+
+    return _TEXT.sub(escaped, binding).encode(errors="backslashreplace").decode()
 
 
 def _recipe_job() -> str:

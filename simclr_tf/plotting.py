@@ -6,6 +6,8 @@ import os
 
 import tensorflow as tf
 
+from simclr_tf.names import shown
+
 
 def subplots(rows: int, columns: int, cell: float):
     """Returns a figure of square cells of `cell` inches, and its axes [rows, columns].
@@ -18,6 +20,12 @@ def subplots(rows: int, columns: int, cell: float):
     figure = Figure(figsize=(columns * cell, rows * cell), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def plain(name: str) -> str:
+    """Returns a name such that matplotlib shows it, and reads no formula or hidden label in it."""
+    text = shown(name).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
 
 
 def save(figure, path: str) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from absl import flags, logging
 
-from simclr_tf import jobs
+from simclr_tf import jobs, names
 from simclr_tf.distribute import environment, tpu_runtime
 from simclr_tf.errors import PreemptedError, RequestError, RunError
 
@@ -86,6 +86,7 @@ def _define_where(values: flags.FlagValues) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program on `argv` (default: the command line's) and returns its exit code."""
+    names.print_anything()
     values = _define_flags()
     try:
         rest = values(["run", *(sys.argv[1:] if argv is None else argv)])[1:]
@@ -130,6 +131,7 @@ def _run(values: flags.FlagValues) -> None:
     )
     if not values.gin_file and not values.gin_bindings:
         raise RequestError("A recipe must be given, such as --gin_file=gin/quickstart.gin.")
+    model_dir = names.local(values.model_dir or jobs.default_model_dir(values.gin_file))
     problem = environment.libtpu_problem()
     if problem:  # importing TensorFlow would end the process
         raise RequestError(f"{problem} To mend it, {environment.reinstall('tpu')}")
@@ -140,15 +142,15 @@ def _run(values: flags.FlagValues) -> None:
 
     from simclr_tf import config
 
-    config.load(values.gin_file, values.gin_bindings)
+    config.load([*map(os.path.expanduser, values.gin_file)], values.gin_bindings)
     job = config.job_name(values.job, tuple(jobs.MODULES))
     # A recipe describes an encoder's pretraining, and other jobs use the parts that they need.
     others = {config.job_name(name, tuple(jobs.MODULES)) for name in config.recipe_jobs()}
     config.check({"pretrain", job, *others})
     known[job](
         jobs.Context(
-            model_dir=values.model_dir or jobs.default_model_dir(values.gin_file),
-            data_dir=values.data_dir,
+            model_dir=model_dir,
+            data_dir=values.data_dir and os.path.expanduser(values.data_dir),
             tpu=values.tpu,
         )
     )

@@ -6,6 +6,7 @@ import gin
 import pytest
 
 from simclr_tf import config, jobs
+from simclr_tf.data.dataset import data
 from simclr_tf.errors import RequestError
 from simclr_tf.objectives.nt_xent import nt_xent
 
@@ -134,3 +135,13 @@ def test_defaults_are_written_as_what_is_in_force_is():
     load_and_check("pretrain.optimizer = @lars")
     nt_xent()
     assert found.items() >= {k: v for k, v in config.in_force().items() if "nt_xent" in k}.items()
+
+
+@pytest.mark.parametrize("name", ["caf\udce9 é", "a\nb", "a\r\n# \t%$@[{*?", "don't", "a\\b"])
+def test_any_name_can_be_bound(name):
+    quoted = name.replace("\\", "\\\\").replace("'", "\\'")
+    others = "data.image_size = 8  # don't\ndata.eval_split = ('x'  # isn't\n'y')"
+    config.load([], [f"data.source = 'folder:{quoted}'", others])
+    found = data(data_dir=None)
+    assert found.spec == f"folder:{name}"
+    assert (found.image_size, found.eval_split) == (8, "xy")

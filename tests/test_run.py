@@ -68,6 +68,28 @@ def test_a_bug_ends_with_1_and_its_traceback(flags):
     assert "error: " not in done.stderr
 
 
+def test_paths_may_begin_with_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.gin").write_text("run.job = 'pretrain'\n")
+    found = []
+    monkeypatch.setattr(run.jobs, "load", lambda: dict.fromkeys(run.jobs.MODULES, found.append))
+    monkeypatch.setattr("simclr_tf.config.check", lambda roots: None)
+    assert run.main(["--gin_file=~/mine.gin", "--model_dir=~/m", "--data_dir=~/caf\udce9"]) == 0
+    assert found == [run.jobs.Context(model_dir=f"{tmp_path}/m", data_dir=f"{tmp_path}/caf\udce9")]
+
+
+def test_a_message_shows_any_name_on_any_terminal(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "simclr_tf.run", "--gin_file=gin/base.gin", b"--model_dir=caf\xe9"],
+        capture_output=True,
+        check=False,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+    )
+    assert done.returncode == 2
+    assert b"error: The path of what TensorFlow" in done.stderr and rb"caf\xe9" in done.stderr
+
+
 def test_a_libtpu_that_would_end_the_process_is_refused_before(capsys, monkeypatch):
     monkeypatch.setattr(run.environment, "libtpu_problem", lambda: "libtpu must be older.")
     monkeypatch.setattr(run.jobs, "load", lambda: pytest.fail("TensorFlow was imported"))

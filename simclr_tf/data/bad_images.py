@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
@@ -13,6 +14,7 @@ from absl import logging
 from simclr_tf.data import decode
 from simclr_tf.data.source import Source
 from simclr_tf.errors import RequestError, cause
+from simclr_tf.names import shown
 
 
 class BadImages:
@@ -95,9 +97,9 @@ class BadImages:
             )
 
     def _judge(self, index: int, stored: tf.Tensor, load: Callable[[tf.Tensor], Any]) -> None:
-        name = self._source.name_of(int(index))
+        name = shown(self._source.name_of(int(index)))
         try:
-            decode.decode_any(self._encoded(name, stored))
+            decode.decode_any(self._encoded(int(index), stored))
         except tf.errors.InvalidArgumentError as error:
             self._add(name, cause(error))
             return
@@ -109,9 +111,9 @@ class BadImages:
             f"An image that decodes must load. Received: {name}, of which TensorFlow says: {said}."
         )
 
-    def _encoded(self, name: str, stored: tf.Tensor) -> tf.Tensor:
+    def _encoded(self, index: int, stored: tf.Tensor) -> tf.Tensor:
         if self._source.cache == "decoded":  # the copy of a bad image does not hold the cause
-            return tf.io.read_file(name)
+            return tf.io.read_file(os.fsencode(self._source.paths[index]))
         return self._source.unpack(stored, -1)[0]
 
     def _add(self, name: str, reason: str) -> None:

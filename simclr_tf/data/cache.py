@@ -10,6 +10,7 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import functools
+import os
 import time
 from collections.abc import Callable
 
@@ -52,13 +53,15 @@ def hold(source: Source, cache: str) -> Source:
     held = dataclasses.replace(source, cache=cache)
     copy = _copy_decoded if cache == "decoded" else _copy
     with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
-        sizes = pool.map(_decoded_size if cache == "decoded" else _file_size, paths)
+        sizes = pool.map(
+            _decoded_size if cache == "decoded" else _file_size, map(os.fsencode, paths)
+        )
         total = sum(sizes)
         _check_fits(total, source, cache)
         start = time.perf_counter()
         list(pool.map(lambda path: _remove(held.location(path)), paths))
         with reading_explained(source):
-            list(pool.map(lambda path: copy(path, held.location(path)), paths))
+            list(pool.map(lambda path: copy(os.fsencode(path), held.location(path)), paths))
     seconds = time.perf_counter() - start
     logging.info("%s: %.2f GiB in memory, read in %.0f s", source.name, total / _GIB, seconds)
     return held
@@ -71,11 +74,11 @@ def pixels(copy: tf.Tensor) -> tf.Tensor:
     return tf.reshape(flat[8:], [shape[0], shape[1], 3])
 
 
-def _file_size(path: str) -> int:
+def _file_size(path: bytes) -> int:
     return tf.io.gfile.stat(path).length
 
 
-def _decoded_size(path: str) -> int:
+def _decoded_size(path: bytes) -> int:
     """Returns the size by the file's header; 0 for no image or one too large, which is not held."""
     from PIL import Image  # comes with matplotlib
 
@@ -112,12 +115,12 @@ def _remove(copy: str) -> None:
         tf.io.gfile.remove(copy)
 
 
-def _copy(path: str, to: str) -> None:
+def _copy(path: bytes, to: str) -> None:
     with tf.io.gfile.GFile(path, "rb") as file:
         _write(to, file.read())
 
 
-def _copy_decoded(path: str, to: str) -> None:
+def _copy_decoded(path: bytes, to: str) -> None:
     """Writes an image's pixels; an empty copy, which does not decode, if the image does not."""
     try:
         image = _decoder()(tf.io.read_file(path)).numpy()

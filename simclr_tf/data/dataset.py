@@ -15,6 +15,7 @@ from simclr_tf.data.read_errors import reading_explained
 from simclr_tf.data.source import Source
 from simclr_tf.distribute.environment import tpu_name
 from simclr_tf.errors import RequestError
+from simclr_tf.names import as_text, local
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Dataset:
     data_dir: str | None
     opened: Source | None = None
     cache: str = "none"
+    follow_links: bool = False
     tfrecord: Callable[..., Source] = tfrecord_source.open_tfrecord
     _opened: dict[str, Source] = dataclasses.field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -37,7 +39,8 @@ class Dataset:
     @property
     def name(self) -> str:
         """The spec, with the folder from the command line."""
-        return f"{self.spec}{self.data_dir}" if self.spec.endswith(":") else self.spec
+        kind, colon, argument = self.spec.partition(":")
+        return as_text(f"{kind}:{self.data_dir}" if colon and not argument else self.spec)
 
     def train(self) -> Source:
         return self.opened or self._open(self.train_split)
@@ -82,7 +85,7 @@ class Dataset:
           RequestError: the source would give training images again, or other classes.
         """
         source = self._open(split)
-        if self._kind.disjoint_opened:
+        if self._kind.disjoint_splits:
             return source
         train = self.train()
         self._check_apart(source, split, setting, train, self.train_split)
@@ -103,7 +106,13 @@ class Dataset:
     def _open(self, name: str) -> Source:
         """Opens a split, once."""
         if name not in self._opened:
-            self._opened[name] = open_source(self.spec, name, self.data_dir, tfrecord=self.tfrecord)
+            self._opened[name] = open_source(
+                self.spec,
+                name,
+                self.data_dir,
+                follow_links=self.follow_links,
+                tfrecord=self.tfrecord,
+            )
         return self._opened[name]
 
     def _check_apart(
@@ -131,6 +140,7 @@ def data(
     eval_split: str = "test",
     shuffle_buffer: int = 8192,
     cache: Literal["none", "encoded", "decoded"] = "none",
+    follow_links: bool = False,
     tfrecord: Callable[..., Source] = tfrecord_source.open_tfrecord,
     *,
     data_dir: str | None,
@@ -146,6 +156,7 @@ def data(
       shuffle_buffer: encoded images held in memory to shuffle record files.
       cache: what to hold in memory of training images in files: `encoded`, the files unchanged;
         `decoded`, their pixels (not for record files); or `none`.
+      follow_links: whether links in a folder of images are followed where they lead out of it.
       tfrecord: opens record files, and says which of their features are read.
       data_dir: the command line's `--data_dir`.
     """
@@ -161,6 +172,7 @@ def data(
         shuffle_buffer=shuffle_buffer,
         data_dir=data_dir,
         cache=cache,
+        follow_links=follow_links,
         tfrecord=tfrecord,
     )
 
@@ -173,7 +185,7 @@ class SourceKind:
       form: its form in a recipe.
       open: (argument, split, data_dir) -> the split, from `settings` by name too.
       argument: whether an argument follows the colon: never, always, or with data_dir as default.
-      disjoint_opened: whether its splits always share no image and have the same classes; splits
+      disjoint_splits: whether its splits always share no image and have the same classes; splits
         of other kinds are compared before an evaluation.
       settings: parameters of `data` that `open` takes.
       copies: the largest share of a split that may be copies of training images, as published data
@@ -184,7 +196,7 @@ class SourceKind:
     form: str
     open: Callable[..., Source]
     argument: Literal["none", "needed", "or data_dir"] = "needed"
-    disjoint_opened: bool = False
+    disjoint_splits: bool = False
     settings: Sequence[str] = ()
     copies: float = 0.0
     split_apart: str = "Give data whose splits differ"
@@ -205,20 +217,29 @@ _OF_TFDS = {
 SOURCE_KINDS = {
     "shapes": SourceKind(
         "'shapes'",
-        lambda _, split, data_dir: tfds_source.open_shapes(split, data_dir),
+        lambda _, split, data_dir: tfds_source.open_shapes(split, data_dir and local(data_dir)),
         argument="none",
         **_OF_TFDS,
     ),
-    "tfds": SourceKind("'tfds:NAME'", tfds_source.open_tfds, **_OF_TFDS),
+    "tfds": SourceKind(
+        "'tfds:NAME'",
+        lambda name, split, data_dir: tfds_source.open_tfds(
+            name, split, data_dir and local(data_dir)
+        ),
+        **_OF_TFDS,
+    ),
     "folder": SourceKind(
         "'folder:PATH' (or 'folder:' with --data_dir)",
-        lambda path, split, data_dir: folder_source.open_folder(path or data_dir, split),
+        lambda path, split, data_dir, follow_links: folder_source.open_folder(
+            path or data_dir, split, follow_links
+        ),
         argument="or data_dir",
+        settings=("follow_links",),
         split_apart="Give folders of these names below the data, without copies or links",
     ),
     "tfrecord": SourceKind(
         "'tfrecord:GLOB'",
-        lambda glob, split, _, tfrecord: tfrecord(glob.replace("{split}", split)),
+        lambda glob, split, _, tfrecord: tfrecord(local(glob).replace("{split}", split)),
         settings=("tfrecord",),
         split_apart="Write '{split}' in the pattern, for other files",
     ),
@@ -230,6 +251,7 @@ def open_source(
     split: str,
     data_dir: str | None,
     *,
+    follow_links: bool = False,
     tfrecord: Callable[..., Source] = tfrecord_source.open_tfrecord,
 ) -> Source:
     """Opens one split of the data that `spec` names; the parameters are those of `data`.
@@ -242,5 +264,10 @@ def open_source(
     if kind is None or not kind.takes(colon, argument, data_dir):
         *forms, last = (kind.form for kind in SOURCE_KINDS.values())
         raise RequestError(f"data.source must be {', '.join(forms)} or {last}. Received: {spec!r}.")
-    settings = {"tfrecord": tfrecord}
+    if follow_links and "follow_links" not in kind.settings:
+        raise RequestError(
+            "data.follow_links is for folders of images. Received: data.follow_links = True with "
+            f"data.source = {spec!r}. Leave it out."
+        )
+    settings = {"follow_links": follow_links, "tfrecord": tfrecord}
     return kind.open(argument, split, data_dir, **{name: settings[name] for name in kind.settings})

@@ -1,102 +1,115 @@
 """`folder:PATH`: every image file below a folder, however deep.
 
-The folder may come from other people, so only files inside it are read. Links that lead out of it,
-and anything but plain files, such as a pipe that would never end, are skipped and counted.
+`folder_splits` finds the folder of the split, `folder_scan` its images, and `folder_classes` their
+classes. Whatever is left out is counted, and whatever is assumed is said.
 """
 
 from __future__ import annotations
 
-import collections
+import functools
 import os
 import pathlib
-import stat
-from collections.abc import Iterator
+from collections.abc import Sequence
 
-import numpy as np
 from absl import logging
 
-from simclr_tf.data.source import FileSource
+from simclr_tf.data import folder_splits
+from simclr_tf.data.folder_classes import classes_of
+from simclr_tf.data.folder_scan import EXTENSIONS, Listing, list_images
+from simclr_tf.data.source import FileSource, counted
 from simclr_tf.errors import RequestError
-
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif"})
-
-# Largest image file; the largest image that is decoded takes less, even at 16 bits.
-MAX_FILE_BYTES = 2**29
+from simclr_tf.names import as_text, listed, shown
 
 
-def open_folder(path: str, split: str) -> FileSource:
-    """Opens the images below `path`, or below `path/split` if that folder exists.
+def open_folder(path: str, split: str, follow_links: bool = False) -> FileSource:
+    """Opens the images below `path/split`, or below `path` if it has no folders of splits.
 
-    If every image lies in a subfolder and there are at least two subfolders, an image's class is
-    the name of the folder that directly holds it. Otherwise there are no labels.
+    An image's class is the first folder of its path from there, if there are at least two.
+
+    Args:
+      path: the folder of images.
+      split: the name of a folder in it.
+      follow_links: whether to follow links that lead out of the folder.
 
     Raises:
-      RequestError: the folder does not exist, the split's lies outside, or it holds no image.
+      RequestError: the folder or the split does not exist, the split lies outside, or there is no
+        image.
     """
-    root = pathlib.Path(path).expanduser()
-    if not root.is_dir():
+    data = pathlib.Path(os.path.expanduser(path))
+    if not data.is_dir():
         raise RequestError(
-            f"The folder of images must exist. Received: folder:{path}. Give it as --data_dir or "
-            "as data.source = 'folder:PATH'."
+            f"The folder of images must exist. Received: folder:{shown(path)}. Give it as "
+            "--data_dir or as data.source = 'folder:PATH'."
         )
-    data, root = root, root / split if (root / split).is_dir() else root
-    if not _within(root, data):
-        raise RequestError(
-            f"The folder of a split must lie in the data. Received: {root}, a link that leads to "
-            f"{root.resolve()}. Give that folder as the data."
-        )
-    found = sorted(_images(root))
-    unfit = {path: _unfit(path, data) for path in found}
-    files = [path for path in found if not unfit[path]]
-    left_out = [
-        f"{n} {why}" for why, n in collections.Counter(filter(None, unfit.values())).items()
-    ]
-    if left_out:
-        logging.warning("left out of %s: %s", root, ", ".join(left_out))
-    if not files:
-        raise RequestError(
-            f"No image found below {root}. Files must end in {', '.join(sorted(EXTENSIONS))}."
-            + (f" Left out: {', '.join(left_out)}." if left_out else "")
-        )
-    parents = [p.parent for p in files]
-    names = sorted({p.name for p in parents})
-    labelled = root not in parents and len(names) > 1
-    return FileSource(
-        name=f"folder:{root}",
-        num_examples=len(files),
-        class_names=names if labelled else None,
-        paths=[str(p) for p in files],
-        labels=_labels(parents, names) if labelled else None,
+    root = folder_splits.split_folder(data, split, follow_links)
+    listing = list_images(str(root), str(data), follow_links)
+    if not listing.files:
+        raise RequestError(_nothing_found(root, listing))
+    if split == folder_splits.WHOLE and root == data:
+        folder_splits.refuse_deeper_splits(data, listing.files)
+    classes = classes_of(listing.files, folder_splits.training_classes(data, root))
+    stray = {"images beside the folders of classes": len(classes.stray)} if classes.stray else {}
+    above = "" if str(root) == "." else os.path.join(root, "")
+    unread = _unread(root, listing.files) if classes.names else []
+    source = FileSource(
+        name=as_text(f"folder:{root}"),
+        num_examples=len(classes.files),
+        class_names=classes.names,
+        paths=[above + file for file in classes.files],
+        labels=classes.labels,
+        left_out=listing.left_out | stray,
+        notes=[*_followed(listing), *_beside(data, root), *unread, *classes.notes],
     )
+    _tell(source.name, source.left_out_text(), tuple(source.notes))
+    return source
 
 
-def _labels(parents: list[pathlib.Path], names: list[str]) -> np.ndarray:
-    number = {name: i for i, name in enumerate(names)}
-    return np.array([number[p.name] for p in parents], np.int64)
+@functools.cache  # once, though jobs open a split several times
+def _tell(name: str, left_out: str, notes: tuple[str, ...]) -> None:
+    if left_out:
+        logging.warning("left out of %s: %s", shown(name), left_out)
+    for note in notes:
+        logging.warning("%s: %s", shown(name), note)
 
 
-def _images(root: pathlib.Path) -> Iterator[pathlib.Path]:
-    return (p for p in root.rglob("*") if p.suffix.lower() in EXTENSIONS and not _hidden(p, root))
+def _nothing_found(root: pathlib.Path, listing: Listing) -> str:
+    message = (
+        f"No image found below {shown(str(root))}. Files must end in "
+        f"{', '.join(sorted(EXTENSIONS))}."
+    )
+    if listing.left_out:
+        message += f" Left out: {counted(listing.left_out)}."
+    if listing.outside:
+        link, target = listing.outside[0]
+        to_folders = sum(os.path.isdir(target) for _, target in listing.outside)
+        kinds = {
+            "links to folders": to_folders,
+            "links to files": len(listing.outside) - to_folders,
+        }
+        above = os.path.commonpath([os.path.dirname(target) for _, target in listing.outside])
+        message += (
+            f" {counted(kinds)} lead outside, such as {shown(link)} to {shown(target)}: give the "
+            f"folder that they lead to as the data, such as folder:{shown(above)}, or bind "
+            "data.follow_links = True."
+        )
+    return message
 
 
-def _unfit(path: pathlib.Path, data: pathlib.Path) -> str | None:
-    """Returns why a file is skipped; None if it is read."""
-    state = path.lstat()
-    if stat.S_ISLNK(state.st_mode):
-        if not _within(path, data):
-            return "that link out of the folder"
-        state = os.stat(path) if path.exists() else state
-    if not stat.S_ISREG(state.st_mode):
-        return "that are no files"
-    return f"of more than {MAX_FILE_BYTES >> 20} MiB" if state.st_size > MAX_FILE_BYTES else None
+def _followed(listing: Listing) -> list[str]:
+    count = listing.followed
+    return [f"followed {count:,} link{'s' if count > 1 else ''}"] if count else []
 
 
-def _within(path: pathlib.Path, data: pathlib.Path) -> bool:
-    try:
-        return path.resolve().is_relative_to(data.resolve())
-    except (OSError, RuntimeError):  # links in a circle
-        return False
+def _unread(root: pathlib.Path, files: Sequence[str]) -> list[str]:
+    """Returns a note on folders beside the classes of which no image is read."""
+    read = {file.partition("/")[0] for file in files}
+    missing = [name for name in folder_splits.folders_of(root) if name not in read]
+    return [f"no image is read of {listed(missing)}"] if missing else []
 
 
-def _hidden(path: pathlib.Path, root: pathlib.Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(root).parts)
+def _beside(data: pathlib.Path, root: pathlib.Path) -> list[str]:
+    """Returns a note on folders beside that of the split, which may be classes."""
+    if root.parent != data:
+        return []
+    others = [name for name in folder_splits.folders_of(data) if not folder_splits.is_split(name)]
+    return [f"only {shown(root.name)} is read, not {listed(others)} beside it"] if others else []

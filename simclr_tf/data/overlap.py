@@ -11,6 +11,7 @@ from absl import logging
 
 from simclr_tf.data.places import file_size, shared_places
 from simclr_tf.data.source import Source
+from simclr_tf.names import shown
 
 # Both sources together; images in memory need no reading.
 _MOST_IMAGES, _MOST_BYTES = 20_000, 2**31
@@ -37,7 +38,7 @@ def shared_images(source: Source, other: Source, copies: float = 0.0) -> str | N
     if not pairs:
         return None
     copy, original = pairs[0]
-    words = f"{len(pairs):,} copies, such as {copy}, which is {original}"
+    words = f"{len(pairs):,} copies, such as {shown(copy)}, which is {shown(original)}"
     if len(pairs) > copies * source.num_examples:
         return words
     logging.warning("%s has images of %s: %s", source.name, other.name, words)

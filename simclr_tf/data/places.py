@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from simclr_tf.names import shown
+
 
 class Place(NamedTuple):
     """A file that is one image, or its records from number `first` to before `end`."""
@@ -41,7 +43,7 @@ def shared_places(one: Sequence[Place], other: Sequence[Place]) -> str | None:
             if first < end:
                 count += end - first
                 example = example or same.name(first)
-    return f"{count:,} images, such as {example}" if count else None
+    return f"{count:,} images, such as {shown(example)}" if count else None
 
 
 def file_size(path: str) -> int:

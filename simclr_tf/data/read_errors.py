@@ -29,6 +29,8 @@ _DISK = tuple(
     for name in ("EIO", "ESTALE", "ENOTCONN", "EREMOTEIO", "ENODEV")
     if hasattr(errno, name)
 )
+# The system's messages of files.
+_SYSTEM = tuple(os.strerror(code) for code in errno.errorcode)
 
 
 def is_read_error(error: Exception) -> bool:
@@ -40,6 +42,21 @@ def is_read_error(error: Exception) -> bool:
 
 
 @contextlib.contextmanager
+def names_decoded() -> Iterator[None]:
+    """Raises an error of reading as TensorFlow would if the file's name were UTF-8.
+
+    Python cannot decode a message with another name, and raises UnicodeDecodeError in its place.
+    """
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        said = error.object.decode("utf-8", "backslashreplace")
+        if not any(words in said for words in _SYSTEM):
+            raise
+        raise tf.errors.NotFoundError(None, None, said) from error
+
+
+@contextlib.contextmanager
 def reading_explained(source: Source) -> Iterator[None]:
     """Explains in one sentence an error of reading images of `source` inside the context.
 
@@ -47,7 +64,8 @@ def reading_explained(source: Source) -> Iterator[None]:
       RequestError: a file is damaged, deleted or not permitted, or its disk is lost.
     """
     try:
-        yield
+        with names_decoded():
+            yield
     except tf.errors.OpError as error:
         if not is_read_error(error):
             raise

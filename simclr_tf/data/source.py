@@ -13,8 +13,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import re
 import urllib.parse
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ import tensorflow as tf
 from simclr_tf.data.first_valid import Block
 from simclr_tf.data.order import Order
 from simclr_tf.data.places import Place, file_size
+from simclr_tf.names import as_text, listed
 
 _COPIES = "ram://simclr_tf"
 
@@ -36,19 +38,21 @@ class Source:
       num_examples: N, the number of images.
       class_names: the names of the classes, in the order of the labels, or None without labels.
       labels: int64 [N], if known before an image is read, else None.
-      notes: what was assumed of the data, for the plan, each as a sentence without its stop.
       cache: the kind of copies that `simclr_tf.data.cache.hold` made of its files, to read instead.
       in_memory: whether `images` holds all pixels, uint8 [N, H, W, 3]; else images are encoded.
       image_files: whether each of its files is one image, so that decoded copies can be held, and
         each class has a name rather than a number.
+      left_out: what the data hold beside its images: kind -> number, such as {".webp": 30}.
+      notes: what was assumed of the data, for the plan, each as a sentence without its stop.
     """
 
     name: str
     num_examples: int
     class_names: Sequence[str] | None
     labels: np.ndarray | None = None
-    notes: Sequence[str] = ()
     cache: Literal["none", "encoded", "decoded"] = "none"
+    left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     in_memory: ClassVar[bool] = False
     image_files: ClassVar[bool] = False
@@ -62,6 +66,10 @@ class Source:
         if self.labels is None or not self.class_names:
             return None
         return np.bincount(self.labels[self.labels >= 0], minlength=len(self.class_names))
+
+    def left_out_text(self) -> str:
+        """Returns in words what is left out; nothing if nothing is."""
+        return counted(self.left_out)
 
     def indices(self) -> np.ndarray:
         """Returns the numbers of the images, int64 [N], in the source's order."""
@@ -113,7 +121,7 @@ class Source:
         """Returns the path to read a file from: its own, or that of the copy that `cache` names."""
         if self.cache == "none":
             return path
-        return f"{_COPIES}/{self.cache}/{urllib.parse.quote(path, safe='')}"
+        return f"{_COPIES}/{self.cache}/{urllib.parse.quote(os.fsencode(path), safe='')}"
 
     def reader(self) -> Callable[[tf.Tensor], tf.Tensor]:
         """Returns, for tf.data: an image's number, int64 scalar -> encoded bytes, string scalar."""
@@ -208,7 +216,7 @@ class FileSource(Source):
     image_files: ClassVar[bool] = True
 
     def name_of(self, index: int) -> str:
-        return self.paths[index]
+        return as_text(self.paths[index])
 
     def identity(self) -> str:
         root = os.path.commonpath(self.paths)
@@ -228,12 +236,27 @@ class FileSource(Source):
         return np.array([file_size(path) for path in self.paths], np.int64)
 
     def reader(self) -> Callable[[tf.Tensor], tf.Tensor]:
-        paths = tf.constant([self.location(path) for path in self.paths])
+        paths = tf.constant([os.fsencode(self.location(path)) for path in self.paths])
         return lambda i: tf.io.read_file(paths[i])
 
     def _contents(self) -> Iterator[bytes]:
         yield _labels_as_bytes(self)
         yield from map(file_state, self.paths)
+
+
+def counted(kinds: Mapping[str, int]) -> str:
+    """Returns numbers with their kinds, the largest first: `30 .webp, 1 link that leads outside`.
+
+    Args:
+      kinds: plural or ending of files -> number.
+    """
+    ordered = sorted(((k, n) for k, n in kinds.items() if n), key=lambda kind: (-kind[1], kind[0]))
+    return listed(f"{n:,} {_singular(kind) if n == 1 else kind}" for kind, n in ordered)
+
+
+def _singular(kind: str) -> str:
+    one = re.sub(r"\b(link|folder|file|image)s\b", r"\1", kind, count=1)
+    return one.replace(" that lead ", " that leads ").replace(" that were ", " that was ")
 
 
 def _labels_as_bytes(source: Source) -> bytes:

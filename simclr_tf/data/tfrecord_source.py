@@ -10,7 +10,6 @@ not decode. The first record, and the labels of all records, must be valid.
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterator, Sequence
 
 import gin
@@ -20,6 +19,7 @@ from google.protobuf.message import DecodeError
 
 from simclr_tf.data.record_files import record_files
 from simclr_tf.data.record_labels import MAX_CLASSES, Classes, count_labels, numbered_classes
+from simclr_tf.data.record_paths import matching_files
 from simclr_tf.data.record_source import RecordSource
 from simclr_tf.data.record_stream import RecordFile
 from simclr_tf.errors import RequestError
@@ -50,7 +50,7 @@ def open_tfrecord(
       RequestError: no file matches, a file is cut short or damaged, or a feature is missing or
         unfit.
     """
-    paths = sorted(p for p in tf.io.gfile.glob(pattern) if "://" in p or os.path.isfile(p))
+    paths = matching_files(pattern)
     if not paths:
         raise RequestError(f"No TFRecord file matches. Received: tfrecord:{pattern}.")
     files = record_files(paths)

@@ -61,6 +61,7 @@ def check_global_batch(
     num_replicas: int,
     num_examples: int,
     name: str = "global_batch_size",
+    left_out: str = "",
 ) -> None:
     """Raises RequestError unless the batch divides over the replicas and the data can fill it.
 
@@ -69,6 +70,7 @@ def check_global_batch(
       num_replicas: the number of replicas.
       num_examples: the number of images of the data.
       name: name of the parameter that a person binds.
+      left_out: what the data hold beside these images, in words.
     """
     if global_batch_size < 2:
         raise RequestError(
@@ -81,7 +83,7 @@ def check_global_batch(
         raise RequestError(
             f"{name} must not exceed the number of images, or an image would be its own negative. "
             f"Received: global_batch_size={global_batch_size}, {num_examples} "
-            f"images. Largest valid: {largest}."
+            f"images. Largest valid: {largest}." + (f" Left out: {left_out}." if left_out else "")
         )
 
 

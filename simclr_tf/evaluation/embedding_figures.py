@@ -35,7 +35,7 @@ def neighbours(embedding: Embedding, rows: np.ndarray, k: int, side: int, folder
         axis.set(xticks=[], yticks=[])
         own, name = classes[row, 0], classes[row, column]
         title = "query" if column == 0 else f"{similarities[row, column - 1]:.2f}"
-        axis.set_title(f"{title}  {name}".rstrip()[:22], fontsize=7)
+        axis.set_title(plotting.plain(f"{title}  {name}".rstrip()[:22]), fontsize=7)
         if column and own and name:
             for spine in axis.spines.values():
                 spine.set(edgecolor=_SAME if name == own else _OTHER, linewidth=2)
@@ -58,11 +58,14 @@ def plane(embedding: Embedding, places: np.ndarray, title: str, folder: str) -> 
     kinds = list(dict.fromkeys(sorted(names)))
     for number, kind in enumerate(kinds):
         axis.scatter(
-            *places[names == kind].T, s=6, color=_colour(number, len(kinds)), label=kind or "none"
+            *places[names == kind].T,
+            s=6,
+            color=_colour(number, len(kinds)),
+            label=plotting.plain(kind) or "none",
         )
     if 1 < len(kinds) <= 20:
         axis.legend(markerscale=3, fontsize=8)
-    axis.set(xticks=[], yticks=[], title=title)
+    axis.set(xticks=[], yticks=[], title=plotting.plain(title))
     return plotting.save(figure, os.path.join(folder, "map.png"))
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from simclr_tf import names
 from simclr_tf.data.bad_images import BadImages
 from simclr_tf.data.plain_images import plain_images
 from simclr_tf.data.source import Source
@@ -155,7 +156,8 @@ class FrozenEncoder:
         shown = _on_host(transform, size) if transform else None
         bad_images = BadImages(source)
         parts: list[Mapping[str, np.ndarray]] = []
-        title = f"features of {source.name}" + (f", {transform.name}" if transform else "")
+        title = f"features of {names.shown(source.name)}"
+        title += f", {transform.name}" if transform else ""
         progress = tqdm(total=source.num_examples, unit=" images", desc=title, mininterval=1)
         with progress as bar, _whole_precision():
             for images, labels, index in plain_images(source, size, batch, bad_images):

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from simclr_tf.evaluation.embedding import Embedding
+from simclr_tf.names import shown
 
 _SIDE = 32
 _CONFIG = """embeddings {{
@@ -53,7 +54,7 @@ def write(embedding: Embedding, name: str, folder: str) -> None:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()) or "-"
+    return shown(" ".join(text.split())) or "-"
 
 
 def _sprite(images: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from simclr_tf.errors import RequestError
 from simclr_tf.export import torchvision_format
 from simclr_tf.export.architecture import Architecture, compare, infer
 from simclr_tf.export.reference_format import our_shape, places_of_keys, places_of_names
-from simclr_tf.files import write_text
+from simclr_tf.files import checkpoint_prefix, write_text
 from simclr_tf.training.checkpoints import Checkpoints, named_groups
 
 _GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
@@ -98,7 +98,7 @@ def read_reference(source: str) -> Source:
     """
     prefix = _prefix(source)
     try:
-        reader = tf.train.load_checkpoint(prefix)
+        reader = tf.train.load_checkpoint(checkpoint_prefix(prefix))
         shapes = reader.get_variable_to_shape_map()
         names = _names_by_key(reader) if _GRAPH_KEY in shapes else {}
         step = int(reader.get_tensor(_STEP_KEY)) if _STEP_KEY in shapes else 0

@@ -14,6 +14,7 @@ from tensorflow.core.protobuf import trackable_object_graph_pb2
 from simclr_tf.errors import RequestError
 from simclr_tf.export.encoder_json import build_encoder
 from simclr_tf.export.metadata import architecture_path, metadata_path
+from simclr_tf.files import checkpoint_prefix
 
 Weights = dict[str, dict[str, np.ndarray]]
 
@@ -117,7 +118,7 @@ def _checked(metadata: Any) -> dict[str, Any]:
 
 
 def _read_weights(prefix: str, networks: list[str]) -> Weights:
-    reader = tf.train.load_checkpoint(prefix)
+    reader = tf.train.load_checkpoint(checkpoint_prefix(prefix))
     graph = trackable_object_graph_pb2.TrackableObjectGraph.FromString(
         reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH")
     )

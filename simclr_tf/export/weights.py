@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from simclr_tf.errors import InvalidArgument, RequestError, cause
 from simclr_tf.export.loading import read_metadata, read_weights
+from simclr_tf.names import local
 from simclr_tf.training.checkpoint_variables import compare_variables, describe_groups
 from simclr_tf.training.checkpoints import (
     DAMAGED,
@@ -117,7 +118,7 @@ def pretrained(
     Raises:
       RequestError: there are no such weights.
     """
-    path = (path or model_dir).rstrip("/")
+    path = local(path or model_dir).rstrip("/")
     if followed:
         return _followed(path, step)
     if path == UNTRAINED:

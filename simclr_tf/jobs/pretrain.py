@@ -149,7 +149,13 @@ def _check_batch(
     source: Source,
 ) -> None:
     replicas, images = strategy.num_replicas_in_sync, source.num_examples
-    check_global_batch(global_batch_size, replicas, images, name="pretrain.global_batch_size")
+    check_global_batch(
+        global_batch_size,
+        replicas,
+        images,
+        name="pretrain.global_batch_size",
+        left_out=source.left_out_text(),
+    )
     if microbatch_size is not None:
         check_microbatch(
             microbatch_size, global_batch_size, replicas, name="pretrain.microbatch_size"

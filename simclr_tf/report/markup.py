@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from simclr_tf.names import as_text
+
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
 _MAX_TEXT = 4000
 _VOID = ("img", "meta")
@@ -51,7 +53,7 @@ def escape(text: str) -> Markup:
     """Escapes text for HTML; replaces forbidden characters, and leaves Markup unchanged."""
     if isinstance(text, Markup):
         return text
-    return Markup(html.escape(_CONTROL.sub("\ufffd", str(text))))
+    return Markup(html.escape(_CONTROL.sub("\ufffd", as_text(str(text)))))
 
 
 def shortened(text: str, limit: int = _MAX_TEXT) -> str:

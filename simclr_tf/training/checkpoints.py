@@ -20,7 +20,7 @@ import tensorflow as tf
 from absl import logging
 
 from simclr_tf.errors import RequestError
-from simclr_tf.files import write_text
+from simclr_tf.files import checkpoint_prefix, write_text
 from simclr_tf.training.background import Background
 from simclr_tf.training.checkpoint_variables import compare_variables, describe_groups
 from simclr_tf.training.failures import UNREACHABLE, cause
@@ -234,7 +234,7 @@ def restore_groups(model_dir: str, step: int, groups: Groups) -> None:
     """
     compare_variables(read_manifest(model_dir, step)["variables"], groups, model_dir)
     folder = _step_folder(os.path.join(model_dir, "checkpoints"), step)
-    status = _trackable(groups).read(os.path.join(folder, "variables"))
+    status = _trackable(groups).read(checkpoint_prefix(os.path.join(folder, "variables")))
     status.assert_existing_objects_matched()
     status.expect_partial()  # other groups keep their values
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from simclr_tf.data.read_errors import is_read_error
+from simclr_tf.data.read_errors import is_read_error, names_decoded
 from simclr_tf.errors import PreemptedError, RequestError, cause
 
 # Errors raised when something outside this process cannot be reached.
@@ -102,7 +102,7 @@ def explain_step_errors(
       PreemptedError: the peer is gone, see `explain_lost_peers`.
     """
     try:
-        with explain_lost_peers(model_dir, peer):
+        with explain_lost_peers(model_dir, peer), names_decoded():
             yield
     except tf.errors.ResourceExhaustedError as error:
         raise RequestError(

@@ -15,6 +15,7 @@ from simclr_tf.data.source import Source
 from simclr_tf.distribute.strategy import describe, describe_computation
 from simclr_tf.distribute.xla import host_compiles
 from simclr_tf.models.networks import Networks, count_parameters
+from simclr_tf.names import listed, shown
 from simclr_tf.optim.factory import exclusion_summary
 from simclr_tf.optim.schedules import WarmupCosine
 
@@ -90,9 +91,10 @@ class Plan:
         classes = self.source.num_classes
         batch = self.global_batch_size
         lines = {
-            "data": f"{self.source.name}, {self.source.num_examples:,} images, "
+            "data": f"{shown(self.source.name)}, {self.source.num_examples:,} images, "
             + (f"{classes} classes" if classes else "no labels")
             + (f", held in memory ({self.source.cache})" if self.source.cache != "none" else ""),
+            **_data_words(self.source),
             "views": " and ".join(f"{v.count} of {v.size} x {v.size}" for v in self.views)
             + f" pixels an image, augmented on the {self.augment_on}",
             **({} if self.source.in_memory else {"host": _host_words()}),
@@ -122,6 +124,18 @@ def plan_text(lines: Mapping[str, str]) -> str:
     """Returns the plan as printed, one line per subject."""
     width = max(map(len, lines))
     return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items())
+
+
+def _data_words(source: Source) -> dict[str, str]:
+    """Returns what a source knows of its classes, what it leaves out, and what it assumes."""
+    counts = source.class_counts()
+    names = zip(source.class_names, counts, strict=True) if counts is not None else ()
+    words = {
+        "classes": listed(f"{name} {count:,}" for name, count in names),
+        "left out": source.left_out_text(),
+        "note": "; ".join(source.notes),
+    }
+    return {name: text for name, text in words.items() if text}
 
 
 def _host_words() -> str:

@@ -14,7 +14,8 @@ from simclr_tf.renamed import name_of_today
 _HARMLESS = re.compile(
     r"\.(steps_per_loop|checkpoint_every_(steps|minutes)|keep_checkpoints|profile_steps|augment_on"
     r"|precision)$"
-    r"|^(data\.(source|cache|eval_split)|strategy\.cpu_replicas|nt_xent\.block_size|resnet\.remat)$"
+    r"|^(data\.(source|cache|eval_split|follow_links)|strategy\.cpu_replicas|nt_xent\.block_size"
+    r"|resnet\.remat)$"
     r"|^(run|quickstart)\."
 )
 

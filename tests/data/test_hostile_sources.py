@@ -42,6 +42,18 @@ def test_links_are_followed_within_the_folder_alone(data):
     assert names(data) == ["own.jpg", "within.jpg"]
 
 
+def test_links_that_lead_outside_are_followed_if_asked(data):
+    (data / "out.jpg").symlink_to("../secret.jpg")
+    (data / "deep").symlink_to("../outside")
+    (data / "train").symlink_to("../outside")
+    source = folder_source.open_folder(str(data), ".", follow_links=True)
+    found = [os.path.relpath(p, data) for p in source.paths]
+    assert found == ["deep/other.jpg", "out.jpg", "own.jpg"]
+    assert folder_source.open_folder(str(data), "train", follow_links=True).num_examples == 1
+    with pytest.raises(RequestError, match="must lie in the data"):
+        folder_source.open_folder(str(data), "../outside", follow_links=True)
+
+
 def test_the_folder_itself_may_be_a_link(data):
     link = data.parent / "link"
     link.symlink_to("data")
@@ -78,7 +90,7 @@ def test_what_is_left_out_is_counted(data):
         (data / f"{i}.jpg").symlink_to("../secret.jpg")
     os.mkfifo(data / "pipe.jpg")
     with pytest.raises(
-        RequestError, match="Left out: 3 that link out of the folder, 1 that are no"
+        RequestError, match=r"Left out: 3 links that lead outside.*, 1 special file"
     ):
         folder_source.open_folder(str(data), "train")
 

@@ -61,6 +61,23 @@ def test_records_are_counted_by_their_headers(record_files):
     assert source.num_classes == 7
 
 
+def test_record_files_are_found_by_name_before_pattern(record_files, tmp_path):
+    record_files(3, 4)
+    folder = tmp_path / "set [1-9] {split}"
+    folder.mkdir()
+    for number in range(2):
+        (tmp_path / f"part-00{number}.tfrecord").rename(folder / f"p[{number}].tfrecord")
+    for pattern, count in (("p*", 7), ("p[[]1].tfrecord", 4), ("p[0].tfrecord", 3)):
+        assert tfrecord_source.open_tfrecord(f"{folder}/{pattern}").num_examples == count
+    assert tfrecord_source.open_tfrecord(f"{tmp_path}/s*/p*").num_examples == 7
+
+
+def test_record_files_below_the_home_folder(record_files, tmp_path, monkeypatch):
+    record_files(3)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert open_source("tfrecord:~/part*", "train", None).num_examples == 3
+
+
 def test_records_without_labels(record_files):
     source = tfrecord_source.open_tfrecord(record_files(3, labelled=False))
     assert source.num_classes is None

@@ -34,6 +34,11 @@ def test_the_weights_are_those_of_the_networks_by_path(exported):
             np.testing.assert_array_equal(weights[name][variable.path], variable.numpy())
 
 
+def test_a_folder_of_any_name_is_read(exported, tmp_path):
+    copy = str(shutil.copytree(exported.folder, tmp_path / "[1] \\a*?%s"))
+    assert read_weights(copy).keys() == read_weights(exported.folder).keys()
+
+
 def test_a_fine_tuned_copy_s_weights_are_read_in_the_same_way(exported, tmp_path):
     """Saved again by TensorFlow alone, with the files beside it carried over."""
     loaded = tf.saved_model.load(exported.folder)

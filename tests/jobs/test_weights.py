@@ -1,5 +1,6 @@
 """If this breaks, an evaluation judges other weights than those that were asked for."""
 
+import os
 import shutil
 
 import numpy as np
@@ -67,6 +68,23 @@ def test_an_encoder_alone_is_taken_of_a_whole_run(run):
     folder, written = run
     networks = {"encoder": build()["encoder"]}
     pretrained(model_dir=folder).restore(networks)
+    for name, value in values(networks).items():
+        np.testing.assert_array_equal(value, written[5][name])
+
+
+def test_a_path_may_begin_with_the_home_folder(run, monkeypatch):
+    folder, _ = run
+    monkeypatch.setenv("HOME", os.path.dirname(folder))
+    found = pretrained(f"~/{os.path.basename(folder)}", model_dir="elsewhere")
+    assert (found.path, found.step) == (folder, 5)
+
+
+def test_a_folder_of_any_name_is_read(run, tmp_path):
+    """TensorFlow takes the path of a checkpoint as a pattern."""
+    folder, written = run
+    copy = str(shutil.copytree(folder, tmp_path / "r[18] \\a*?%s {x}\n'é"))
+    networks = build()
+    pretrained(copy, model_dir="elsewhere").restore(networks)
     for name, value in values(networks).items():
         np.testing.assert_array_equal(value, written[5][name])
 
