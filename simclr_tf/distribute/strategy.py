@@ -61,6 +61,7 @@ def check_global_batch(
     num_replicas: int,
     num_examples: int,
     name: str = "global_batch_size",
+    advice: str = "",
 ) -> None:
     """Raises RequestError unless the batch divides over the replicas and the data can fill it.
 
@@ -69,19 +70,21 @@ def check_global_batch(
       num_replicas: the number of replicas.
       num_examples: the number of images of the data.
       name: name of the parameter that a person binds.
+      advice: what to do if there are too few images; by default to bind the largest valid batch.
     """
-    if global_batch_size < 2:
-        raise RequestError(
-            f"{name} must be at least 2, so that an image has a negative. "
-            f"Received: {global_batch_size}."
-        )
     check_divides(name, global_batch_size, num_replicas)
     if global_batch_size > num_examples:
         largest = num_examples // num_replicas * num_replicas
+        if not largest:
+            raise RequestError(
+                "There must be an image for each replica. Received: "
+                f"num_replicas={num_replicas}, {num_examples} images. Use fewer replicas."
+            )
+        advice = advice or f"Add --gin_bindings='{name} = {largest}'."
         raise RequestError(
-            f"{name} must not exceed the number of images, or an image would be its own negative. "
+            f"{name} must not exceed the number of images. "
             f"Received: global_batch_size={global_batch_size}, {num_examples} "
-            f"images. Largest valid: {largest}."
+            f"images. Largest valid: {largest}. {advice}"
         )
 
 
@@ -89,7 +92,7 @@ def check_divides(name: str, global_batch_size: int, num_replicas: int) -> None:
     """Raises RequestError unless the batch, which recipes call `name`, divides over replicas."""
     if global_batch_size < 1 or global_batch_size % num_replicas:
         below = max(global_batch_size, 0) // num_replicas * num_replicas
-        nearest = [b for b in (below, below + num_replicas) if b >= max(2, num_replicas)]
+        nearest = [b for b in (below, below + num_replicas) if b >= num_replicas]
         raise RequestError(
             f"{name} must be divisible by the number of replicas. Received: "
             f"global_batch_size={global_batch_size}, num_replicas={num_replicas}. Nearest valid: "

@@ -55,6 +55,7 @@ class Method(abc.ABC):
         embedded_specs: Results of `embed` for one example, for micro-batches: name -> shape
             [v, ...] of its v rows, and dtype. None if a batch cannot be embedded in parts.
         target_specs: The same for `targets`.
+        min_batch: Fewest images of a global batch, such as 2 where images are compared.
     """
 
     networks: Networks
@@ -68,6 +69,7 @@ class Method(abc.ABC):
     metrics: ClassVar[Sequence[Metric]]
     embedded_specs: ClassVar[Mapping[str, tf.TensorSpec] | None] = None
     target_specs: ClassVar[Mapping[str, tf.TensorSpec]] = {}
+    min_batch: ClassVar[int] = 1
 
     def targets(self, batch: Tensors) -> Tensors:
         """Returns inputs of the loss without gradient, each with V*B rows, view after view.

@@ -46,6 +46,7 @@ class SimCLR(Method):
 
     name = "SimCLR"
     metrics = (Metric("contrastive_loss", "contrastive loss"), *METRICS)
+    min_batch = 2
 
     @property
     def embedded_specs(self) -> Mapping[str, tf.TensorSpec]:
