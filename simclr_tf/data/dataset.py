@@ -10,6 +10,7 @@ import gin
 
 from simclr_tf.data import cache as memory_cache
 from simclr_tf.data import folder_source, tfds_source, tfrecord_source
+from simclr_tf.data.classes import numbered_as
 from simclr_tf.data.source import Source
 from simclr_tf.distribute.environment import tpu_name
 from simclr_tf.errors import RequestError
@@ -61,7 +62,7 @@ class Dataset:
         """Returns the split to evaluate on, which must differ from the training split.
 
         Raises:
-          RequestError: the source would give training images again, or other classes.
+          RequestError: the source would give training images again, or classes that training lacks.
         """
         return self.held_out(self.eval_split, "data.eval_split")
 
@@ -73,7 +74,7 @@ class Dataset:
           setting: the parameter that names it, for the message.
 
         Raises:
-          RequestError: the source would give training images again, or other classes.
+          RequestError: the source would give training images again, or classes that training lacks.
         """
         source = open_source(self.spec, split, self.data_dir)
         if SOURCE_KINDS[self.spec.partition(":")[0]].disjoint_splits:
@@ -86,12 +87,7 @@ class Dataset:
                 f"{self.train_split!r}, {train.name}. Give folders of these names below the data, "
                 f"or '{{split}}' in a tfrecord pattern, or set {setting}."
             )
-        if source.image_files and source.class_names != train.class_names:
-            raise RequestError(
-                "Both splits must have the same classes. Received: "
-                f"{train.class_names} in {train.name}, {source.class_names} in {source.name}."
-            )
-        return source
+        return numbered_as(train, source) if source.image_files else source
 
 
 def _overlap(one: Source, other: Source) -> bool:

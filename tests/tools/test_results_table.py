@@ -57,6 +57,21 @@ def test_markdown_has_the_same_cells(tmp_path):
     assert cells == list(csv.reader(run(*folders, "--format=csv").stdout.splitlines()))
 
 
+def test_each_result_tells_what_it_was_trained_and_tested_on(tmp_path):
+    def split(name, images):
+        return {"source": f"folder:/photos/{name}", "split": name, "images": images}
+
+    splits = {"train": split("train", 40), "test": split("test", 8)}
+    write(tmp_path, "knn", {"top1": 0.5}, splits=splits)
+    write(tmp_path, "lbfgs", {"top1": 0.5}, splits={"train": 3})
+    write(tmp_path, "embed", {"top1": 0.5}, splits=[1])
+    _, *rows = csv.reader(run(tmp_path, "--format=csv").stdout.splitlines())
+    assert [row for row in rows if "top1" not in row[0]] == [
+        ["knn train", "folder:/photos/train, train, 40 images"],
+        ["knn test", "folder:/photos/test, test, 8 images"],
+    ]
+
+
 def test_a_folder_without_results_is_named(tmp_path):
     done = run(tmp_path)
     assert done.returncode == 2
