@@ -6,9 +6,12 @@ Python has the bytes that it cannot decode as surrogates, which no text file tak
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterable
+
+from simclr_tf.errors import RequestError
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -37,6 +40,21 @@ def listed(names: Iterable[str], limit: int = 10) -> str:
     # Naming the last one takes no more room than counting it.
     first = names if more <= 1 else names[:limit]
     return ", ".join(map(shown, first)) + (f" and {more:,} more" if more > 1 else "")
+
+
+def local(path: str) -> str:
+    """Returns the path that a person gave, with `~` replaced by the home folder.
+
+    Raises:
+      RequestError: it is not UTF-8. TensorFlow, which opens it, takes no other names.
+    """
+    expanded = os.path.expanduser(path)
+    if _SURROGATE.search(expanded):
+        raise RequestError(
+            f"The path of what TensorFlow reads or writes must be UTF-8. Received: {shown(path)}. "
+            "Rename its folder, or give a link to it that has another name."
+        )
+    return expanded
 
 
 def print_anything() -> None:

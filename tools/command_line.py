@@ -34,6 +34,8 @@ def refusing(main: Callable[..., int]) -> Callable[..., int]:
 
     @functools.wraps(main)
     def answered(*arguments: Any) -> int:
+        if hasattr(sys.stdout, "reconfigure"):  # a path may hold bytes that are no text
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             return main(*arguments)
         except Exception as error:

@@ -18,6 +18,8 @@ from simclr_tf.distribute.lowering import traced_once
 from simclr_tf.distribute.tpu import tpu_strategy
 from simclr_tf.errors import RequestError
 
+MAX_CPU_REPLICAS = 1024
+
 
 @dataclasses.dataclass(frozen=True)
 class HostSlice:
@@ -142,6 +144,10 @@ def create_strategy(cpu_replicas: int = 1, *, tpu: str) -> tf.distribute.Strateg
     Raises:
       RequestError: the TPU, the GPUs or the CPU replicas are unusable.
     """
+    if cpu_replicas > MAX_CPU_REPLICAS:
+        raise RequestError(
+            f"strategy.cpu_replicas must be at most {MAX_CPU_REPLICAS}. Received: {cpu_replicas}."
+        )
     name = tpu_name(tpu)
     if name != "none":
         return tpu_strategy(name)

@@ -22,6 +22,7 @@ from simclr_tf.models.remat import Remat
 from simclr_tf.models.selective_kernel import ShortcutPool, mix_streams
 
 MAX_WIDTH = 100  # of which a layer takes 90 GB
+MAX_SIZE = 8192  # pixels of a side
 DEPTHS = {
     18: ("basic", (2, 2, 2, 2)),
     34: ("basic", (3, 4, 6, 3)),
@@ -123,7 +124,7 @@ def _check(depth: int, width_multiplier: float, remat: Sequence[int]) -> None:
         )
     if not 0 < width_multiplier <= MAX_WIDTH:
         raise InvalidArgument(
-            f"width_multiplier must be positive, and at most {MAX_WIDTH}. Received: "
+            f"width_multiplier must be at most {MAX_WIDTH}, and must be positive. Received: "
             f"width_multiplier={width_multiplier}."
         )
     if not set(remat) <= {1, 2, 3, 4}:
@@ -131,6 +132,10 @@ def _check(depth: int, width_multiplier: float, remat: Sequence[int]) -> None:
 
 
 def _choose_stem(stem: str, image_size: int) -> str:
+    if not 1 <= image_size <= MAX_SIZE:
+        raise InvalidArgument(
+            f"image_size must be from 1 to {MAX_SIZE} pixels. Received: image_size={image_size}."
+        )
     if stem not in STEMS:
         raise InvalidArgument(
             f"stem must be one of the known stems. Received: stem={stem!r}. "

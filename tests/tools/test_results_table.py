@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -70,6 +71,13 @@ def test_each_result_tells_what_it_was_trained_and_tested_on(tmp_path):
         ["knn train", "folder:/photos/train, train, 40 images"],
         ["knn test", "folder:/photos/test, test, 8 images"],
     ]
+
+
+def test_a_folder_whose_name_is_no_text_is_shown(tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    write(folder, "knn", {"top1": 0.5})
+    done = run(folder)
+    assert done.returncode == 0 and r"caf\udce9" in done.stdout and "50.00 %" in done.stdout
 
 
 def test_a_folder_without_results_is_named(tmp_path):
