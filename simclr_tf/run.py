@@ -120,6 +120,8 @@ def _tell(error: BaseException, message: str, debug: bool) -> None:
 
 
 def _run(values: flags.FlagValues) -> None:
+    flags.FLAGS.mark_as_parsed()  # or absl's first line would be that they are not
+    flags.FLAGS.logtostderr = True
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
     # From libraries' logs, show only warnings.

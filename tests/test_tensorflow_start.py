@@ -73,10 +73,14 @@ def test_a_process_that_ends_while_it_imports_shows_all(tmp_path):
     assert code == -signal.SIGABRT and lines == [NOISE, INFO]
 
 
-def test_a_start_of_the_program_says_nothing_but_its_message():
+def test_a_start_of_the_program_says_nothing_but_its_own_messages():
     kept = {name: v for name, v in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
     done = subprocess.run(
-        [sys.executable, "-m", "simclr_tf.run", "--gin_bindings=pretrain.epochs = 'x'"],
+        [
+            *(sys.executable, "-m", "simclr_tf.run"),
+            "--gin_bindings=pretrain.loss = @nt_xent",  # a name that was renamed
+            "--gin_bindings=pretrain.epochs = 'x'",
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -85,5 +89,6 @@ def test_a_start_of_the_program_says_nothing_but_its_message():
         timeout=300,
     )
     assert done.returncode == 2
-    [line] = done.stderr.splitlines()
-    assert line.startswith("error: pretrain.epochs must be float")
+    renamed, error = done.stderr.splitlines()
+    assert renamed.startswith("W") and "pretrain.loss is called simclr.loss by now" in renamed
+    assert error.startswith("error: pretrain.epochs must be float")
