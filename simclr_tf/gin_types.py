@@ -7,9 +7,12 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from gin import config as gin_internals
+
+# Numbers of a recipe end in float32 and int64 tensors.
+_LARGEST = {float: 3.4e38, int: 2**63 - 1}
 
 
 def unfit(function: Callable, parameter: str, value: Any, bound: set[str]) -> str | None:
@@ -21,15 +24,21 @@ def unfit(function: Callable, parameter: str, value: Any, bound: set[str]) -> st
       value: the value that gin would pass, or the reference to it.
       bound: the parameters that bindings set, if `value` is a reference.
     """
-    hints = typing.get_type_hints(inspect.unwrap(function))
+    hints = typing.get_type_hints(inspect.unwrap(function), include_extras=True)
     if parameter not in hints:
         return None
-    if not _fits(value, hints[parameter]):
-        return _describe(hints[parameter])
-    default = configurable_of(inspect.signature(function).parameters[parameter].default)
-    if default is None or not isinstance(value, gin_internals.ConfigurableReference):
+    hint, *examples = _parts(hints[parameter])
+    if not _fits(value, hint, bound):
+        return _describe(hint) + _limit(value)
+    if not isinstance(value, gin_internals.ConfigurableReference):
         return None
-    return _unlike(default, value, bound)
+    default = inspect.signature(function).parameters[parameter].default
+    # An example says by its arguments which function a parameter takes beside a number.
+    like = next(filter(None, map(configurable_of, (default, *examples))), None)
+    if like is None or (examples and value.evaluate):
+        return None
+    unlike = _unlike(like, value, bound)
+    return f"{_describe(hint)}: {unlike}" if unlike and examples else unlike
 
 
 def configurable_of(value: Any) -> Any:
@@ -59,12 +68,25 @@ def _needed(function: Callable) -> set[str]:
     return {p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty}
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def _fits(value: Any, hint: Any, bound: set[str]) -> bool:
     """Returns whether a gin value fits the type `hint`; an int is also a float."""
     if isinstance(value, gin_internals.ConfigurableReference):
+        if value.evaluate:
+            return _returns(value, hint, bound)
         wants_function = any(_origin(h) is collections.abc.Callable for h in _alternatives(hint))
-        return value.evaluate or wants_function or hint is Any
+        return wants_function or hint is Any
     return any(_fits_one(value, alternative) for alternative in _alternatives(hint))
+
+
+def _returns(value: gin_internals.ConfigurableReference, hint: Any, bound: set[str]) -> bool:
+    """Returns whether gin can call the function, and its result may fit the type `hint`."""
+    function = value.configurable.wrapped
+    result = typing.get_type_hints(inspect.unwrap(function)).get("return", Any)
+    if _needed(function) - bound:
+        return False
+    kinds = {_origin(h) for h in _alternatives(hint)}
+    results = {_origin(h) for h in _alternatives(result)}
+    return bool(kinds & results) or Any in (hint, result) or (float in kinds and int in results)
 
 
 def _fits_one(value: Any, hint: Any) -> bool:
@@ -73,12 +95,16 @@ def _fits_one(value: Any, hint: Any) -> bool:
         return True
     if origin is typing.Literal:
         return value in arguments
-    if origin is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if origin is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+    if origin in _LARGEST:
+        of_kind = isinstance(value, (int, origin)) and not isinstance(value, bool)
+        return of_kind and abs(value) <= _LARGEST[origin]
     if origin in (list, tuple, collections.abc.Sequence):
-        return isinstance(value, (list, tuple)) and all(_fits(v, h) for v, h in _pair(value, hint))
+        if not isinstance(value, (list, tuple)):
+            return False
+        fixed = origin is tuple and arguments and Ellipsis not in arguments
+        if fixed and len(value) != len(arguments):
+            return False
+        return all(_fits(item, item_hint, set()) for item, item_hint in _pair(value, hint))
     return isinstance(value, origin)
 
 
@@ -87,6 +113,20 @@ def _pair(value: Sequence, hint: Any) -> Iterator[tuple[Any, Any]]:
     if _origin(hint) is tuple and Ellipsis not in typing.get_args(hint) and arguments:
         return zip(value, arguments, strict=False)
     return ((item, arguments[0] if arguments else Any) for item in value)
+
+
+def _limit(value: Any) -> str:
+    """Returns the largest number in words, if that is what a value exceeds."""
+    numbers = value if isinstance(value, (list, tuple)) else [value]
+    for kind, largest in _LARGEST.items():
+        if any(isinstance(n, kind) and not abs(n) <= largest for n in numbers):
+            return f", finite and at most {largest:.2g} in size"
+    return ""
+
+
+def _parts(hint: Any) -> tuple[Any, ...]:
+    """Returns the type of a hint, and the examples that `Annotated` adds to it."""
+    return typing.get_args(hint) if _origin(hint) is Annotated else (hint,)
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:
@@ -106,5 +146,6 @@ def _describe(hint: Any) -> str:
             names.append("None")
         else:
             origin = _origin(alternative)
-            names.append("a @function" if origin is collections.abc.Callable else origin.__name__)
+            name = "a @function" if origin is collections.abc.Callable else origin.__name__
+            names.append(name)
     return " or ".join(names)

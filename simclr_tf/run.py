@@ -19,6 +19,7 @@ from absl import flags, logging
 from simclr_tf import jobs, names
 from simclr_tf.distribute import environment, tpu_runtime
 from simclr_tf.errors import PreemptedError, RequestError, RunError
+from simclr_tf.tensorflow_start import import_tensorflow
 
 
 def _define_flags() -> flags.FlagValues:
@@ -121,8 +122,8 @@ def _tell(error: BaseException, message: str, debug: bool) -> None:
 
 
 def _run(values: flags.FlagValues) -> None:
-    # 3 also hides TensorFlow's messages at every start on CPU instructions and missing GPUs.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    flags.FLAGS.mark_as_parsed()  # or absl's first line would be that they are not
+    flags.FLAGS.logtostderr = True
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
     # From libraries' logs, show only warnings.
@@ -138,7 +139,8 @@ def _run(values: flags.FlagValues) -> None:
     runtime = tpu_runtime.choose(values.tpu_runtime, values.tpu)
     if runtime:
         logging.info("TPU runtime: %s", runtime)
-    known = jobs.load()  # imports TensorFlow
+    import_tensorflow()
+    known = jobs.load()
 
     from simclr_tf import config
 

@@ -20,10 +20,12 @@ All take turns, and ratios are medians over the rounds: compare ratios, not numb
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 
+import command_line  # beside this file
 
+
+@command_line.refusing
 def main(argv: list[str] | None = None) -> int:
     """Runs one measurement, prints its tables, and returns the program's exit code."""
     parser = argparse.ArgumentParser(
@@ -31,37 +33,37 @@ def main(argv: list[str] | None = None) -> int:
     )
     kinds = ["input", "step", "loss", "export", "checkpoint", "resume"]
     parser.add_argument("what", choices=kinds)
-    parser.add_argument("--gin_file", action="append", default=[], help="a recipe")
+    parser.add_argument(
+        "--gin_file", action="append", default=[], type=command_line.address, help="a recipe"
+    )
     parser.add_argument("--gin_bindings", action="append", default=[], help="one binding")
-    parser.add_argument("--data_dir", help="as for simclr_tf.run")
+    parser.add_argument("--data_dir", type=command_line.address, help="as for simclr_tf.run")
     parser.add_argument("--rounds", type=int, default=5, help="how often each is timed")
     parser.add_argument(
         "--images", type=int, default=4096, help="of loss: in the batch; of resume: in all"
     )
     parser.add_argument("--dim", type=int, default=128, help="of loss: width of a projection")
     options = parser.parse_args(argv)
-    if options.rounds < 1:
-        parser.error(f"--rounds must be at least 1. Received: {options.rounds}.")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    for name, least in (("rounds", 1), ("images", 2), ("dim", 1)):
+        value = getattr(options, name)
+        if value < least:
+            parser.error(f"--{name} must be at least {least}. Received: {value}.")
+    from simclr_tf.tensorflow_start import import_tensorflow
 
+    import_tensorflow()
     from simclr_tf.benchmark import timing
-    from simclr_tf.errors import RunError
 
     print(timing.machine(), flush=True)
-    try:
-        if options.what == "loss":
-            from simclr_tf.benchmark import loss
+    if options.what == "loss":
+        from simclr_tf.benchmark import loss
 
-            print(timing.table(loss.measure(options.images, options.dim, options.rounds), "steps"))
-        elif options.what == "resume":
-            from simclr_tf.benchmark import resume
+        print(timing.table(loss.measure(options.images, options.dim, options.rounds), "steps"))
+    elif options.what == "resume":
+        from simclr_tf.benchmark import resume
 
-            print(resume.measure(options.images, options.rounds))
-        else:
-            _measure_recipe(options)
-    except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        print(resume.measure(options.images, options.rounds))
+    else:
+        _measure_recipe(options)
     return 0
 
 

@@ -20,10 +20,10 @@ tests passed and all outputs agree, with 1 if not, and with 2 if the request is 
 from __future__ import annotations
 
 import argparse
-import pathlib
 import sys
 from collections.abc import Iterator, Sequence
 
+import command_line  # beside this file
 from compatibility_environments import Environment, StepError, plan  # beside this file
 
 # Versions of TensorFlow sum in different orders, and four training steps amplify that.
@@ -85,20 +85,27 @@ def as_markdown(rows: Sequence[Sequence[object]]) -> str:
     return "\n".join([lines[0], "| ---" + " | ---:" * (len(rows[0]) - 1) + " |", *lines[1:]])
 
 
+@command_line.refusing
 def main(argv: Sequence[str]) -> int:
     """Makes, tests and compares the rest, prints the tables, and returns the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--folder", required=True, type=pathlib.Path, metavar="DIR")
-    parser.add_argument("--python", required=True, action="append", metavar="INTERPRETER")
+    parser.add_argument("--folder", required=True, type=command_line.path, metavar="DIR")
+    parser.add_argument(
+        "--python",
+        required=True,
+        action="append",
+        type=command_line.address,
+        metavar="INTERPRETER",
+    )
     parser.add_argument("pytest", nargs="*", help="arguments of pytest, behind --")
     arguments = parser.parse_args(argv)
     try:
         environments = plan(arguments.python, arguments.folder)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return command_line.WRONG_REQUEST
     tested = list(test_rows(environments, arguments.pytest))
     names = [str(environment.versions) for environment in environments]
     written = list(read_cells(environments))

@@ -9,23 +9,28 @@ each way of reading, h (the representation) and z (the projection) if there is o
 
 from __future__ import annotations
 
+import argparse
 import json
 import pathlib
 import sys
+from collections.abc import Sequence
+from typing import Any
 
+import command_line  # beside this file
 import numpy as np
-import tensorflow as tf
 
-from simclr_tf import config, jobs
-from simclr_tf.data.dataset import data
-from simclr_tf.export.loading import load_encoder
-from simclr_tf.export.weights import pretrained
-from simclr_tf.methods.simclr import simclr
-from simclr_tf.models.resnet import resnet
+from simclr_tf.errors import RequestError
+from simclr_tf.tensorflow_start import import_tensorflow
 
 
-def of_checkpoint(model_dir: pathlib.Path, images: tf.Tensor) -> dict[str, tf.Tensor]:
+def of_checkpoint(model_dir: pathlib.Path, images: Any) -> dict[str, Any]:
     """Runs the networks of the run's recipe, filled with its newest checkpoint."""
+    from simclr_tf import config, jobs
+    from simclr_tf.data.dataset import data
+    from simclr_tf.export.weights import pretrained
+    from simclr_tf.methods.simclr import simclr
+    from simclr_tf.models.resnet import resnet
+
     jobs.load()
     config.load([str(model_dir / "config.gin")], [])
     networks = simclr(encoder=resnet, image_size=data(data_dir=None).image_size).networks
@@ -35,8 +40,10 @@ def of_checkpoint(model_dir: pathlib.Path, images: tf.Tensor) -> dict[str, tf.Te
     return {"h": h, "z": projections[f"projection_{len(projections) - 1}"]}
 
 
-def of_saved_model(folder: str, images: tf.Tensor) -> dict[str, tf.Tensor]:
+def of_saved_model(folder: str, images: Any) -> dict[str, Any]:
     """Runs the SavedModel's signatures."""
+    import tensorflow as tf
+
     signatures = tf.saved_model.load(folder).signatures
     return {
         "h": signatures["serving_default"](images=images)["representation"],
@@ -44,16 +51,29 @@ def of_saved_model(folder: str, images: tf.Tensor) -> dict[str, tf.Tensor]:
     }
 
 
-def of_png_files(folder: str, pixels: np.ndarray) -> dict[str, tf.Tensor]:
+def of_png_files(folder: str, pixels: np.ndarray) -> dict[str, Any]:
     """Runs the signature for encoded images; images of the network's size are not cropped."""
+    import tensorflow as tf
+
     encode = tf.saved_model.load(folder).signatures["encode_jpeg"]
     files = tf.constant([tf.io.encode_png(image).numpy() for image in pixels])
     return {"h": encode(image_bytes=files)["representation"]}
 
 
-def main(model_dir: pathlib.Path, path: pathlib.Path) -> None:
-    """Reads the run in all ways."""
-    [folder] = map(str, (model_dir / "saved_model").iterdir())
+def outputs(model_dir: pathlib.Path) -> dict[str, dict[str, list[float]]]:
+    """Reads the run in all ways: way of reading -> output -> numbers."""
+    folders = [str(folder) for folder in (model_dir / "saved_model").glob("*")]
+    if len(folders) != 1:
+        raise RequestError(
+            f"MODEL_DIR must be a run's folder with one SavedModel. Received: {model_dir}, which "
+            f"has {len(folders)}."
+        )
+    [folder] = folders
+    import_tensorflow()
+    import tensorflow as tf
+
+    from simclr_tf.export.loading import load_encoder
+
     pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
     images = tf.constant(pixels / np.float32(255))
     found = {
@@ -62,14 +82,24 @@ def main(model_dir: pathlib.Path, path: pathlib.Path) -> None:
         "png": of_png_files(folder, pixels),
         "keras": {"h": load_encoder(folder)(images, training=False)},
     }
-    text = json.dumps(
-        {
-            way: {name: output.numpy().reshape(-1).tolist() for name, output in outputs.items()}
-            for way, outputs in found.items()
-        }
+    return {
+        way: {name: output.numpy().reshape(-1).tolist() for name, output in read.items()}
+        for way, read in found.items()
+    }
+
+
+@command_line.refusing
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes the file, and returns the program's exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    path.write_text(text)
+    parser.add_argument("model_dir", type=command_line.path, metavar="MODEL_DIR")
+    parser.add_argument("output", type=command_line.path, metavar="OUTPUTS.json")
+    arguments = parser.parse_args(argv)
+    arguments.output.write_text(json.dumps(outputs(arguments.model_dir)))
+    return 0
 
 
 if __name__ == "__main__":
-    main(*map(pathlib.Path, sys.argv[1:]))
+    sys.exit(main())

@@ -15,21 +15,34 @@ import os
 import sys
 from collections.abc import Sequence
 
+import command_line  # beside this file
 
+
+@command_line.refusing
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program on `argv` (default: the command line's) and returns its exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("source", help="what to convert; with --to=torch a model_dir of ours")
-    parser.add_argument("--model_dir", help="new folder for a checkpoint and its config.gin")
+    parser.add_argument(
+        "source",
+        type=command_line.address,
+        help="what to convert; with --to=torch a model_dir of ours",
+    )
+    parser.add_argument(
+        "--model_dir",
+        type=command_line.address,
+        help="new folder for a checkpoint and its config.gin",
+    )
     parser.add_argument(
         "--encoder_only",
         action="store_true",
         help="leave projection head and classifier behind",
     )
     parser.add_argument("--to", choices=["torch"], help="write a file for another program")
-    parser.add_argument("--output", help="new .safetensors file, with --to=torch")
+    parser.add_argument(
+        "--output", type=command_line.address, help="new .safetensors file, with --to=torch"
+    )
     arguments = parser.parse_args(argv)
     to_torch = arguments.to is not None
     if to_torch != (arguments.output is not None) or to_torch == (arguments.model_dir is not None):
@@ -37,16 +50,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if to_torch and arguments.encoder_only:
         parser.error("--encoder_only is for --model_dir.")
 
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from simclr_tf.errors import RunError
+    from simclr_tf.tensorflow_start import import_tensorflow
 
-    try:
+    import_tensorflow()
+    from simclr_tf.training.failures import as_request_error
+
+    with as_request_error():
         if to_torch:
             return _to_torch(arguments.source, arguments.output)
         return _to_model_dir(arguments.source, arguments.model_dir, arguments.encoder_only)
-    except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
 
 
 def _to_model_dir(source: str, model_dir: str, encoder_only: bool) -> int:

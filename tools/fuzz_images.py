@@ -16,14 +16,14 @@ import collections
 import dataclasses
 import json
 import multiprocessing
-import os
 import pathlib
 import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
 
-from image_mutations import mutant, seeds_of  # beside this file
+import command_line  # beside this file
+from image_mutations import mutant, seeds_of
 
 _SIZE = 64  # of a view; decoded images keep the sides of their files
 
@@ -44,7 +44,9 @@ class Counts:
 
 def decode_all(connection) -> None:
     """Runs in the second process: answers each file with its outcome, until there are no more."""
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    from simclr_tf.tensorflow_start import import_tensorflow
+
+    import_tensorflow()
     path = _decoding_path()
     while content := connection.recv_bytes():
         start = time.perf_counter()
@@ -191,17 +193,18 @@ def report(counts: Counts) -> str:
     return "\n".join(lines)
 
 
+@command_line.refusing
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program on `argv` (default: the command line's) and returns its exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data_dir", type=pathlib.Path, required=True, help="real images")
+    parser.add_argument("--data_dir", type=command_line.path, required=True, help="real images")
     parser.add_argument("--minutes", type=float, default=1.0, help="how long")
     parser.add_argument("--files", type=int, help="how many files at most")
     parser.add_argument("--seed", type=int, default=0, help="of the mutations")
     parser.add_argument(
-        "--keep", type=pathlib.Path, default=pathlib.Path("fuzz_failures"), help="for failures"
+        "--keep", type=command_line.path, default=pathlib.Path("fuzz_failures"), help="for failures"
     )
     parser.add_argument("--max_seconds", type=float, default=60.0, help="that a file may take")
     parser.add_argument("--max_mib", type=float, default=6144.0, help="that decoding may take")
@@ -210,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         counts = fuzz(arguments)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return command_line.WRONG_REQUEST
     print(report(counts))
     return 1 if counts.failures else 0
 

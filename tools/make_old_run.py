@@ -28,6 +28,9 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Sequence
+
+import command_line  # beside this file
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TOTAL, STOPPED = 6, 3
@@ -52,15 +55,19 @@ The docstring of that tool says what the files hold.
 """
 
 
-def main() -> int:
+@command_line.refusing
+def main(argv: Sequence[str] | None = None) -> int:
     """Makes the folder and prints its size; returns the exit code of the first run that fails."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--output", type=pathlib.Path, required=True, help="a folder to be made")
-    output = parser.parse_args().output
+    parser.add_argument(
+        "--output", type=command_line.path, required=True, help="a folder to be made"
+    )
+    output = parser.parse_args(argv).output
     if output.exists():
         parser.error(f"--output must not exist yet. Received: {output}.")
+    output.parent.mkdir(parents=True, exist_ok=True)  # before the run: it may not be a folder
     with tempfile.TemporaryDirectory() as temporary:
         model_dir = pathlib.Path(temporary) / "run"
         if code := run_job(model_dir, "pretrain"):
@@ -70,7 +77,7 @@ def main() -> int:
         cut_back(model_dir)
         if code := run_job(model_dir, "export"):
             return code
-        output.mkdir(parents=True)
+        output.mkdir()
         write(output, model_dir, json.loads(last), expected | outputs(model_dir))
     size = sum(file.stat().st_size for file in output.iterdir())
     print(f"{output}: {size / 1024:.0f} KiB")
@@ -88,6 +95,9 @@ def run_job(model_dir: pathlib.Path, job: str) -> int:
 
 def weights(model_dir: pathlib.Path) -> dict:
     """Returns the networks' variables in the last checkpoint, by their names there."""
+    from simclr_tf.tensorflow_start import import_tensorflow
+
+    import_tensorflow()
     import tensorflow as tf
 
     prefix = model_dir / "checkpoints" / f"step_{TOTAL:08d}" / "variables"

@@ -16,29 +16,28 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
+import command_line  # beside this file
+
 from simclr_tf.errors import RequestError
 from simclr_tf.report.page import write_page
 from simclr_tf.report.reading import read_runs
 
 
+@command_line.refusing
 def main(argv: Sequence[str]) -> int:
     """Writes the report, and returns the program's exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folders", nargs="+", type=pathlib.Path, metavar="MODEL_DIR")
-    parser.add_argument("--output", type=pathlib.Path, metavar="FILE")
+    parser.add_argument("folders", nargs="+", type=command_line.path, metavar="MODEL_DIR")
+    parser.add_argument("--output", type=command_line.path, metavar="FILE")
     arguments = parser.parse_args(argv)
     folders = arguments.folders
     output = arguments.output or (folders[0] if len(folders) == 1 else pathlib.Path()) / (
         "report.html"
     )
-    try:
-        page = write_page(read_runs(folders), datetime.datetime.now(datetime.timezone.utc))
-        _write(output, page)
-    except RequestError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    page = write_page(read_runs(folders), datetime.datetime.now(datetime.timezone.utc))
+    _write(output, page)
     print(f"{output}: {len(page) / 2**20:.2f} MiB")
     return 0
 

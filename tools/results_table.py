@@ -4,7 +4,7 @@
 
 Each folder is a run's --model_dir. A row is a share (accuracy, chance) from one of its
 results/*.json, in per cent; if one file has several, such as for h and z, each has a row of its
-own.
+own. Further rows say which images each result was trained and tested on.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ import pathlib
 import sys
 from collections.abc import Iterator
 
+import command_line  # beside this file
+
+from simclr_tf.errors import RequestError
+
 Column = dict[str, str]
 SHARES = ("top1", "top5", "mean_per_class", "representation", "projection", "chance")
 
@@ -25,11 +29,11 @@ def read_column(folder: pathlib.Path) -> Column:
     """Maps rows to numbers, for all results of one run.
 
     Raises:
-      ValueError: the folder holds no result, or one that is not in a job's format.
+      RequestError: the folder holds no result, or one that is not in a job's format.
     """
     files = sorted((folder / "results").glob("*.json"))
     if not files:
-        raise ValueError(
+        raise RequestError(
             f"Each folder must be a run's --model_dir with results/*.json. Received: {folder}, "
             "which has none."
         )
@@ -38,11 +42,14 @@ def read_column(folder: pathlib.Path) -> Column:
         try:
             result = json.loads(file.read_text())
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{file} must be JSON. It is not: {error}.") from error
+            raise RequestError(f"{file} must be JSON. It is not: {error}.") from error
         if not isinstance(result, dict) or not isinstance(result.get("numbers", {}), dict):
-            raise ValueError(f"{file} must hold an object with numbers. It holds something else.")
+            raise RequestError(f"{file} must hold an object with numbers. It holds something else.")
+        protocol = _protocol(file.stem, result)
         for name, value in _flatten(result.get("numbers", {})):
-            column[f"{_protocol(file.stem, result)} {name}"] = f"{100 * value:.2f} %"
+            column[f"{protocol} {name}"] = f"{100 * value:.2f} %"
+        for use, split in _splits(result):
+            column[f"{protocol} {use}"] = split
     return column
 
 
@@ -79,6 +86,14 @@ def _protocol(job: str, result: dict) -> str:
     return " ".join(w for w in words if w)
 
 
+def _splits(result: dict) -> Iterator[tuple[str, str]]:
+    splits = result.get("splits")
+    for use, split in splits.items() if isinstance(splits, dict) else ():
+        if isinstance(split, dict):
+            words = (split.get("source"), split.get("split"), f"{split.get('images')} images")
+            yield use, ", ".join(map(str, words))
+
+
 def _flatten(numbers: dict, prefix: str = "") -> Iterator[tuple[str, float]]:
     for name, value in numbers.items():
         if isinstance(value, dict):
@@ -87,19 +102,16 @@ def _flatten(numbers: dict, prefix: str = "") -> Iterator[tuple[str, float]]:
             yield f"{prefix}{name}", value
 
 
+@command_line.refusing
 def main(argv: list[str]) -> int:
     """Prints the table, and returns the program's exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folders", nargs="+", type=pathlib.Path, metavar="DIR")
+    parser.add_argument("folders", nargs="+", type=command_line.path, metavar="DIR")
     parser.add_argument("--format", choices=("markdown", "csv"), default="markdown")
     arguments = parser.parse_args(argv)
-    try:
-        columns = {str(folder): read_column(folder) for folder in arguments.folders}
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    columns = {str(folder): read_column(folder) for folder in arguments.folders}
     print({"markdown": as_markdown, "csv": as_csv}[arguments.format](table(columns)))
     return 0
 

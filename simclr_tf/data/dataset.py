@@ -10,6 +10,7 @@ import gin
 
 from simclr_tf.data import cache as memory_cache
 from simclr_tf.data import folder_source, tfds_source, tfrecord_source
+from simclr_tf.data.classes import numbered_as
 from simclr_tf.data.overlap import shared_images
 from simclr_tf.data.read_errors import reading_explained
 from simclr_tf.data.source import Source
@@ -70,7 +71,7 @@ class Dataset:
         """Returns the split to evaluate on, which must differ from the training split.
 
         Raises:
-          RequestError: the source would give training images again, or other classes.
+          RequestError: the source would give training images again, or classes that training lacks.
         """
         return self.held_out(self.eval_split, "data.eval_split")
 
@@ -82,7 +83,7 @@ class Dataset:
           setting: the parameter that names it, for the message.
 
         Raises:
-          RequestError: the source would give training images again, or other classes.
+          RequestError: the source would give training images again, or classes that training lacks.
         """
         source = self._open(split)
         if self._kind.disjoint_splits:
@@ -92,12 +93,7 @@ class Dataset:
         if setting != "data.eval_split":
             test = self._open(self.eval_split)
             self._check_apart(source, split, setting, test, self.eval_split)
-        if source.image_files and source.class_names != train.class_names:
-            raise RequestError(
-                "Both splits must have the same classes. Received: "
-                f"{train.class_names} in {train.name}, {source.class_names} in {source.name}."
-            )
-        return source
+        return numbered_as(train, source) if source.image_files else source
 
     @property
     def _kind(self) -> SourceKind:

@@ -18,6 +18,8 @@ from simclr_tf.distribute.lowering import traced_once
 from simclr_tf.distribute.tpu import tpu_strategy
 from simclr_tf.errors import RequestError
 
+MAX_CPU_REPLICAS = 1024
+
 
 @dataclasses.dataclass(frozen=True)
 class HostSlice:
@@ -62,6 +64,7 @@ def check_global_batch(
     num_examples: int,
     name: str = "global_batch_size",
     left_out: str = "",
+    advice: str = "",
 ) -> None:
     """Raises RequestError unless the batch divides over the replicas and the data can fill it.
 
@@ -71,19 +74,22 @@ def check_global_batch(
       num_examples: the number of images of the data.
       name: name of the parameter that a person binds.
       left_out: what the data hold beside these images, in words.
+      advice: what to do if there are too few images; by default to bind the largest valid batch.
     """
-    if global_batch_size < 2:
-        raise RequestError(
-            f"{name} must be at least 2, so that an image has a negative. "
-            f"Received: {global_batch_size}."
-        )
     check_divides(name, global_batch_size, num_replicas)
     if global_batch_size > num_examples:
+        more = f" Left out: {left_out}." if left_out else ""
         largest = num_examples // num_replicas * num_replicas
+        if not largest:
+            raise RequestError(
+                "There must be an image for each replica. Received: "
+                f"num_replicas={num_replicas}, {num_examples} images. Use fewer replicas.{more}"
+            )
+        advice = advice or f"Add --gin_bindings='{name} = {largest}'."
         raise RequestError(
-            f"{name} must not exceed the number of images, or an image would be its own negative. "
+            f"{name} must not exceed the number of images. "
             f"Received: global_batch_size={global_batch_size}, {num_examples} "
-            f"images. Largest valid: {largest}." + (f" Left out: {left_out}." if left_out else "")
+            f"images. Largest valid: {largest}. {advice}{more}"
         )
 
 
@@ -91,7 +97,7 @@ def check_divides(name: str, global_batch_size: int, num_replicas: int) -> None:
     """Raises RequestError unless the batch, which recipes call `name`, divides over replicas."""
     if global_batch_size < 1 or global_batch_size % num_replicas:
         below = max(global_batch_size, 0) // num_replicas * num_replicas
-        nearest = [b for b in (below, below + num_replicas) if b >= max(2, num_replicas)]
+        nearest = [b for b in (below, below + num_replicas) if b >= num_replicas]
         raise RequestError(
             f"{name} must be divisible by the number of replicas. Received: "
             f"global_batch_size={global_batch_size}, num_replicas={num_replicas}. Nearest valid: "
@@ -141,6 +147,10 @@ def create_strategy(cpu_replicas: int = 1, *, tpu: str) -> tf.distribute.Strateg
     Raises:
       RequestError: the TPU, the GPUs or the CPU replicas are unusable.
     """
+    if cpu_replicas > MAX_CPU_REPLICAS:
+        raise RequestError(
+            f"strategy.cpu_replicas must be at most {MAX_CPU_REPLICAS}. Received: {cpu_replicas}."
+        )
     name = tpu_name(tpu)
     if name != "none":
         return tpu_strategy(name)

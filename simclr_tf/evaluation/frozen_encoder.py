@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import gin
 import keras
@@ -19,12 +19,22 @@ from simclr_tf.data.source import Source
 from simclr_tf.distribute.strategy import create_strategy, refuse_workers
 from simclr_tf.errors import RequestError
 from simclr_tf.evaluation.features import REPRESENTATION, Features, FrozenEncoder
+from simclr_tf.evaluation.splits import Splits
 from simclr_tf.export.weights import PretrainedWeights, pretrained
 from simclr_tf.models.heads import projection_head
 from simclr_tf.models.networks import representation_dim
 from simclr_tf.models.resnet import resnet
+from simclr_tf.names import listed
 from simclr_tf.training.failures import as_request_error
 from simclr_tf.training.run import check_seed
+
+
+class FeaturesOfSplits(NamedTuple):
+    """Features of the splits to train and to test on, and what a result says of these splits."""
+
+    train: Features
+    test: Features
+    told: Splits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +49,8 @@ class Frozen:
       weights: the weights that the networks were filled with.
       seed: seed of the initial weights, for networks that are not filled.
       strategy: distributes the images over its devices.
-      at_hand: gives the features of `splits`, if several evaluations share them.
+      at_hand: gives the result of `splits`, if several evaluations share it.
+      opened: the result of `sources`, in that case.
     """
 
     encoder: FrozenEncoder
@@ -49,7 +60,8 @@ class Frozen:
     weights: PretrainedWeights
     seed: int
     strategy: tf.distribute.Strategy
-    at_hand: Callable[[], tuple[Features, Features]] | None = None
+    at_hand: Callable[[], FeaturesOfSplits] | None = None
+    opened: tuple[Source, Source] | None = None
 
     def train(self) -> Features:
         """Returns features of the labelled split to train on."""
@@ -61,15 +73,21 @@ class Frozen:
 
     def sources(self) -> tuple[Source, Source]:
         """Returns the labelled splits to train and to test on, opened."""
-        return labelled(self.data.train()), labelled(self.data.evaluation())
+        if self.opened:
+            return self.opened
+        with as_request_error():
+            return labelled(self.data.train()), labelled(self.data.evaluation())
 
-    def splits(self) -> tuple[Features, Features]:
+    def splits(self, sources: tuple[Source, Source] | None = None) -> FeaturesOfSplits:
         """Returns features of the splits to train and to test on, whose classes fit.
+
+        Args:
+          sources: the splits, if they are opened already.
 
         Raises:
           RequestError: an image has no label, or a test image a class that training lacks.
         """
-        return self.at_hand() if self.at_hand else self._features_of(self.sources())
+        return self.at_hand() if self.at_hand else self._features_of(sources or self.sources())
 
     def refilled(self, weights: PretrainedWeights, sources: tuple[Source, Source]) -> Frozen:
         """Returns the same networks after other weights were restored into them.
@@ -80,7 +98,7 @@ class Frozen:
             callers of `splits`.
         """
         at_hand = functools.cache(lambda: self._features_of(sources))
-        return dataclasses.replace(self, weights=weights, at_hand=at_hand)
+        return dataclasses.replace(self, weights=weights, at_hand=at_hand, opened=sources)
 
     def of_layer(self, layer: str) -> Frozen:
         """Returns the same networks with another layer to evaluate.
@@ -97,10 +115,11 @@ class Frozen:
             )
         return dataclasses.replace(self, layer=layer, at_hand=None)
 
-    def _features_of(self, sources: tuple[Source, Source]) -> tuple[Features, Features]:
+    def _features_of(self, sources: tuple[Source, Source]) -> FeaturesOfSplits:
         train, test = map(self.features, sources)
-        check_classes(train, test)
-        return train, test
+        check_classes(train, test, sources[0].class_names)
+        told = Splits.of(self.data, *sources, train.labels, test.labels)
+        return FeaturesOfSplits(train, test, told)
 
     def features(self, source: Source) -> Features:
         """Returns features of any split."""
@@ -163,16 +182,23 @@ def frozen_encoder(
     return Frozen(frozen, networks, recipe, layer, weights, seed, devices)
 
 
-def check_classes(train: Features, other: Features) -> None:
-    """Raises RequestError unless every image has a label, and each class occurs in train."""
+def check_classes(train: Features, other: Features, names: Sequence[str]) -> None:
+    """Raises RequestError unless every image has a label, and each class occurs in train.
+
+    Args:
+      train: features to train on.
+      other: features to evaluate.
+      names: the names of the classes, by their numbers.
+    """
     check_labels(train)
     check_labels(other)
     unknown = np.setdiff1d(other.labels, train.labels)
     if len(unknown):
+        told = listed(names[n] if n < len(names) else f"number {n}" for n in unknown)
         raise RequestError(
             "Every class of the evaluated images must occur in the training split. Received: "
-            f"class numbers {', '.join(map(str, unknown[:5]))} that do not, beside "
-            f"{len(np.unique(train.labels))} that do. Check data.train_split and data.eval_split."
+            f"classes that do not, {told}, beside {len(np.unique(train.labels))} that do. Check "
+            "data.train_split and data.eval_split."
         )
 
 

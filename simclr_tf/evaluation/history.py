@@ -57,8 +57,9 @@ class History:
             for curve, value in result.curves.items():
                 tf.summary.scalar(f"{name}/{curve}", value)
         self._writer.flush()
-        numbers = json.dumps(result.record.get("numbers", {}), default=dataclasses.asdict)
-        line = {"step": step, "job": name, "run": self._run, "numbers": json.loads(numbers)}
+        told = {key: result.record.get(key, {}) for key in ("numbers", "splits")}
+        told = json.loads(json.dumps(told, default=dataclasses.asdict))
+        line = {"step": step, "job": name, "run": self._run, **told}
         with tf.io.gfile.GFile(self._path, "a") as file:
             file.write(json.dumps(line) + "\n")
         self._known[step, name] = line["numbers"]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from simclr_tf.errors import InvalidArgument
 from simclr_tf.evaluation import logistic
 from simclr_tf.evaluation.accuracy import top_k
 from simclr_tf.evaluation.features import Features
@@ -56,7 +57,14 @@ def fit_linear(
       penalties: values of scikit-learn's C to choose from; among equals the smallest wins.
       max_iterations: limit of L-BFGS.
       seed: seed of the held-out choice.
+
+    Raises:
+      ValueError: there is no penalty, or one that is not positive.
     """
+    if not len(penalties) or min(penalties) <= 0:
+        raise InvalidArgument(
+            f"Penalties must be positive, and at least one. Received: {penalties}."
+        )
     mean, std = train.values.mean(0), train.values.std(0) + 1e-6
     features, labels = (train.values - mean) / std, train.labels
 

@@ -101,7 +101,7 @@ def assemble(
         keras.utils.set_random_seed(run.seed)
         with dtype_policy(run.precision):
             built = method()
-        _check_parts(run.microbatch_size, built)
+        _check_batch(run, built)
         probe = online_probe(run.num_classes, built.networks["encoder"])
         networks = built.networks | probe
         rule = optimizer(learning_rate=run.schedule, networks=networks)
@@ -157,12 +157,18 @@ def dtype_policy(name: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def _check_parts(microbatch_size: int | None, method: Method) -> None:
-    if microbatch_size is not None and method.embedded_specs is None:
+def _check_batch(run: Ingredients, method: Method) -> None:
+    """Raises RequestError unless the method can take the batch, and can take it in parts."""
+    if run.global_batch_size < method.min_batch:
+        raise RequestError(
+            f"A batch of {method.name} must have at least {method.min_batch} images. Received: "
+            f"{run.job}.global_batch_size={run.global_batch_size}."
+        )
+    if run.microbatch_size is not None and method.embedded_specs is None:
         raise RequestError(
             "pretrain.microbatch_size must be None where a method embeds its batch at once. "
-            f"Received: {microbatch_size}, with the method {method.name!r}. Leave it out, or set a "
-            "smaller pretrain.global_batch_size."
+            f"Received: {run.microbatch_size}, with the method {method.name!r}. Leave it out, or "
+            "set a smaller pretrain.global_batch_size."
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import gin
 import keras
 import tensorflow as tf
+from absl import logging
 
 from simclr_tf.augment.policy import Augmentation, parse_policy
 from simclr_tf.augment.views import ViewGroup
@@ -17,12 +18,14 @@ from simclr_tf.context import Context
 from simclr_tf.data.dataset import Dataset, data
 from simclr_tf.data.source import Source
 from simclr_tf.data.subset import class_balanced
-from simclr_tf.distribute.strategy import check_divides, create_strategy, of_this_process
+from simclr_tf.distribute.strategy import check_global_batch, create_strategy, of_this_process
 from simclr_tf.errors import RequestError
 from simclr_tf.evaluation.accuracy import top_k
 from simclr_tf.evaluation.features import Features, FrozenEncoder
 from simclr_tf.evaluation.frozen_encoder import check_labels, labelled
 from simclr_tf.evaluation.result import Result
+from simclr_tf.evaluation.splits import Splits
+from simclr_tf.jobs import few_images
 from simclr_tf.jobs.assembly import Ingredients, assemble, export_run
 from simclr_tf.methods.supervised import Supervised
 from simclr_tf.models.classifier import build_classifier
@@ -144,10 +147,9 @@ def classifier_training(
         )
         check_limits("train_classifier", cadence, seed, global_batch_size)
         replicas = strategy(tpu=context.tpu)
-        num_replicas = replicas.num_replicas_in_sync
-        check_divides("train_classifier.global_batch_size", global_batch_size, num_replicas)
         requested, dataset = task(), data(data_dir=context.data_dir)
         source, test = _splits(requested, dataset, seed)
+        _check_batch(global_batch_size, epochs, source, replicas)
         schedule = learning_rate(
             base=base_learning_rate,
             scaling=scaling,
@@ -175,6 +177,20 @@ def classifier_training(
         decayed = functools.partial(optimizer, weight_decay=weight_decay)
         run = _assemble(ingredients, requested, networks, decayed)
     return ClassifierRun(run, requested, dataset, test)
+
+
+def _check_batch(
+    global_batch_size: int, epochs: float, source: Source, strategy: tf.distribute.Strategy
+) -> None:
+    images, replicas = source.num_examples, strategy.num_replicas_in_sync
+    check_global_batch(
+        global_batch_size,
+        replicas,
+        images,
+        name="train_classifier.global_batch_size",
+        left_out=source.left_out_text(),
+        advice=few_images.advice(images, epochs, replicas) if images >= replicas else "",
+    )
 
 
 def _splits(task: ClassifierTask, dataset: Dataset, seed: int) -> tuple[Source, Source]:
@@ -219,20 +235,27 @@ def train_and_test(classifier: ClassifierRun) -> Result | None:
       The accuracies; None where another host exports.
     """
     run, task, source = classifier.run, classifier.task, classifier.run.plan.source
+    warnings = few_images.warnings(run.plan)
+    for text in warnings:
+        logging.warning("%s", text)
     folder = train(run, lambda: export_run(run))
     if folder is None:
         return None
     logits = _logits(classifier)
     numbers = {f"top{k}": top_k(logits.values, logits.labels, k) for k in (1, 5)}
+    splits = Splits.of(
+        classifier.dataset, source, classifier.test, source.labels, logits.labels
+    ).warned(warnings)
     text = (
         f"{task.job}: top-1 {numbers['top1']:.2%}, top-5 {numbers['top5']:.2%} of "
         f"{len(logits.labels)} test images (trained on {source.num_examples})\n"
-        f"classifier: {folder}"
+        f"{splits.lines()}\nclassifier: {folder}"
     )
     settings = {name: value for name, value in run.settings.items() if name not in _UNSAID}
     record = {
         "protocol": task.protocol,
         "numbers": numbers,
+        **splits.record(),
         "n": {"train": source.num_examples, "test": len(logits.labels)},
         "data": classifier.dataset.name,
         "epochs": run.plan.epochs,

@@ -15,6 +15,7 @@ from simclr_tf.evaluation import embedding_figures, projector
 from simclr_tf.evaluation.embedding import MAPS, Embedding, planar_map, require, write_vectors
 from simclr_tf.evaluation.frozen_encoder import Frozen, frozen_encoder
 from simclr_tf.evaluation.result import Result
+from simclr_tf.evaluation.splits import Split, Splits
 from simclr_tf.training.failures import as_request_error
 
 _SHEET_PIXELS = 128
@@ -53,7 +54,8 @@ def embed(
     with as_request_error():
         opened = {"train": frozen.data.train, "evaluation": frozen.data.evaluation}
         sources = {split: opened[split]() for split in splits}
-    written, lines = {}, []
+    names = {"train": frozen.data.train_split, "evaluation": frozen.data.eval_split}
+    written, parts, lines = {}, {}, []
     for split, source in sources.items():
         embedding = Embedding(source, frozen.features(source))
         folder = os.path.join(context.model_dir, "embeddings", split)
@@ -72,8 +74,10 @@ def embed(
             embedding_figures.plane(part, places, title, folder)
         lines.append(f"{count} images, {dim} numbers each: {folder}")
         written[split] = {"folder": folder, "images": count, "dimensions": dim}
-    record = {"written": written, "map": map, **frozen.record()}
-    return Result(job="embed", text="\n".join(lines), record=record)
+        parts[split] = Split.of(source, names[split], embedding.features.labels)
+    splits = Splits(parts)
+    record = {"written": written, "map": map, **splits.record(), **frozen.record()}
+    return Result(job="embed", text="\n".join([*lines, splits.lines()]), record=record)
 
 
 def _check(splits: Sequence[str], counts: dict[str, int]) -> None:

@@ -40,13 +40,11 @@ def knn(
       The accuracies, which the command line writes into `results/knn.json`.
     """
     frozen = encoder(context=context)
-    train, test = frozen.splits()
+    sources = frozen.sources()
+    _check_k(k, sources[0].num_examples)
+    train, test, splits = frozen.splits(sources)
     count = len(train.labels)
-    if k > count:
-        raise RequestError(
-            f"knn.k must be at most the number of training images. Received: knn.k={k}, {count} "
-            "images."
-        )
+    _check_k(k, count)  # images that do not decode are gone
     choices = [(k, temperature)]
     choices += [(n, t) for n in table_ks if n <= count for t in table_temperatures]
     with as_request_error():
@@ -54,7 +52,8 @@ def knn(
     text = (
         f"{_table(table)}\n{chosen.k} nearest neighbours (temperature {chosen.temperature:g}) on "
         f"{frozen.layer} of {frozen.weights.path}: top-1 {chosen.top1:.2%}, top-5 "
-        f"{chosen.top5:.2%} of {len(test.labels)} test images"
+        f"{chosen.top5:.2%} of {len(test.labels)} test images\n"
+        f"{splits.lines()}"
     )
     return Result(
         job="knn",
@@ -64,10 +63,19 @@ def knn(
             "numbers": chosen,
             "n": {"train": count, "test": len(test.labels)},
             "table": table,
+            **splits.record(),
             **frozen.record(),
         },
         curves={"top1": chosen.top1, "top5": chosen.top5},
     )
+
+
+def _check_k(k: int, num_train: int) -> None:
+    if k > num_train:
+        raise RequestError(
+            f"knn.k must be at most the number of training images. Received: knn.k={k}, "
+            f"{num_train} images. Add --gin_bindings='knn.k = {num_train}', or fewer."
+        )
 
 
 def _table(rows: Sequence[KnnAccuracy]) -> str:

@@ -13,6 +13,7 @@ from simclr_tf.errors import RequestError
 from simclr_tf.evaluation.features import Features
 from simclr_tf.evaluation.frozen_encoder import Frozen, check_classes, frozen_encoder, labelled
 from simclr_tf.evaluation.result import Result
+from simclr_tf.evaluation.splits import Split, Splits
 from simclr_tf.evaluation.transfer import (
     PENALTIES,
     PROTOCOL,
@@ -59,11 +60,13 @@ def lbfgs(
             f"lbfgs.validation_share={validation_share}."
         )
     frozen = encoder(context=context)
+    sources = frozen.sources()
     source = _validation_source(frozen, validation_split) if validation_split else None
-    train, test = frozen.splits()
+    train, test, splits = frozen.splits(sources)
     if source:
         validation = frozen.features(source)
-        check_classes(train, validation)
+        check_classes(train, validation, sources[0].class_names)
+        splits = splits.also("validation", Split.of(source, validation_split, validation.labels))
     else:
         train, validation = _split(train, validation_share, frozen.seed)
     if metric == "auto":
@@ -81,6 +84,7 @@ def lbfgs(
         "protocol": PROTOCOL,
         "validation": validation_split or f"{validation_share:g} of each class of train",
         "numbers": numbers,
+        **splits.record(),
         "n": {
             "train": numbers.num_train,
             "validation": numbers.num_validation,
@@ -89,7 +93,7 @@ def lbfgs(
         **frozen.record(),
     }
     curves = {name: getattr(numbers, name) for name in ("top1", "top5", "mean_per_class")}
-    return Result(job="lbfgs", text=_text(frozen, numbers), record=record, curves=curves)
+    return Result(job="lbfgs", text=_text(frozen, numbers, splits), record=record, curves=curves)
 
 
 def _validation_source(frozen: Frozen, split: str) -> Source:
@@ -116,7 +120,7 @@ def _asks_for_mean_per_class(spec: str) -> bool:
     return spec.startswith("tfds:") and any(name in spec for name in _MEAN_PER_CLASS)
 
 
-def _text(frozen: Frozen, numbers: TransferResult) -> str:
+def _text(frozen: Frozen, numbers: TransferResult, splits: Splits) -> str:
     lines = ["   penalty   validation"]
     for point in numbers.validation:
         mark = "  <" if point.penalty == numbers.penalty else ""
@@ -133,6 +137,6 @@ def _text(frozen: Frozen, numbers: TransferResult) -> str:
         f"logistic regression on {frozen.layer} of {frozen.weights.path}: {numbers.metric} "
         f"{accuracy:.2%} (top-1 {numbers.top1:.2%}, top-5 {numbers.top5:.2%}) of "
         f"{numbers.num_test} test images (trained on {numbers.num_train} + "
-        f"{numbers.num_validation}, penalty {numbers.penalty:.1e})"
+        f"{numbers.num_validation}, penalty {numbers.penalty:.1e})\n{splits.lines()}"
     )
     return "\n".join(lines)

@@ -42,12 +42,12 @@ def cached(
       The accuracies, which the command line writes into `results/linear_eval.json`.
     """
     frozen = encoder(context=context)
-    train, test = frozen.splits()
+    train, test, splits = frozen.splits()
     numbers = fit_linear(train, test, tuple(penalties), max_iterations, frozen.seed)
     text = (
         f"linear classifier on {frozen.layer} of {frozen.weights.path}: top-1 {numbers.top1:.2%}, "
         f"top-5 {numbers.top5:.2%} of {numbers.num_test} test images (trained on "
-        f"{numbers.num_train}, C={numbers.penalty:g})"
+        f"{numbers.num_train}, C={numbers.penalty:g})\n{splits.lines()}"
     )
     return Result(
         job="linear_eval",
@@ -57,6 +57,7 @@ def cached(
             "numbers": numbers,
             "n": {"train": numbers.num_train, "test": numbers.num_test},
             "preset": "cached",
+            **splits.record(),
             **frozen.record(),
         },
         curves={"top1": numbers.top1, "top5": numbers.top5},

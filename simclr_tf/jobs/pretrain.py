@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
 import gin
 import keras
@@ -20,7 +20,7 @@ from simclr_tf.methods.base import Method
 from simclr_tf.methods.simclr import simclr
 from simclr_tf.models.resnet import resnet
 from simclr_tf.optim.factory import lars
-from simclr_tf.optim.schedules import WarmupCosine, learning_rate
+from simclr_tf.optim.schedules import WarmupCosine, epochs_by_count, learning_rate
 from simclr_tf.training.failures import as_request_error
 from simclr_tf.training.run import Cadence, Run, check_limits
 from simclr_tf.training.trainer import train
@@ -58,7 +58,7 @@ def pretraining(
     global_batch_size: int = 4096,
     microbatch_size: int | None = None,
     augment_on: AugmentOn = "auto",
-    epochs: float | Callable[..., float] = 100.0,
+    epochs: Annotated[float | Callable[..., float], epochs_by_count] = 100.0,
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto",
     online_probe: bool = True,
     seed: int = 0,

@@ -15,6 +15,7 @@ from simclr_tf.evaluation import invariance
 from simclr_tf.evaluation.features import REPRESENTATION
 from simclr_tf.evaluation.frozen_encoder import Frozen, frozen_encoder
 from simclr_tf.evaluation.result import Result
+from simclr_tf.evaluation.splits import Splits
 from simclr_tf.training.failures import as_request_error
 
 _PROJECTION = "projection"
@@ -62,8 +63,10 @@ def probe_invariance(
         test = sample(frozen.data.evaluation(), max_test, frozen.seed)
     with as_request_error():
         rows = {task.name: _row(frozen, task, train, test) for task in invariance.TASKS}
+    splits = Splits.of(frozen.data, train, test)
     record = {
         "protocol": invariance.PROTOCOL,
+        **splits.record(),
         "numbers": rows,
         "n": {"train": train.num_examples, "test": test.num_examples},
         **frozen.record(),
@@ -74,7 +77,8 @@ def probe_invariance(
         for task, row in rows.items()
         for layer in (REPRESENTATION, _PROJECTION)
     }
-    return Result(job="probe_invariance", text=_table(rows), record=record, curves=curves)
+    text = f"{_table(rows)}\n{splits.lines()}"
+    return Result(job="probe_invariance", text=text, record=record, curves=curves)
 
 
 def _row(frozen: Frozen, task: invariance.Task, train: Source, test: Source) -> Row:

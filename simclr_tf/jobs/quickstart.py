@@ -15,6 +15,7 @@ from simclr_tf.evaluation.baselines import colour_histograms
 from simclr_tf.evaluation.frozen_encoder import Frozen, frozen_encoder
 from simclr_tf.evaluation.linear import PROTOCOL, fit_linear
 from simclr_tf.evaluation.result import Result
+from simclr_tf.evaluation.splits import Splits
 from simclr_tf.export.weights import UNTRAINED, pretrained
 from simclr_tf.jobs.pretrain import pretraining, train_and_export
 from simclr_tf.training.failures import as_request_error
@@ -59,15 +60,17 @@ def quickstart(
     numbers["colour_histogram"] = fit_linear(
         colour_histograms(train, size), colour_histograms(test, size)
     )
+    splits = Splits.of(simclr.data, train, test)
     record = {
         "protocol": PROTOCOL,
+        **splits.record(),
         "numbers": numbers,
         "chance": 1 / train.num_classes,
         "n": {"train": train.num_examples, "test": test.num_examples},
         **simclr.record(),
     }
     text = (
-        f"{_table(record)}\n\nencoder (SavedModel): {folder}\n"
+        f"{_table(record)}\n\n{splits.lines()}\nencoder (SavedModel): {folder}\n"
         f"figures: {os.path.join(context.model_dir, 'figures')}"
     )
     return Result(job="quickstart", text=text, record=record)

@@ -24,6 +24,8 @@ from simclr_tf.jobs.linear_eval import cached
 from simclr_tf.jobs.probe_invariance import probe_invariance
 from simclr_tf.training.failures import as_request_error
 
+_FOREVER = 1e9  # the system sleeps no longer than some 100 years
+
 
 @gin.configurable(denylist=["context"])
 def watch(
@@ -121,5 +123,8 @@ def _check(evaluations: Sequence[str], known: Mapping[str, Callable], **positive
             f"watch.evaluations={tuple(evaluations)!r}."
         )
     for name, value in positive.items():
-        if value <= 0:
-            raise RequestError(f"watch.{name} must be positive. Received: watch.{name}={value:g}.")
+        if not 0 < value <= _FOREVER:
+            raise RequestError(
+                f"watch.{name} must be positive, and at most {_FOREVER:g}. Received: "
+                f"watch.{name}={value:g}."
+            )

@@ -56,6 +56,7 @@ class Method(abc.ABC):
         embedded_specs: Results of `embed` for one example, for micro-batches: name -> shape
             [v, ...] of its v rows, and dtype. None if a batch cannot be embedded in parts.
         target_specs: The same for `targets`.
+        min_batch: Fewest images of a global batch, such as 2 where images are compared.
     """
 
     networks: Networks
@@ -69,6 +70,7 @@ class Method(abc.ABC):
     metrics: ClassVar[Sequence[Metric]]
     embedded_specs: ClassVar[Mapping[str, tf.TensorSpec] | None] = None
     target_specs: ClassVar[Mapping[str, tf.TensorSpec]] = {}
+    min_batch: ClassVar[int] = 1
 
     def __post_init__(self):
         missing = [name for name in ("name", "metrics") if not getattr(self, name, None)]

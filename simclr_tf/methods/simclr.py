@@ -48,6 +48,7 @@ class SimCLR(Method):
     name = "SimCLR"
     metrics = (Metric("contrastive_loss", "contrastive loss"), *METRICS)
     target_specs = MappingProxyType({"index": tf.TensorSpec([1], tf.int32)})
+    min_batch = 2
 
     @property
     def embedded_specs(self) -> Mapping[str, tf.TensorSpec]:

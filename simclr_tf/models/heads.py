@@ -10,6 +10,7 @@ import keras
 from simclr_tf.distribute.batch_norm import SyncBatchNormalization
 from simclr_tf.errors import InvalidArgument
 
+MAX_LAYERS, MAX_DIM = 100, 2**20
 KINDS = ("none", "linear", "nonlinear")
 
 
@@ -46,10 +47,11 @@ def projection_head(
             f"kind must be one of the known heads. Received: kind={kind!r}. "
             f"Valid: {', '.join(KINDS)}."
         )
-    if num_layers < 1 or output_dim < 1 or input_dim < 1:
+    if not (1 <= num_layers <= MAX_LAYERS and 1 <= output_dim <= MAX_DIM and input_dim >= 1):
         raise InvalidArgument(
-            "num_layers, output_dim and input_dim must be at least 1. Received: "
-            f"num_layers={num_layers}, output_dim={output_dim}, input_dim={input_dim}."
+            f"num_layers must be from 1 to {MAX_LAYERS}, output_dim from 1 to {MAX_DIM:,}, and "
+            f"input_dim at least 1. Received: num_layers={num_layers}, output_dim={output_dim}, "
+            f"input_dim={input_dim}."
         )
     last = {"none": 0, "linear": 1, "nonlinear": num_layers}[kind]
     inputs = x = keras.Input((input_dim,), name="representation")

@@ -21,6 +21,8 @@ from simclr_tf.models.packing import PACKED, PACKED_FOR_POOL, Conv2D, MaxPool, U
 from simclr_tf.models.remat import Remat
 from simclr_tf.models.selective_kernel import ShortcutPool, mix_streams
 
+MAX_WIDTH = 100  # of which a layer takes 90 GB
+MAX_SIZE = 8192  # pixels of a side
 DEPTHS = {
     18: ("basic", (2, 2, 2, 2)),
     34: ("basic", (3, 4, 6, 3)),
@@ -120,15 +122,20 @@ def _check(depth: int, width_multiplier: float, remat: Sequence[int]) -> None:
             f"depth must be one of the ResNets of the paper. Received: depth={depth}. "
             f"Valid: {', '.join(map(str, DEPTHS))}."
         )
-    if width_multiplier <= 0:
+    if not 0 < width_multiplier <= MAX_WIDTH:
         raise InvalidArgument(
-            f"width_multiplier must be positive. Received: width_multiplier={width_multiplier}."
+            f"width_multiplier must be at most {MAX_WIDTH}, and must be positive. Received: "
+            f"width_multiplier={width_multiplier}."
         )
     if not set(remat) <= {1, 2, 3, 4}:
         raise InvalidArgument(f"remat must name block groups, of 1 to 4. Received: remat={remat}.")
 
 
 def _choose_stem(stem: str, image_size: int) -> str:
+    if not 1 <= image_size <= MAX_SIZE:
+        raise InvalidArgument(
+            f"image_size must be from 1 to {MAX_SIZE} pixels. Received: image_size={image_size}."
+        )
     if stem not in STEMS:
         raise InvalidArgument(
             f"stem must be one of the known stems. Received: stem={stem!r}. "
@@ -141,8 +148,10 @@ def _choose_stem(stem: str, image_size: int) -> str:
 
 
 def _check_sk_ratio(sk_ratio: float, kind: str, depth: int) -> None:
-    if sk_ratio < 0:
-        raise InvalidArgument(f"sk_ratio must not be negative. Received: sk_ratio={sk_ratio}.")
+    if not 0 <= sk_ratio <= 1:
+        raise InvalidArgument(
+            f"sk_ratio must be a share, from 0 to 1. Received: sk_ratio={sk_ratio}."
+        )
     if sk_ratio and kind != "bottleneck":
         raise InvalidArgument(
             "sk_ratio needs bottleneck blocks, of ResNet-50 and deeper. Received: "

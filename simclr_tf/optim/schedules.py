@@ -11,6 +11,7 @@ import tensorflow as tf
 from simclr_tf.errors import InvalidArgument
 
 SCALINGS = ("linear", "sqrt", "none")
+MAX_STEPS = 2**31
 
 
 @keras.saving.register_keras_serializable(package="simclr_tf")
@@ -70,8 +71,11 @@ def scale_learning_rate(base: float, global_batch: int, scaling: str) -> float:
 
 def steps_for(epochs: float, num_examples: int, global_batch: int) -> int:
     """Returns the steps of a run, the reference's N * epochs // G + 1; epochs may be fractional."""
-    if not math.isfinite(epochs):
-        raise InvalidArgument(f"epochs must be a number of passes. Received: epochs={epochs}.")
+    if not epochs * num_examples / global_batch < MAX_STEPS:
+        raise InvalidArgument(
+            f"epochs must be a number of passes, of less than {MAX_STEPS:,} steps. Received: "
+            f"epochs={epochs}."
+        )
     return int(num_examples * epochs // global_batch) + 1
 
 

@@ -23,8 +23,8 @@ from simclr_tf.errors import RequestError
     [
         (100, 8, 1000, "global_batch_size=100, num_replicas=8. Nearest valid: 96, 104."),
         (3, 8, 1000, "Nearest valid: 8."),
-        (1, 1, 1000, "must be at least 2"),
-        (64, 8, 60, "must not exceed the number of images.*Largest valid: 56."),
+        (64, 8, 60, "must not exceed the number of images.*Largest valid: 56. Add .*size = 56'."),
+        (8, 8, 7, "an image for each replica.*num_replicas=8, 7 images"),
     ],
 )
 def test_batches_that_cannot_be_are_refused_with_those_that_can(batch, replicas, images, message):
@@ -39,6 +39,12 @@ def test_too_large_a_batch_says_what_was_left_out():
 
 def test_batches_that_divide_pass():
     check_global_batch(96, 8, 96)
+    check_global_batch(1, 1, 1)
+
+
+def test_the_advice_of_a_job_replaces_the_largest_batch():
+    with pytest.raises(RequestError, match=r"Largest valid: 5\. Take 2\.$"):
+        check_global_batch(6, 1, 5, advice="Take 2.")
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def test_linear_evaluation_by_sgd_leaves_every_byte_of_the_encoder(labelled):
         (["finetune.from_layer = 'projection_1'", "train_classifier.optimizer = @lars"], 0),
     ],
 )
-def test_fine_tuning_trains_what_is_not_frozen(labelled, bindings, groups, request):
+def test_fine_tuning_trains_what_is_not_frozen(labelled, bindings, groups, request, capfd):
     model_dir = f"finetuned-{request.node.callspec.indices['bindings']}"
     assert labelled.run("finetune", model_dir, *bindings) == 0
     before, after = (labelled.weights(d, "encoder") for d in ("pretrained", model_dir))
@@ -129,6 +129,12 @@ def test_fine_tuning_trains_what_is_not_frozen(labelled, bindings, groups, reque
     result = labelled.result(model_dir, "finetune")
     check(result, 0.3)
     assert result["n"]["train"] == (18 if groups else 36)
+    assert [part["split"] for part in result["splits"].values()] == ["train", "test"]
+    [warning] = result["warnings"]
+    steps = 7 if groups else 13
+    assert f"training of {steps} steps" in warning
+    printed = capfd.readouterr()
+    assert f"warning: {warning}" in printed.out and warning in printed.err
 
 
 def test_a_classifier_is_served_as_it_was_counted(labelled):

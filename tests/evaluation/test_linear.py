@@ -1,6 +1,7 @@
 """If this breaks, published accuracies are wrong: test data seen, classes mixed up."""
 
 import numpy as np
+import pytest
 
 from simclr_tf.evaluation.features import Features
 from simclr_tf.evaluation.linear import fit_linear
@@ -17,6 +18,12 @@ def blobs(count, spread, seed, classes=6):
     labels = rng.integers(0, classes, count)
     centres = np.random.default_rng(9).normal(0, 1, (classes, 8))
     return of((centres[labels] + rng.normal(0, spread, (count, 8))).astype(np.float32), labels)
+
+
+@pytest.mark.parametrize("penalties", [(), (0.0,), (-1.0, 0.1)])
+def test_penalties_that_are_none_are_refused(penalties):
+    with pytest.raises(ValueError, match="Penalties must be positive, and at least one"):
+        fit_linear(blobs(30, 1.0, 1), blobs(9, 1.0, 2), penalties)
 
 
 def test_separable_features_are_separated():

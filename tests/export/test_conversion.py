@@ -1,6 +1,6 @@
 """If this breaks, a published checkpoint becomes another network than it was."""
 
-import importlib.util
+import importlib
 import json
 import pathlib
 import re
@@ -39,11 +39,11 @@ LARGE = [pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS if "r50
 
 def tool(*arguments: str) -> int:
     """The exit code of tools/convert_checkpoint.py."""
-    path = ROOT / "tools" / "convert_checkpoint.py"
-    spec = importlib.util.spec_from_file_location("convert_checkpoint", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main(arguments)
+    sys.path.insert(0, str(ROOT / "tools"))
+    try:
+        return importlib.import_module("convert_checkpoint").main(arguments)
+    finally:
+        sys.path.remove(str(ROOT / "tools"))
 
 
 def object_tree(values: dict[str, np.ndarray], names: dict[str, str]) -> dict:

@@ -1,6 +1,7 @@
 """If this breaks, a classifier is trained by a wrong request, or is told to set what it has not."""
 
 import functools
+import pathlib
 
 import pytest
 import tensorflow as tf
@@ -40,6 +41,34 @@ def test_counts_are_positive(evaluation, name, value):
         RequestError, match=rf"train_classifier\.{name} must be .* Received: {value}"
     ):
         assemble(evaluation, **{name: value})
+
+
+def test_a_batch_of_more_than_the_images_is_refused_with_one_that_trains(evaluation):
+    with pytest.raises(RequestError, match=r"Largest valid: 30\. ") as told:
+        assemble(evaluation, global_batch_size=4096, epochs=30.0)
+    assert "train_classifier.global_batch_size must not exceed" in str(told.value)
+    assert "Add --gin_bindings='train_classifier.global_batch_size = 8'." in str(told.value)
+
+
+def test_the_paper_s_recipe_on_a_hundred_images_is_refused_with_what_to_type(
+    evaluation, refused, tmp_path
+):
+    """1 % of ten pictures a class is one of each."""
+    recipe = gin_file("finetune_1pct.gin")
+    words = refused("finetune", *recipe)
+    assert "(0.01 of each class" not in words and "3 images. Largest valid: 3." in words
+    assert "train_classifier.global_batch_size = 2'" in words
+    assert "train_classifier.epochs = 67.0'" in words
+
+
+def gin_file(name):
+    """The bindings of a recipe that stands alone."""
+    text = (pathlib.Path(__file__).parents[2] / "gin" / name).read_text()
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def test_supervised_training_takes_a_batch_of_one(evaluation):
+    assert assemble(evaluation, global_batch_size=1).run.plan.global_batch_size == 1
 
 
 def test_what_does_not_fit_is_told_the_jobs_own_settings(evaluation, tmp_path, monkeypatch):

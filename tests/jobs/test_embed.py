@@ -28,6 +28,8 @@ def test_both_splits_with_everything(evaluation, tmp_path):
     for split, folder, count in (("train", "train", 30), ("evaluation", "test", 12)):
         written = tmp_path / "embeddings" / split
         assert result["written"][split]["images"] == count
+        source = f"folder:{evaluation.pictures / folder}"
+        assert result["splits"][split] == {"source": source, "split": folder, "images": count}
         vectors = np.load(written / "vectors.npy")
         assert vectors.shape == (count, 64)
         with open(written / "images.csv", newline="") as file:

@@ -19,20 +19,21 @@ def of(labels):
 
 
 def test_classes_that_fit():
-    check_classes(of([0, 1, 2, 2]), of([2, 0]))
+    check_classes(of([0, 1, 2, 2]), of([2, 0]), "abc")
 
 
 @pytest.mark.parametrize(
     ("train", "other", "words"),
     [
-        ([0, 1, 1], [0, 1, 4], r"class numbers 4 that do not, beside 2 that do"),
+        ([0, 1, 1], [0, 2, 4], r"classes that do not, c, number 4, beside 2 that do"),
+        ([0], list(range(100)), r", number 10 and 89 more, beside 1 that do"),
         ([0, 1, -1], [0, 1], r"1 of 3 without one"),
         ([0, 1], [-1, -1], r"2 of 2 without one"),
     ],
 )
 def test_classes_that_do_not_fit(train, other, words):
     with pytest.raises(RequestError, match=words):
-        check_classes(of(train), of(other))
+        check_classes(of(train), of(other), "abc")
 
 
 def test_pictures_without_classes(evaluation, refused, tmp_path):
@@ -46,7 +47,51 @@ def test_a_test_split_with_other_classes(evaluation, refused, tmp_path):
     pictures = tmp_path / "pictures"
     shutil.copytree(evaluation.pictures, pictures)
     (pictures / "test" / "red").rename(pictures / "test" / "yellow")
-    assert "must have the same classes" in refused("knn", pictures=pictures)
+    assert "Received: folder:" in (words := refused("knn", pictures=pictures))
+    assert f"{pictures / 'test'} with yellow; " in words and "has blue, green, red" in words
+
+
+@pytest.fixture
+def lacking(evaluation, tmp_path):
+    """Pictures without an image to test of the class in the middle."""
+    pictures = tmp_path / "lacking"
+    shutil.copytree(evaluation.pictures, pictures)
+    shutil.rmtree(pictures / "test" / "green")
+    return pictures
+
+
+def test_a_test_split_that_lacks_a_class_is_evaluated_on_the_others(
+    evaluation, lacking, tmp_path, capsys
+):
+    """Each picture finds those of its own colour, under the number of its class in training."""
+    result = evaluation.result("knn", tmp_path / "r", "knn.k = 7", pictures=lacking)
+    (folder,) = (tmp_path / "r" / "features").glob("test-*")
+    assert np.load(folder / "labels.npy").tolist() == [0] * 4 + [2] * 4
+    assert result["numbers"]["top1"] > 0.7
+    assert result["absent_classes"] == ["green"] and "green" in result["warnings"][0]
+    assert result["splits"] == {
+        "train": {"source": f"folder:{lacking / 'train'}", "split": "train", "images": 30},
+        "test": {"source": f"folder:{lacking / 'test'}", "split": "test", "images": 8},
+    }
+    out = capsys.readouterr().out
+    assert f"\ntrain: folder:{lacking / 'train'} (split 'train', 30 images)\n" in out
+    assert f"\ntest: folder:{lacking / 'test'} (split 'test', 8 images)\n" in out
+    assert "warning: The images to test lack one class of the training split: green." in out
+
+
+@pytest.mark.parametrize(
+    ("job", "bindings"),
+    [
+        ("linear_eval", ()),
+        ("lbfgs", ("lbfgs.penalties = (0.1,)",)),
+    ],
+)
+def test_every_evaluation_tells_its_splits_and_the_class_it_lacks(
+    evaluation, lacking, tmp_path, job, bindings
+):
+    result = evaluation.result(job, tmp_path / "r", *bindings, pictures=lacking)
+    assert [part["images"] for part in result["splits"].values()] == [30, 8]
+    assert result["absent_classes"] == ["green"]
 
 
 def test_the_projection_of_weights_without_a_head(refused):
@@ -56,7 +101,7 @@ def test_the_projection_of_weights_without_a_head(refused):
 
 def test_a_layer_that_is_not_there(refused):
     assert "must be one of representation" in refused(
-        "knn", "frozen_encoder.layer = 'projection_7'"
+        "knn", "frozen_encoder.layer = 'projection_7'", "knn.k = 7"
     )
 
 

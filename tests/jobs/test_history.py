@@ -25,7 +25,13 @@ def file(tmp_path):
 
 def test_what_is_added_is_known_to_the_next_process(file, tmp_path):
     first, second = map(json.loads, file.read_text().splitlines())
-    assert first == {"step": 1, "job": "knn", "run": ".", "numbers": {"top1": 0.25, "top5": 0.5}}
+    assert first == {
+        "step": 1,
+        "job": "knn",
+        "run": ".",
+        "numbers": {"top1": 0.25, "top5": 0.5},
+        "splits": {},
+    }
     known = History(str(tmp_path), str(tmp_path))
     assert known.numbers(2, "knn") == second["numbers"]
     assert known.numbers(2, "linear_eval") is None and known.numbers(3, "knn") is None

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
+from simclr_tf.evaluation.features import FrozenEncoder
+
 
 def kept(model_dir, split):
     (folder,) = (model_dir / "features").glob(f"{split}-representation-*")
@@ -28,5 +30,8 @@ def test_numbers_are_those_of_scikit_learn(evaluation, tmp_path, capsys):
     assert "T=0.07" in capsys.readouterr().out
 
 
-def test_more_neighbours_than_images(refused):
-    assert "Received: knn.k=200, 30 images" in refused("knn")
+def test_more_neighbours_than_images_are_refused_before_features(refused, monkeypatch):
+    monkeypatch.setattr(FrozenEncoder, "features", lambda *_, **__: pytest.fail("were computed"))
+    words = refused("knn")
+    assert "Received: knn.k=200, 30 images" in words
+    assert "--gin_bindings='knn.k = 30'" in words

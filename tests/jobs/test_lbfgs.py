@@ -32,6 +32,12 @@ def test_a_split_of_its_own_validates(evaluation, tmp_path):
         pictures=pictures,
     )
     assert result["n"] == {"train": 30, "validation": 12, "test": 12}
+    assert list(result["splits"]) == ["train", "test", "validation"]
+    assert result["splits"]["validation"] == {
+        "source": f"folder:{pictures / 'val'}",
+        "split": "val",
+        "images": 12,
+    }
     assert result["validation"] == "val" and result["numbers"]["metric"] == "mean_per_class"
 
 

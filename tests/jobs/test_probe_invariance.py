@@ -26,6 +26,7 @@ def test_a_table_of_four_tasks(evaluation, many, tmp_path, capsys):
         "probe_invariance", tmp_path, "probe_invariance.max_train = 150", pictures=many
     )
     assert result["n"] == {"train": 150, "test": 60}
+    assert [part["images"] for part in result["splits"].values()] == [150, 60]
     assert result["layer"] == ["representation", "projection"]
     rows = result["numbers"]
     assert [row["chance"] for row in rows.values()] == [0.5, 0.25, 0.5, 0.5]

@@ -292,6 +292,7 @@ def test_a_signal_ends_with_42_and_the_same_command_goes_on(
         ("pretrained.path = 'untrained'", "must be a run, by its folder"),
         ("watch.evaluations = ['colours']", "must hold some of knn, linear_eval"),
         ("watch.poll_seconds = 0", "watch.poll_seconds must be positive"),
+        ("watch.poll_seconds = 1e30", "watch.poll_seconds must be positive, and at most 1e+09"),
         ("resnet.depth = 34", "same architecture"),
         ("knn.k = 31", "at most the number of training images"),
     ],

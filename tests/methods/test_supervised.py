@@ -50,6 +50,15 @@ def values(method):
     return {v.path: v.numpy() for v in method.networks.variables}
 
 
+def test_an_unknown_label_is_not_found_among_fewer_than_five_classes():
+    method = build(head_layers=0)
+    logits = tf.constant(RNG.normal(size=(8, 4)).astype(np.float32))
+    _, found = method.loss({"logits": logits}, {"labels": tf.constant(LABELS)})
+    assert float(found["top5"]) == pytest.approx(7 / 8)
+    _, found = method.loss({"logits": logits}, {"labels": tf.fill([8], -1)})
+    assert float(found["top5"]) == 0.0 == float(found["top1"])
+
+
 def test_a_step_follows_the_gradient_of_the_mean_cross_entropy():
     """The change of the classifier's weights against the textbook gradient in float64."""
     method = build()

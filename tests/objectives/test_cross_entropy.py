@@ -23,7 +23,7 @@ def test_ranks_and_losses_against_naive_loops(classes, rows, seed, ties):
     losses = cross_entropies(tf.constant(logits), tf.constant(labels)).numpy()
     for row, label, rank, loss in zip(logits.astype(float), labels, ranks, losses, strict=True):
         if label < 0:
-            assert rank == classes and loss == 0
+            assert rank > 10**9 and loss == 0
             continue
         assert rank == sorted(range(classes), key=lambda c: (-row[c], c)).index(label)
         expected = math.log(sum(math.exp(x) for x in row)) - row[label]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -55,6 +56,28 @@ def test_markdown_has_the_same_cells(tmp_path):
     assert set(cells[1][0]) == {"-"} and cells[1][1].endswith("-:")
     del cells[1]
     assert cells == list(csv.reader(run(*folders, "--format=csv").stdout.splitlines()))
+
+
+def test_each_result_tells_what_it_was_trained_and_tested_on(tmp_path):
+    def split(name, images):
+        return {"source": f"folder:/photos/{name}", "split": name, "images": images}
+
+    splits = {"train": split("train", 40), "test": split("test", 8)}
+    write(tmp_path, "knn", {"top1": 0.5}, splits=splits)
+    write(tmp_path, "lbfgs", {"top1": 0.5}, splits={"train": 3})
+    write(tmp_path, "embed", {"top1": 0.5}, splits=[1])
+    _, *rows = csv.reader(run(tmp_path, "--format=csv").stdout.splitlines())
+    assert [row for row in rows if "top1" not in row[0]] == [
+        ["knn train", "folder:/photos/train, train, 40 images"],
+        ["knn test", "folder:/photos/test, test, 8 images"],
+    ]
+
+
+def test_a_folder_whose_name_is_no_text_is_shown(tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    write(folder, "knn", {"top1": 0.5})
+    done = run(folder)
+    assert done.returncode == 0 and r"caf\udce9" in done.stdout and "50.00 %" in done.stdout
 
 
 def test_a_folder_without_results_is_named(tmp_path):
