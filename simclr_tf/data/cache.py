@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
-import functools
 import time
-from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -83,7 +81,7 @@ def _decoded_size(path: str) -> int:
     try:
         with (
             tf.io.gfile.GFile(path, "rb") as file,
-            Image.open(file, formats=("JPEG", "PNG", "GIF", "BMP")) as image,
+            Image.open(file, formats=("JPEG", "PNG", "GIF", "BMP", "WEBP")) as image,
         ):
             pixels = image.width * image.height
     except (OSError, ValueError, SyntaxError, bomb, tf.errors.OpError):
@@ -120,19 +118,12 @@ def _copy(path: str, to: str) -> None:
 def _copy_decoded(path: str, to: str) -> None:
     """Writes an image's pixels; an empty copy, which does not decode, if the image does not."""
     try:
-        image = _decoder()(tf.io.read_file(path)).numpy()
+        image = decode.decode_any(tf.io.read_file(path)).numpy()
     except tf.errors.InvalidArgumentError:
         _write(to, b"")
         return
     shape = np.array(image.shape[:2], np.int32)
     _write(to, shape.tobytes() + image.tobytes())
-
-
-@functools.cache
-def _decoder() -> Callable[[tf.Tensor], tf.Tensor]:
-    """Returns the decoder, traced once for all threads that call it."""
-    spec = [tf.TensorSpec([], tf.string)]
-    return tf.function(decode.decode_any, input_signature=spec, autograph=False)
 
 
 def _write(path: str, content: bytes) -> None:

@@ -15,10 +15,13 @@ from collections.abc import Iterator
 import numpy as np
 from absl import logging
 
+from simclr_tf.data import webp
 from simclr_tf.data.source import FileSource
 from simclr_tf.errors import RequestError
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif"})
+EXTENSIONS = frozenset(
+    {".jpg", ".jpeg", ".png", ".bmp", ".gif"} | ({".webp"} if webp.READABLE else set())
+)
 
 # Largest image file; the largest image that is decoded takes less, even at 16 bits.
 MAX_FILE_BYTES = 2**29
