@@ -56,7 +56,7 @@ def walk(
       encoded: the file, a string scalar.
       start: the place of the first piece.
       head_length: bytes at the beginning of a piece that the functions need.
-      stops: the head, a string scalar -> whether to stop at this piece.
+      stops: the head, a string scalar of at least that length -> whether to stop at this piece.
       length: the head's bytes, int64 [head_length] -> the length of the piece, at least 1.
       most: pieces to look at.
 
@@ -69,7 +69,11 @@ def walk(
         return tf.strings.substr(encoded, tf.minimum(position, size), head_length)
 
     def goes_on(position: tf.Tensor, left: tf.Tensor) -> tf.Tensor:
-        return (position + head_length <= size) & (left > 0) & ~stops(head(position))
+        return (
+            (position + head_length <= size)
+            & (left > 0)
+            & ~stops(head(position) + b"\0" * head_length)
+        )
 
     def following(position: tf.Tensor, left: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         numbers_of = tf.ensure_shape(tf.io.decode_raw(head(position), tf.uint8), [head_length])

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import functools
 import time
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -118,12 +120,19 @@ def _copy(path: str, to: str) -> None:
 def _copy_decoded(path: str, to: str) -> None:
     """Writes an image's pixels; an empty copy, which does not decode, if the image does not."""
     try:
-        image = decode.decode_any(tf.io.read_file(path)).numpy()
+        image = _decoder()(tf.io.read_file(path)).numpy()
     except tf.errors.InvalidArgumentError:
         _write(to, b"")
         return
     shape = np.array(image.shape[:2], np.int32)
     _write(to, shape.tobytes() + image.tobytes())
+
+
+@functools.cache
+def _decoder() -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns the decoder, traced once for all threads that call it."""
+    spec = [tf.TensorSpec([], tf.string)]
+    return tf.function(decode.decode_any, input_signature=spec, autograph=False)
 
 
 def _write(path: str, content: bytes) -> None:

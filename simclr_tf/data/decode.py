@@ -15,7 +15,6 @@ from simclr_tf.data.byte_ops import checked
 _FILLING = b"\xf6" * 64
 
 
-@header.traced_once
 def decode_any(encoded: tf.Tensor) -> tf.Tensor:
     """Decodes the whole image upright, uint8 [H, W, 3]; the first frame of an animated one.
 

@@ -15,93 +15,71 @@ import tensorflow as tf
 from simclr_tf.data.byte_ops import contains, value_of, walk
 
 _START = b"Exif\0\0"
-_TAG, _SHORT, _LONG = 0x0112, 3, 4
+_CHUNKS = (b"eXIf", b"EXIF")
 _JPEG_STOPS = (b"\xff\xda", b"\xff\xd9")  # a scan, the end
-# Pieces looked at. A PNG often has one chunk for each 8 KiB.
-_MAX_SEGMENTS, _MAX_CHUNKS, _MAX_RIFF_CHUNKS = 512, 2**14, 2**12
+_TAG, _SHORT, _LONG = 0x0112, 3, 4
+_HEAD = 10  # bytes of a piece that tell what it is
+_MAX_PIECES = 2**14  # a PNG often has one for each 8 KiB
 _MAX_ENTRIES = 1024  # of the directory that holds the orientation; usual are 12
 _MAX_BYTES = 2**20
 
 
-def of_jpeg(encoded: tf.Tensor, before_scan: tf.Tensor) -> tf.Tensor:
-    """Returns the orientation of a JPEG, int32, 1 to 8.
+def likely_in_jpeg(before_scan: tf.Tensor) -> tf.Tensor:
+    """Returns, at little cost, whether a JPEG may have EXIF data.
 
     Args:
-      encoded: the file, a string scalar.
-      before_scan: its bytes before the first that look like a scan. They tell at no cost that there
-        is nothing to search: no EXIF data, and no small image whose scan they may end at.
+      before_scan: its bytes before the first that look like a scan, a string scalar. Without EXIF
+        data in them there are none, unless they end inside a small image in another segment.
     """
-    likely = contains(before_scan, _START) | contains(
-        tf.strings.substr(before_scan, 2, _MAX_BYTES), b"\xff\xd8\xff"
-    )
-    return tf.cond(likely, lambda: _in_segments(encoded), _upright)
+    after_start = tf.strings.substr(before_scan, 2, _MAX_BYTES)
+    return contains(before_scan, _START) | contains(after_start, b"\xff\xd8\xff")
 
 
-def of_png(encoded: tf.Tensor) -> tf.Tensor:
-    """Returns the orientation of a PNG, int32, 1 to 8."""
-
-    def search() -> tf.Tensor:
-        position, found = walk(
-            encoded,
-            8,
-            8,
-            lambda head: tf.strings.substr(head, 4, 4) == b"eXIf",
-            lambda head: 12 + value_of(head[:4]),
-            _MAX_CHUNKS,
-        )
-        return _of_piece(encoded, position, found, 8, lambda head: value_of(head[:4]))
-
-    return tf.cond(contains(encoded, b"eXIf"), search, _upright)
+def likely_in_png(encoded: tf.Tensor) -> tf.Tensor:
+    """Returns, at little cost, whether a PNG may have EXIF data."""
+    return contains(encoded, b"eXIf")
 
 
-def of_webp(encoded: tf.Tensor) -> tf.Tensor:
-    """Returns the orientation of a WebP, int32, 1 to 8."""
-    position, found = walk(
-        encoded,
-        12,
-        8,
-        lambda head: tf.strings.substr(head, 0, 4) == b"EXIF",
-        riff_length,
-        _MAX_RIFF_CHUNKS,
-    )
-    return _of_piece(encoded, position, found, 8, lambda head: value_of(head[:3:-1]))
+def orientation(encoded: tf.Tensor) -> tf.Tensor:
+    """Returns the orientation of a JPEG, PNG or WebP, int32, 1 to 8.
 
+    One loop serves the three formats: each function that uses it copies its ops.
+    """
+    first = tf.strings.substr(encoded, 0, 1)
+    jpeg, png = first == b"\xff", first == b"\x89"
+    name_at = tf.where(png, 4, 0)
 
-def riff_length(head: tf.Tensor) -> tf.Tensor:
-    """Returns the length of a chunk of a RIFF file, from the numbers of its first 8 bytes."""
-    content = value_of(head[:3:-1])
-    return 8 + content + content % 2
+    def is_exif(head: tf.Tensor) -> tf.Tensor:
+        name = tf.strings.substr(head, name_at, 4)
+        start = tf.strings.substr(head, 0, 2) + tf.strings.substr(head, 4, 6)
+        return tf.where(jpeg, start == b"\xff\xe1" + _START, tf.reduce_any(name == _CHUNKS))
 
-
-def _in_segments(encoded: tf.Tensor) -> tf.Tensor:
     def stops(head: tf.Tensor) -> tf.Tensor:
-        marker, start = tf.strings.substr(head, 0, 2), tf.strings.substr(head, 4, 6)
-        exif = (marker == b"\xff\xe1") & (start == _START)
+        marker = tf.strings.substr(head, 0, 2)
         over = tf.reduce_any(marker == _JPEG_STOPS) | (tf.strings.substr(head, 0, 1) != b"\xff")
-        return exif | over
+        return is_exif(head) | (jpeg & over)
 
     def length(head: tf.Tensor) -> tf.Tensor:
         marker = head[1]
         alone = (marker == 1) | ((marker >= 0xD0) & (marker <= 0xD8))
-        of_segment = tf.where(alone, tf.constant(2, tf.int64), 2 + value_of(head[2:4]))
-        return tf.where(marker == 0xFF, tf.constant(1, tf.int64), of_segment)  # FF fills up
+        segment = tf.where(alone, tf.constant(2, tf.int64), 2 + value_of(head[2:4]))
+        segment = tf.where(marker == 0xFF, tf.constant(1, tf.int64), segment)  # FF fills up
+        chunk = tf.where(png, 12 + value_of(head[:4]), riff_length(head))
+        return tf.where(jpeg, segment, chunk)
 
-    position, found = walk(encoded, 2, 10, stops, length, _MAX_SEGMENTS)
-    return _of_piece(encoded, position, found, 4, lambda head: value_of(head[2:4]) - 2)
+    start = tf.where(jpeg, 2, tf.where(png, 8, 12))
+    position, found = walk(encoded, start, _HEAD, stops, length, _MAX_PIECES)
+    # What follows the piece is no harm: the directory says where its data are.
+    content_at = tf.where(found, tf.cast(position, tf.int32) + tf.where(jpeg, 4, 8), 0)
+    content = tf.strings.substr(encoded, content_at, tf.where(found, _MAX_BYTES, 0))
+    prefixed = tf.strings.substr(content, 0, 6) == _START
+    return _of_tiff(tf.strings.substr(content, tf.where(prefixed, 6, 0), _MAX_BYTES))
 
 
-def _of_piece(encoded, position, found, head_length: int, length) -> tf.Tensor:
-    """Reads the orientation in a piece whose content follows a head; 1 if it was not found."""
-
-    def read() -> tf.Tensor:
-        head = tf.io.decode_raw(tf.strings.substr(encoded, position, head_length), tf.uint8)
-        size = tf.clip_by_value(length(tf.ensure_shape(head, [head_length])), 0, _MAX_BYTES)
-        content = tf.strings.substr(encoded, position + head_length, size)
-        prefixed = tf.strings.substr(content, 0, 6) == _START
-        skipped = tf.where(prefixed, 6, 0)
-        return _of_tiff(tf.strings.substr(content, skipped, tf.constant(_MAX_BYTES)))
-
-    return tf.cond(found, read, _upright)
+def riff_length(head: tf.Tensor) -> tf.Tensor:
+    """Returns the length of a chunk of a RIFF file, from the numbers of its first 8 bytes."""
+    content = value_of(head[7:3:-1])
+    return 8 + content + content % 2
 
 
 def _of_tiff(tiff: tf.Tensor) -> tf.Tensor:
@@ -135,7 +113,3 @@ def _of_tiff(tiff: tf.Tensor) -> tf.Tensor:
     orientation = tf.concat([tf.boolean_mask(value, found), [1]], axis=0)[0]
     valid = (little | big) & (orientation >= 1) & (orientation <= 8)
     return tf.where(valid, orientation, 1)
-
-
-def _upright() -> tf.Tensor:
-    return tf.constant(1)

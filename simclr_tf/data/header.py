@@ -28,7 +28,6 @@ _FORMATS = "JPEG, PNG, GIF, BMP or WebP" if webp.READABLE else "JPEG, PNG, GIF o
 _GIF_EXTENSION, _GIF_FRAME, _GIF_END = 0x21, 0x2C, b"\x3b"
 
 
-@traced_once
 def image_shape(encoded: tf.Tensor) -> tf.Tensor:
     """Returns height and width of the upright image, int32 [2], if it may be decoded.
 
@@ -46,24 +45,26 @@ def layout(encoded: tf.Tensor) -> tf.Tensor:
     Args:
       encoded: as for `image_shape`, which refuses the same images.
     """
-    one = tf.constant([1])
 
-    def other_or_png():
-        return tf.concat([_png_shape(encoded), exif.of_png(encoded)[tf.newaxis]], axis=0)
+    def png_found():
+        return _png_shape(encoded), exif.likely_in_png(encoded)
 
-    def webp_shape():
-        return tf.concat([webp.shape(encoded), exif.of_webp(encoded)[tf.newaxis]], axis=0)
+    def plain(shape: Callable) -> Callable:
+        return lambda: (shape(encoded), tf.constant(False))
 
-    found = other_or_png
+    found = png_found
     if webp.READABLE:
-        found = _either(webp.is_webp(encoded), webp_shape, found)
-    found = _either(is_bmp(encoded), lambda: tf.concat([_bmp_shape(encoded), one], 0), found)
-    found = _either(is_gif(encoded), lambda: tf.concat([_gif_shape(encoded), one], 0), found)
-    found = _either(tf.io.is_jpeg(encoded), lambda: _jpeg_layout(encoded), found)()
-    height, width = tf.unstack(tf.cast(found[:2], tf.int64))
+        found = _either(
+            webp.is_webp(encoded), lambda: (webp.shape(encoded), tf.constant(True)), found
+        )
+    found = _either(is_bmp(encoded), plain(_bmp_shape), found)
+    found = _either(is_gif(encoded), plain(_gif_shape), found)
+    shape, likely = _either(tf.io.is_jpeg(encoded), lambda: _jpeg_shape(encoded), found)()
+    height, width = tf.unstack(tf.cast(shape, tf.int64))
     possible = tf.logical_and(tf.minimum(height, width) > 0, height * width <= MAX_PIXELS)
     message = f"An image must have from 1 to {MAX_PIXELS} pixels. Received height and width:"
-    return checked(possible, found, message, found[:2])
+    turned = tf.cond(likely, lambda: exif.orientation(encoded), lambda: tf.constant(1))
+    return tf.concat([checked(possible, shape, message, shape), turned[tf.newaxis]], axis=0)
 
 
 def upright_shape(stored: tf.Tensor) -> tf.Tensor:
@@ -99,7 +100,6 @@ def first_frame(encoded: tf.Tensor) -> tf.Tensor:
     return tf.strings.substr(encoded, 0, end) + _GIF_END
 
 
-@traced_once
 def lacks_end(encoded: tf.Tensor) -> tf.Tensor:
     """Returns whether a JPEG with a scan has no end marker after its last scan began."""
 
@@ -107,17 +107,19 @@ def lacks_end(encoded: tf.Tensor) -> tf.Tensor:
         parts = tf.raw_ops.StringSplitV2(input=encoded[tf.newaxis], sep=_JPEG_SCAN).values
         return (tf.size(parts) > 1) & ~contains(parts[-1], JPEG_END)
 
+    encoded = tf.convert_to_tensor(encoded)
     size = tf.strings.length(encoded)
     ends = tf.strings.substr(encoded, tf.maximum(size - 2, 0), 2) == JPEG_END
     return tf.cond(tf.io.is_jpeg(encoded) & ~ends, search, lambda: tf.constant(False))
 
 
-def _jpeg_layout(encoded: tf.Tensor) -> tf.Tensor:
+def _jpeg_shape(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the shape as stored, and whether there may be EXIF data."""
     parts = tf.raw_ops.StringSplitV2(input=encoded[tf.newaxis], sep=_JPEG_SCAN).values
     scans = tf.size(parts) - 1
     message = f"A JPEG must have at most {MAX_SCANS} scans. Received:"
     shape = tf.image.extract_jpeg_shape(checked(scans <= MAX_SCANS, encoded, message, scans))[:2]
-    return tf.concat([shape, exif.of_jpeg(encoded, parts[0])[tf.newaxis]], axis=0)
+    return shape, exif.likely_in_jpeg(parts[0])
 
 
 def _png_shape(encoded: tf.Tensor) -> tf.Tensor:
