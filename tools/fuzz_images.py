@@ -2,8 +2,9 @@
 
     python tools/fuzz_images.py --data_dir=PHOTOS [--minutes=60] [--seed=0] [--keep=DIR]
 
-Real files, and PNG, GIF, BMP and other JPEG versions of them made here, are mutated: bits, length
-fields, headers, ends, pieces of one file in another. A second process decodes them, so that a crash
+Real files, and PNG, GIF, BMP, WebP and other JPEG versions of them made here, some with EXIF data,
+are mutated: bits, length fields, headers, ends, pieces of one file in another. A second process
+decodes them, so that a crash
 is counted too. Each file must decode within the bounds or be refused as a bad image; any other
 outcome is a failure, whose file is kept. The same seed gives the same files. Exits with 1 if there
 was a failure.

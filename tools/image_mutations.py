@@ -35,11 +35,21 @@ def seeds_of(folder: pathlib.Path) -> list[bytes]:
             (image.convert("P"), "BMP", {}),
             (image.convert("CMYK"), "JPEG", {}),
             (image, "JPEG", {"progressive": True}),
+            *((image, form, {"exif": _exif(image)}) for form in ("JPEG", "PNG", "WEBP")),
+            (image, "WEBP", {"lossless": True}),
+            (image, "WEBP", {"save_all": True, "append_images": turned}),
         ]:
             buffer = io.BytesIO()
             version.save(buffer, form, **settings)
             seeds.append(buffer.getvalue())
     return seeds
+
+
+def _exif(image) -> bytes:
+    """Returns EXIF data that turn an image, by a value that depends on its size."""
+    exif = image.getexif()
+    exif[0x0112] = 1 + (image.width + image.height) % 8
+    return exif.tobytes()
 
 
 def mutant(seeds: Sequence[bytes], seed: int, number: int) -> tuple[str, bytes]:

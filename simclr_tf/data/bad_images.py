@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import os
 from collections.abc import Callable, Iterator
@@ -11,10 +12,14 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from simclr_tf.data import decode
+from simclr_tf.data import decode, reasons
 from simclr_tf.data.source import Source
 from simclr_tf.errors import RequestError, cause
 from simclr_tf.names import shown
+
+# Images of a folder that are all looked at before a run stops, and bad images that it names.
+_LOOKED_THROUGH = 2000
+_SHOWN = 50
 
 
 class BadImages:
@@ -22,13 +27,13 @@ class BadImages:
 
     Args:
       source: the images.
-      limit: the largest share of bad images with which a run may continue.
+      limit: the largest share of bad images with which a run may continue; one is always allowed.
     """
 
     def __init__(self, source: Source, limit: float = 0.01):
         self._source = source
         self._limit = limit
-        self._names: set[str] = set()
+        self._names: dict[str, str] = {}  # and the reason
         self._failure: RequestError | None = None
 
     def __len__(self) -> int:
@@ -87,21 +92,42 @@ class BadImages:
             raise
 
     def check(self) -> None:
-        """Raises RequestError if more than the allowed share of the images is bad."""
-        if len(self._names) > self._limit * self._source.num_examples:
-            shown = "\n  ".join(sorted(self._names)[:10])
-            raise RequestError(
-                f"At most {self._limit:.0%} of the images may fail to decode. Received: "
-                f"{len(self._names)} of {self._source.num_examples} so far. Repair or remove "
-                f"them:\n  {shown}"
-            )
+        """Raises RequestError if more than the allowed share of the images is bad.
+
+        Of a small folder all bad images are named then, not only those met so far.
+        """
+        if len(self._names) <= max(1, self._limit * self._source.num_examples):
+            return
+        found = "so far"
+        if self._source.image_files and self._source.num_examples <= _LOOKED_THROUGH:
+            self._look_through()
+            found = "in all"
+        names = sorted(self._names)
+        lines = [f"{name}: {self._names[name]}" for name in names[:_SHOWN]]
+        more = [f"and {len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
+        listed = "\n  ".join(lines + more)
+        received = f"{len(names)} of {self._source.num_examples} {found}"
+        raise RequestError(
+            f"At most {self._limit:.0%} of the images may fail to decode, or one. Received: "
+            f"{received}. Repair or remove them:\n  {listed}"
+        )
+
+    def _look_through(self) -> None:
+        """Finds the other bad images of files."""
+        others = [path for path in self._source.files_read() if shown(path) not in self._names]
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            for path, said in zip(others, pool.map(reasons.reason, others), strict=True):
+                if said:
+                    self._names[shown(path)] = said
 
     def _judge(self, index: int, stored: tf.Tensor, load: Callable[[tf.Tensor], Any]) -> None:
         name = shown(self._source.name_of(int(index)))
+        encoded = stored
         try:
-            decode.decode_any(self._encoded(int(index), stored))
+            encoded = self._encoded(int(index), stored)
+            decode.decode_any(encoded)
         except tf.errors.InvalidArgumentError as error:
-            self._add(name, cause(error))
+            self._add(name, reasons.described(encoded.numpy(), name, error))
             return
         except Exception as error:
             said = cause(error)
@@ -118,7 +144,7 @@ class BadImages:
 
     def _add(self, name: str, reason: str) -> None:
         if name not in self._names:
-            self._names.add(name)
+            self._names[name] = reason
             logging.warning("skipped an image that does not decode (%s): %s", reason, name)
 
     def _fail(self, message: str) -> NoReturn:

@@ -86,7 +86,7 @@ def _decoded_size(path: bytes) -> int:
     try:
         with (
             tf.io.gfile.GFile(path, "rb") as file,
-            Image.open(file, formats=("JPEG", "PNG", "GIF", "BMP")) as image,
+            Image.open(file, formats=("JPEG", "PNG", "GIF", "BMP", "WEBP")) as image,
         ):
             pixels = image.width * image.height
     except (OSError, ValueError, SyntaxError, bomb, tf.errors.OpError):

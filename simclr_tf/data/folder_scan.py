@@ -17,9 +17,13 @@ from collections.abc import Sequence
 
 from absl import logging
 
+from simclr_tf.data import webp
 from simclr_tf.names import shown
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif"})
+EXTENSIONS = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif"}
+    | ({".webp"} if webp.READABLE else set())
+)
 
 # Largest image file; the largest image that is decoded takes less, even at 16 bits.
 MAX_FILE_BYTES = 2**29

@@ -7,6 +7,7 @@ group's last.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -65,7 +66,12 @@ class ImageViews:
     def crops(self, stored: tf.Tensor, epoch: tf.Tensor, index: tf.Tensor) -> tuple:
         """Crops an image's views, V of [S, S, 3]: float32 levels, or uint8 if rounded."""
         image = cache.pixels(stored) if self.decoded else stored
-        shape = tf.shape(image)[:2] if self.decoded else header.image_shape(image)
+        if self.decoded:
+            shape, crop_out = tf.shape(image)[:2], decode.crops_of
+        else:
+            layout = header.layout(image)
+            shape = header.upright_shape(layout)
+            crop_out = functools.partial(decode.decode_crops, layout=layout)
         height, width = tf.unstack(shape)
         seed = tf.constant(self.seed, tf.int64)
         boxes = [
@@ -74,7 +80,6 @@ class ImageViews:
             )
             for part in self._parts()
         ]
-        crop_out = decode.crops_of if self.decoded else decode.decode_crops
         crops = crop_out(image, tf.concat(boxes, axis=0), self._sizes())
         return tuple(map(_rounded, crops) if self.rounded else crops)
 

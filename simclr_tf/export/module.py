@@ -109,8 +109,8 @@ def make_signatures(
 
     Returns:
       serving_default: "images" -> "representation" [B, D].
-      encode_jpeg: "image_bytes" [B], each a JPEG, PNG, GIF or BMP file, preprocessed as in
-        evaluation -> "representation".
+      encode_jpeg: "image_bytes" [B], each a JPEG, PNG, GIF, BMP or (from TensorFlow 2.20
+        on) WebP file, turned upright and preprocessed as in evaluation -> "representation".
       endpoints: "images" -> every named layer of the encoder and of the projection head.
       project: "images" -> "projection" [B, P], with a projection head.
       classify: "images" -> "logits" and "probabilities" [B, K] and, with class names, "class_name"

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
+from absl import logging
 
 from simclr_tf import plotting
 from simclr_tf.data.pipeline import ViewsPipeline
@@ -37,6 +38,7 @@ def first_views(pipeline: ViewsPipeline, count: int = 16) -> list[np.ndarray]:
     ]
     for group in found:
         _check_views(group)
+        _warn_of_empty(group)
     return found
 
 
@@ -80,6 +82,25 @@ def curves(model_dir: str, metrics: Sequence[Metric], loss: str) -> str:
     for axis in axes[-1]:
         axis.set_xlabel("step")
     return plotting.save(figure, os.path.join(model_dir, "figures", "curves.png"))
+
+
+def _warn_of_empty(found: np.ndarray) -> None:
+    """Warns of views that show next to nothing, [count, v, S, S, 3]; a few are usual."""
+    views = found.reshape(-1, *found.shape[2:])
+    means = views.mean(axis=(1, 2, 3))
+    empty = {
+        "nearly black": means < 0.02,
+        "nearly white": means > 0.98,
+        "of one colour": views.std(axis=(1, 2)).max(axis=1) < 0.01,
+    }
+    said = [f"{int(n.sum())} {name}" for name, n in empty.items() if n.sum() > len(views) / 4]
+    if said:
+        logging.warning(
+            "views that show next to nothing, of the first %d: %s. Look at figures/views.png; "
+            "levels of pictures of more than 8 bits may be read on another scale.",
+            len(views),
+            ", ".join(said),
+        )
 
 
 def _check_views(found: np.ndarray) -> None:

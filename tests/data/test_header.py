@@ -142,7 +142,7 @@ REFUSED = {
     "still.gif": gif(),
     "pieces.gif": gif()[:-1] + b"\x21\xfe" + b"\1a" * 70_000 + b"\0" + gif((30, 40))[-900:],
     "scans.jpg": many_scans(129),
-    "webp.jpg": encode(picture(), "WEBP"),
+    "webp.jpg": encode(picture(), "WEBP")[:90],
     "tiff.jpg": encode(picture(), "TIFF"),
     "bits.bmp": encode(picture("1"), "BMP"),
     "empty.jpg": b"",
