@@ -15,6 +15,7 @@ import struct
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
+from simclr_tf.data import prepared
 from simclr_tf.data.record_source import RecordSource
 from simclr_tf.data.record_stream import RecordFile
 from simclr_tf.errors import RequestError
@@ -111,7 +112,7 @@ def _first_present(keys: tuple[str, ...], features: set[str]) -> str | None:
 
 
 def _class_names(files: list[RecordFile], label_key: str) -> list[str] | None:
-    """Returns labels 0 to the largest as text, as such files hold no names; None if only one.
+    """Returns the names beside the files, or else labels 0 to the largest; None if only one.
 
     This reads every record once.
     """
@@ -134,4 +135,12 @@ def _class_names(files: list[RecordFile], label_key: str) -> list[str] | None:
             f"Labels must be below {_MAX_CLASSES:,}, and -1 where unknown. Received: {label_key} "
             f"from {smallest} to {largest}."
         )
-    return [str(i) for i in range(largest + 1)] if largest > 0 else None
+    names = prepared.class_names_beside(files[0].path)
+    if names is None:
+        return [str(i) for i in range(largest + 1)] if largest > 0 else None
+    if largest >= len(names):
+        raise RequestError(
+            f"Each label must have a name in the description beside the records. Received: "
+            f"{label_key} up to {largest}, and {len(names)} names beside {files[0].path}."
+        )
+    return names
