@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 from simclr_tf.prepare.signature import MAX_BITS, alike
@@ -35,18 +35,20 @@ class Found:
     group_of: dict[int, int]
 
 
-def find(digests: Sequence[str], bits: Sequence[int], thumbnail: Callable[[int], bytes]) -> Found:
+def find(
+    digests: Sequence[str], hashes: Sequence[Sequence[int]], thumbnail: Callable[[int], bytes]
+) -> Found:
     """Finds the copies among pictures that are ordered by preference: the earliest is kept.
 
-    Each picture is compared only with kept ones that share a band of its hash, so that the time
+    Each picture is compared only with kept ones that share a band of a hash, so that the time
     grows with the number of pictures, and not with its square.
 
     Args:
       digests: of the contents of the N files.
-      bits: the N hashes of `signature.bits_of`.
+      hashes: the hashes of `signature.hashes_of` of each.
       thumbnail: number -> the thumbnail of `signature.thumbnail_of`.
     """
-    buckets: dict[tuple[int, int], list[int]] = collections.defaultdict(list)
+    buckets: dict[tuple[int, int, int], list[int]] = collections.defaultdict(list)
     copies: dict[int, Copy] = {}
     first_with: dict[str, int] = {}
     groups = _Groups()
@@ -56,9 +58,9 @@ def find(digests: Sequence[str], bits: Sequence[int], thumbnail: Callable[[int],
             copies[n] = Copy(first, "exact") if first not in copies else copies[first]
             continue
         first_with[digest] = n
-        keys = [(band, _band(bits[n], band)) for band in range(_BANDS)]
+        keys = list(_keys(hashes[n]))
         candidates = sorted({m for key in keys for m in buckets[key]})
-        close = [m for m in candidates if (bits[n] ^ bits[m]).bit_count() <= MAX_BITS]
+        close = [m for m in candidates if _are_close(hashes[n], hashes[m])]
         near = [m for m in close if alike(thumbnail(n), thumbnail(m))]
         if near:
             copies[n] = Copy(near[0], "near")
@@ -70,8 +72,14 @@ def find(digests: Sequence[str], bits: Sequence[int], thumbnail: Callable[[int],
     return Found(copies, groups.first_of())
 
 
-def _band(bits: int, band: int) -> int:
-    return bits >> (band * _BAND_BITS) & ((1 << _BAND_BITS) - 1)
+def _keys(hashes: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    for kind, bits in enumerate(hashes):
+        for band in range(_BANDS):
+            yield kind, band, bits >> (band * _BAND_BITS) & ((1 << _BAND_BITS) - 1)
+
+
+def _are_close(one: Sequence[int], other: Sequence[int]) -> bool:
+    return any((a ^ b).bit_count() <= MAX_BITS for a, b in zip(one, other, strict=True))
 
 
 class _Groups:

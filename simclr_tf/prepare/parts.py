@@ -34,7 +34,7 @@ class Picture:
       width: of the file's picture, upright, in pixels.
       height: the same.
       digest: of the file's content.
-      bits: its perceptual hash.
+      hashes: its perceptual hashes.
       part: the number of its part.
       offset: where its bytes begin in the part.
       length: how many there are, before the thumbnail.
@@ -46,7 +46,7 @@ class Picture:
     width: int = 0
     height: int = 0
     digest: str = ""
-    bits: int = 0
+    hashes: Sequence[int] = ()
     part: int = 0
     offset: int = 0
     length: int = 0
@@ -134,7 +134,7 @@ class Part:
             width=shape[0],
             height=shape[1],
             digest=hashlib.blake2b(content, digest_size=16).hexdigest(),
-            bits=signature.bits_of(image),
+            hashes=signature.hashes_of(image),
             length=len(stored),
         )
         return picture, stored + signature.thumbnail_of(image)

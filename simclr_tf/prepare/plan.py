@@ -84,7 +84,7 @@ def plan(
             + reasons_in_words(pictures)
         )
     found = duplicates.find(
-        [p.digest for p in readable], [p.bits for p in readable], lambda n: thumbnail(readable[n])
+        [p.digest for p in readable], [p.hashes for p in readable], lambda n: thumbnail(readable[n])
     )
     kept = [n for n in range(len(readable)) if n not in found.copies]
     numbers = {n: place for place, n in enumerate(kept)}

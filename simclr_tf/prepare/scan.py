@@ -184,10 +184,10 @@ def _with_splits(
     if not split_of:
         return files, []
     files = [file if file.left_out else placed(file) for file in files]
-    outside = [file.path for file in files if file.left_out == _OUTSIDE]
+    outside = {file.path.split(os.sep)[0] for file in files if file.left_out == _OUTSIDE}
     if not outside:
         return files, []
-    return files, [f"only {listed(split_of)} are read, not {listed(outside, _SHOWN)} beside"]
+    return files, [f"read only in {listed(split_of)}, not {listed(sorted(outside), _SHOWN)} beside"]
 
 
 def _with_classes(files: list[SourceFile]) -> tuple[list[SourceFile], list[str]]:

@@ -24,7 +24,7 @@ def test_split(
       classes: their classes.
       group_of: picture -> the first of its group, which counts as one of that picture's class.
       percent: how many of a hundred pictures are drawn.
-      seed: another seed draws others; the same draws the same, whatever else the folder holds.
+      seed: another seed draws others.
     """
     members = collections.defaultdict(list)
     for n in range(len(paths)):

@@ -45,9 +45,16 @@ def _commands(description: dict, data_dir: str) -> list[str]:
     evaluation = [split for split in description["splits"] if split != "train"]
     if evaluation and "test" not in evaluation:
         bindings.append(f"data.eval_split = {evaluation[0]!r}")
-    given = " \\\n    ".join(shlex.quote(f"--gin_bindings={binding}") for binding in bindings)
+    given = " \\\n    ".join(f"--gin_bindings={_quoted(binding)}" for binding in bindings)
     return [
         "train on it with:",
         "  python -m simclr_tf.run --gin_file=gin/folder.gin --model_dir=MODEL_DIR \\",
         f"    {given}",
     ]
+
+
+def _quoted(binding: str) -> str:
+    """Quotes for a shell; as the documents do where that is enough."""
+    if any(character in binding for character in '"$`\\!'):
+        return shlex.quote(binding)
+    return f'"{binding}"'
