@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _prepare_folder(options: argparse.Namespace) -> int:
     from simclr_tf.errors import RequestError
-    from simclr_tf.prepare import job, processes, summary
+    from simclr_tf.prepare import job, summary
 
     if not options.data_dir:
         raise RequestError("A folder for the set must be given. Received: no --data_dir.")
@@ -74,36 +74,64 @@ def _prepare_folder(options: argparse.Namespace) -> int:
         seed=options.seed,
         bit_depth=options.bit_depth,
         follow_links=options.follow_links,
-        processes=processes.available() if options.processes is None else options.processes,
+        processes=_processes(options),
     )
     print(summary.of(job.prepare(request), request.data_dir))
     return 0
 
 
 def _check(options: argparse.Namespace) -> int:
-    from simclr_tf.prepare import check, processes
+    from simclr_tf.prepare import check
 
-    threads = processes.available() if options.processes is None else options.processes
-    bad = check.check(_root(options), options.check, threads, options.follow_links)
+    bad = check.check(_root(options), options.check, _processes(options), options.follow_links)
     if bad:
         print(f"{bad:,} do not; {options.check} names them, with reasons")
     return int(bad > 0)
 
 
 def _root(options: argparse.Namespace) -> str:
-    return os.path.expanduser(options.name.removeprefix("folder:"))
+    from simclr_tf.errors import RequestError
+
+    root = os.path.expanduser(options.name.removeprefix("folder:"))
+    if not root:
+        raise RequestError("A folder of images must be given. Received: folder: without a path.")
+    return root
+
+
+def _processes(options: argparse.Namespace) -> int:
+    from simclr_tf.errors import RequestError
+    from simclr_tf.prepare import processes
+
+    if options.processes is None:
+        return processes.available()
+    if options.processes < 1:
+        raise RequestError(f"--processes must be at least 1. Received: {options.processes}.")
+    return options.processes
 
 
 def _prepare_named(options: argparse.Namespace) -> int:
     import tensorflow_datasets as tfds
 
     from simclr_tf.data import shapes
+    from simclr_tf.errors import RequestError
 
+    if options.check:
+        raise RequestError(f"--check reads a folder. Received: {options.name}, not folder:PHOTOS.")
+    data_dir = options.data_dir and os.path.expanduser(options.data_dir)
     if options.name == "shapes":
-        builder = shapes.prepare(options.data_dir)
+        builder = shapes.prepare(data_dir)
     else:
-        builder = tfds.builder(options.name, data_dir=options.data_dir)
-        builder.download_and_prepare()
+        try:
+            builder = tfds.builder(options.name, data_dir=data_dir)
+        except (tfds.core.DatasetNotFoundError, ValueError) as error:
+            raise RequestError(
+                "A data set must be folder:PHOTOS, shapes, or a name of tensorflow_datasets. "
+                f"Received: {options.name}."
+            ) from error
+        try:
+            builder.download_and_prepare()
+        except AssertionError as error:  # the files that must be fetched by hand
+            raise RequestError(str(error)) from error
     for name, split in builder.info.splits.items():
         print(f"{name}: {split.num_examples:,} examples")
     print(f"prepared in {builder.data_dir}")

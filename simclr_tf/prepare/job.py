@@ -59,7 +59,6 @@ class Request:
             self.test_percent,
         )
         _require(8 <= self.bit_depth <= 16, "--bit_depth must be from 8 to 16", self.bit_depth)
-        _require(self.processes >= 1, "--processes must be at least 1", self.processes)
         source, target = os.path.realpath(self.root), os.path.realpath(self.data_dir)
         inside = os.path.commonpath([source, target]) in (source, target)
         _require(

@@ -30,7 +30,7 @@ _ORIENTATION = 0x0112
 # At most this many pixels are stored without loss: at that size, blocks of 8 x 8 and chroma at half
 # the resolution show, and bytes do not matter.
 _LOSSLESS_PIXELS = 2**14
-_JPEG_QUALITY = 95
+_JPEG_QUALITY = 90  # 95 takes 1.5 times the bytes, and 1.2 times the time to decode
 
 
 class Unreadable(Exception):

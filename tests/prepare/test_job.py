@@ -234,7 +234,7 @@ def test_other_content_and_other_requests_are_refused(photos):
     for name in ("photos", "photos/cat/set", "."):
         with pytest.raises(RequestError, match="must lie beside the images"):
             job.prepare(request_of(photos, name))
-    for settings in ({"size": 1}, {"test_percent": 100}, {"bit_depth": 17}, {"processes": 0}):
+    for settings in ({"size": 1}, {"test_percent": 100}, {"bit_depth": 17}):
         with pytest.raises(RequestError, match="must be"):
             job.prepare(request_of(photos, "new", **settings))
     with pytest.raises(RequestError, match="must exist"):
