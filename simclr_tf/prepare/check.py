@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from simclr_tf.data import decode, folder_source
 from simclr_tf.errors import RequestError, cause
-from simclr_tf.prepare import manifest, reasons
+from simclr_tf.prepare import manifest, pictures, reasons
 from simclr_tf.prepare.job import progress
 from simclr_tf.prepare.scan import SourceFile, scan
 
@@ -66,5 +66,14 @@ def _reason(path: str) -> str:
     try:
         decode.decode_any(tf.constant(content))
     except tf.errors.InvalidArgumentError as error:
-        return reasons.of(content, path, OSError(cause(error)))
+        return _explained(content, path, cause(error))
     return ""
+
+
+def _explained(content: bytes, path: str, said: str) -> str:
+    """Returns why TensorFlow refuses a file: what Pillow says of it, or else TensorFlow."""
+    try:
+        pictures.read(content, path, 64)
+    except pictures.Unreadable as error:
+        return str(error)
+    return reasons.misnamed(content, path) or f"damaged ({said})"

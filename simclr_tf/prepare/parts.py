@@ -85,7 +85,7 @@ class Part:
         try:
             with open(self._description_path, encoding="ascii") as file:
                 states, found = json.load(file)
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):  # none, or one that a power cut left empty
             return None
         if states != [list(file.state) for file in self.files]:
             return None

@@ -157,7 +157,9 @@ def _from_16_bits(levels: np.ndarray, bit_depth: int) -> tuple[Image.Image, str]
             f"levels go from {levels.min()} to {largest}, beyond {bit_depth} bits: "
             + ("save it with 8 or 16 bits" if bit_depth == 16 else "give a larger --bit_depth")
         )
-    note = "" if largest >= 2 ** (bit_depth - 4) else "uses less than 1/16 of its levels"
+    used = max(8, largest.bit_length())
+    note = f"uses {used} of {bit_depth} bits: if all do, give --bit_depth={used}"
+    note = "" if used > bit_depth - 4 else note
     return Image.fromarray((levels >> (bit_depth - 8)).astype(np.uint8)), note
 
 

@@ -27,7 +27,7 @@ def of(description: dict, data_dir: str) -> str:
     reasons = sorted(description["left_out"].items(), key=lambda item: -item[1])[:_REASONS]
     lines += [f"  left out: {count:,} {reason}" for reason, count in reasons]
     lines += [f"note: {shown(note)}" for note in description["notes"]]
-    return "\n".join([*lines, "", *_commands(description, os.path.abspath(data_dir))])
+    return "\n".join([*lines, "", *_commands(description, data_dir)])
 
 
 def _split_line(split: str, counts: dict, classes: list[str]) -> str:
