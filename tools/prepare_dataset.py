@@ -83,9 +83,10 @@ def _prepare_folder(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from simclr_tf.prepare import check
 
-    bad = check.check(_root(options), options.check, _processes(options), options.follow_links)
+    path = os.path.expanduser(options.check)
+    bad = check.check(_root(options), path, _processes(options), options.follow_links)
     if bad:
-        print(f"{bad:,} do not; {options.check} names them, with reasons")
+        print(f"{bad:,} do not; {path} names them, with reasons")
     return int(bad > 0)
 
 

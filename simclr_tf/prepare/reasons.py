@@ -48,13 +48,6 @@ def of(content: bytes, name: str, error: Exception) -> str:
     return f"damaged ({said or type(error).__name__})"
 
 
-def misnamed(content: bytes, name: str) -> str:
-    """Returns what a file is if its name says something else, or ""."""
-    kind, extensions = _kind(content)
-    extension = os.path.splitext(name)[1].lower()
-    return f"a {kind} file named {extension}" if kind and extension not in extensions else ""
-
-
 def names_an_image(name: str) -> bool:
     """Returns whether a file of this name should hold an image, whether or not it is read."""
     extension = os.path.splitext(name)[1].lower()

@@ -65,6 +65,19 @@ def scan(root: str, follow_links: bool) -> Listing:
       follow_links: whether links that lead out of it are followed.
 
     Raises:
+      RequestError: it is no folder, or no file in it can be read, or it has no split to train on.
+    """
+    found = files_below(root, follow_links)
+    split_of = _split_folders(root, [file for file in found if not file.left_out])
+    files, notes = _with_splits(found, split_of)
+    files, told = _with_classes(files)
+    return Listing(files, [*notes, *told])
+
+
+def files_below(root: str, follow_links: bool) -> list[SourceFile]:
+    """Lists all files as `scan` does, whatever their layout means.
+
+    Raises:
       RequestError: it is no folder, or no file in it can be read.
     """
     if not os.path.isdir(root):
@@ -73,17 +86,13 @@ def scan(root: str, follow_links: bool) -> Listing:
             "folder:PATH."
         )
     found = list(_walk(root, os.path.realpath(root), follow_links))
-    read = [file for file in found if not file.left_out]
-    if not read:
+    if all(file.left_out for file in found):
         why = collections.Counter(file.left_out for file in found)
         told = ", ".join(f"{count} {reason}" for reason, count in why.items()) or "none at all"
         raise RequestError(
             f"The folder must hold files to read. Received: {shown(root)}, with {told}."
         )
-    split_of = _split_folders(root, read)
-    files, notes = _with_splits(found, split_of)
-    files, told = _with_classes(files)
-    return Listing(files, [*notes, *told])
+    return found
 
 
 def _walk(root: str, real_root: str, follow_links: bool) -> Iterator[SourceFile]:

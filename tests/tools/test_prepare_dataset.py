@@ -42,14 +42,15 @@ def test_check_names_what_training_would_skip_with_reasons(main, photos, tmp_pat
     write(photos / "heic.jpg", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200))
     write(photos / "cut.jpg", file_of(scene(2, (200, 150)), "JPEG")[:500])
     write(photos / "notes.txt", b"no image")
+    write(photos / "test" / "empty.jpg", b"")
     table = tmp_path / "table.csv"
     assert main([f"folder:{photos}", f"--check={table}", "--processes=2"]) == 1
     with table.open(newline="") as file:
         found = {row["path"]: row["reason"] for row in csv.DictReader(file)}
-    assert set(found) == {"deep/webp.heic", "heic.jpg", "cut.jpg"}
+    assert set(found) == {"deep/webp.heic", "heic.jpg", "cut.jpg", "test/empty.jpg"}
     assert "HEIC file named .jpg" in found["heic.jpg"] and "cut short" in found["cut.jpg"]
-    assert "prepare" in found["deep/webp.heic"]
-    assert "12 of 15 images decode" in capsys.readouterr().err
+    assert "prepare" in found["deep/webp.heic"] and "empty" in found["test/empty.jpg"]
+    assert "12 of 16 images decode" in capsys.readouterr().err
 
 
 def test_check_of_good_files_exits_with_0(main, photos, tmp_path):
