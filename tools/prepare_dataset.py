@@ -1,7 +1,7 @@
 """Prepares a data set, once: a folder of images, or one of tensorflow_datasets.
 
     python tools/prepare_dataset.py folder:PHOTOS --data_dir=DIR
-    python tools/prepare_dataset.py folder:PHOTOS --check=unreadable.csv
+    python tools/prepare_dataset.py folder:PHOTOS --check
     python tools/prepare_dataset.py cifar10 --data_dir=DIR
 
 folder:PHOTOS makes of a folder a set that trains at full speed: all formats of Pillow, upright, in
@@ -9,7 +9,7 @@ sRGB, small, without copies, in splits, as records in DIR. PHOTOS is only read. 
 says what became of every file. The same command resumes after an interruption.
 
 --check decodes every image of PHOTOS as training does, and writes a table of those that it would
-skip, with reasons. It exits with 1 if there are any.
+skip, with reasons (unreadable.csv, or --csv=FILE). It exits with 1 if there are any.
 
 A name downloads a data set of tensorflow_datasets, which training never does. For one that must be
 fetched by hand, such as imagenet2012, this prints which files to put where. shapes is the embedded
@@ -19,10 +19,12 @@ data set.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 
+import command_line  # beside this file
 
+
+@command_line.refusing
 def main(argv: list[str] | None = None) -> int:
     """Prepares or checks a data set, and returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -30,7 +32,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("name", help="folder:PHOTOS; NAME or NAME/CONFIG; or shapes")
     parser.add_argument(
-        "--data_dir", help="where the set is written (a NAME's default: ~/tensorflow_datasets)"
+        "--data_dir",
+        type=command_line.address,
+        help="where the set is written (a NAME's default: ~/tensorflow_datasets)",
     )
     folder = parser.add_argument_group("options of folder:PHOTOS")
     folder.add_argument("--size", type=int, default=512, help="at most, of the shorter side")
@@ -43,21 +47,17 @@ def main(argv: list[str] | None = None) -> int:
     )
     folder.add_argument("--follow_links", action="store_true", help="those that lead outside too")
     folder.add_argument("--processes", type=int, help="(one for each processor)")
-    folder.add_argument("--check", metavar="CSV", help="read all, and write only this table")
+    folder.add_argument("--check", action="store_true", help="only write the table of --csv")
+    folder.add_argument(
+        "--csv",
+        type=command_line.address,
+        default="unreadable.csv",
+        help="the table of --check (unreadable.csv)",
+    )
     options = parser.parse_args(argv)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-    from simclr_tf import names
-    from simclr_tf.errors import RunError
-
-    names.print_anything()
-    try:
-        if not options.name.startswith("folder:"):
-            return _prepare_named(options)
-        return _check(options) if options.check else _prepare_folder(options)
-    except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    if not options.name.startswith("folder:"):
+        return _prepare_named(options)
+    return _check(options) if options.check else _prepare_folder(options)
 
 
 def _prepare_folder(options: argparse.Namespace) -> int:
@@ -68,7 +68,7 @@ def _prepare_folder(options: argparse.Namespace) -> int:
         raise RequestError("A folder for the set must be given. Received: no --data_dir.")
     request = job.Request(
         root=_root(options),
-        data_dir=os.path.expanduser(options.data_dir),
+        data_dir=options.data_dir,
         size=options.size,
         test_percent=options.test_percent,
         seed=options.seed,
@@ -81,19 +81,21 @@ def _prepare_folder(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
+    from simclr_tf.tensorflow_start import import_tensorflow
+
+    import_tensorflow()
     from simclr_tf.prepare import check
 
-    path = os.path.expanduser(options.check)
-    bad = check.check(_root(options), path, _processes(options), options.follow_links)
+    bad = check.check(_root(options), options.csv, _processes(options), options.follow_links)
     if bad:
-        print(f"{bad:,} do not; {path} names them, with reasons")
+        print(f"{bad:,} do not; {options.csv} names them, with reasons")
     return int(bad > 0)
 
 
 def _root(options: argparse.Namespace) -> str:
     from simclr_tf.errors import RequestError
 
-    root = os.path.expanduser(options.name.removeprefix("folder:"))
+    root = command_line.address(options.name.removeprefix("folder:"))
     if not root:
         raise RequestError("A folder of images must be given. Received: folder: without a path.")
     return root
@@ -111,6 +113,9 @@ def _processes(options: argparse.Namespace) -> int:
 
 
 def _prepare_named(options: argparse.Namespace) -> int:
+    from simclr_tf.tensorflow_start import import_tensorflow
+
+    import_tensorflow()
     import tensorflow_datasets as tfds
 
     from simclr_tf.data import shapes
@@ -118,12 +123,11 @@ def _prepare_named(options: argparse.Namespace) -> int:
 
     if options.check:
         raise RequestError(f"--check reads a folder. Received: {options.name}, not folder:PHOTOS.")
-    data_dir = options.data_dir and os.path.expanduser(options.data_dir)
     if options.name == "shapes":
-        builder = shapes.prepare(data_dir)
+        builder = shapes.prepare(options.data_dir)
     else:
         try:
-            builder = tfds.builder(options.name, data_dir=data_dir)
+            builder = tfds.builder(options.name, data_dir=options.data_dir)
         except (tfds.core.DatasetNotFoundError, ValueError) as error:
             raise RequestError(
                 "A data set must be folder:PHOTOS, shapes, or a name of tensorflow_datasets. "

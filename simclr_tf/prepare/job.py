@@ -20,6 +20,7 @@ from simclr_tf.prepare.parts import FILES_IN_A_PART, Part, Picture
 from simclr_tf.prepare.plan import Plan, plan
 from simclr_tf.prepare.scan import Listing, scan
 from simclr_tf.prepare.signature import THUMBNAIL_BYTES
+from simclr_tf.tensorflow_start import import_tensorflow
 
 # Written into the set: another number refuses to resume what older code began.
 _FORMAT = 1
@@ -176,7 +177,8 @@ class _Contents:
 
 
 def _write_shards(made: Plan, folder: SetFolder, contents: _Contents, request: Request) -> None:
-    import tensorflow as tf  # the processes that read images do without
+    import_tensorflow()  # not before: reading does without
+    import tensorflow as tf
 
     from simclr_tf.prepare import shards
 

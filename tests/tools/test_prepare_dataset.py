@@ -44,7 +44,7 @@ def test_check_names_what_training_would_skip_with_reasons(main, photos, tmp_pat
     write(photos / "notes.txt", b"no image")
     write(photos / "test" / "empty.jpg", b"")
     table = tmp_path / "table.csv"
-    assert main([f"folder:{photos}", f"--check={table}", "--processes=2"]) == 1
+    assert main([f"folder:{photos}", "--check", f"--csv={table}", "--processes=2"]) == 1
     with table.open(newline="") as file:
         found = {row["path"]: row["reason"] for row in csv.DictReader(file)}
     assert set(found) == {"deep/webp.heic", "heic.jpg", "cut.jpg", "test/empty.jpg"}
@@ -54,7 +54,7 @@ def test_check_names_what_training_would_skip_with_reasons(main, photos, tmp_pat
 
 
 def test_check_of_good_files_exits_with_0(main, photos, tmp_path):
-    assert main([f"folder:{photos}", f"--check={tmp_path / 'table.csv'}"]) == 0
+    assert main([f"folder:{photos}", "--check", f"--csv={tmp_path / 'table.csv'}"]) == 0
     assert (tmp_path / "table.csv").read_text() == "path,reason\n"
 
 
@@ -64,13 +64,13 @@ def test_check_of_good_files_exits_with_0(main, photos, tmp_path):
         (["folder:"], "must be given"),
         (["folder:{photos}"], "no --data_dir"),
         (["folder:{photos}/none", "--data_dir={photos}/../set"], "must exist"),
-        (["folder:{photos}/none", "--check=table.csv"], "must exist"),
-        (["folder:{photos}", "--check={photos}/none/table.csv"], "must be written"),
+        (["folder:{photos}/none", "--check"], "must exist"),
+        (["folder:{photos}", "--check", "--csv={photos}/none/table.csv"], "must be written"),
         (["folder:{photos}", "--data_dir={photos}/set"], "must lie beside"),
         (["folder:{photos}", "--data_dir={photos}/../set", "--processes=0"], "--processes"),
-        (["folder:{photos}", "--check=t.csv", "--processes=0"], "--processes"),
+        (["folder:{photos}", "--check", "--processes=0"], "--processes"),
         (["no_such_set"], "name of tensorflow_datasets"),
-        (["shapes", "--check=table.csv"], "--check reads a folder"),
+        (["shapes", "--check"], "--check reads a folder"),
     ],
 )
 def test_a_wrong_request_is_one_message_and_exit_2(main, photos, capsys, arguments, message):
