@@ -30,6 +30,7 @@ _ORIENTATION = 0x0112
 # At most this many pixels are stored without loss: at that size, blocks of 8 x 8 and chroma at half
 # the resolution show, and bytes do not matter.
 _LOSSLESS_PIXELS = 2**14
+_LONGEST_SIDE = 65_000  # of a JPEG
 _JPEG_QUALITY = 90  # 95 takes 1.5 times the bytes, and 1.2 times the time to decode
 
 
@@ -165,6 +166,8 @@ def _from_16_bits(levels: np.ndarray, bit_depth: int) -> tuple[Image.Image, str]
 
 def _bounded(image: Image.Image, size: int) -> Image.Image:
     shorter = min(image.size)
+    if max(image.size) * min(size, shorter) > shorter * _LONGEST_SIDE:
+        raise Unreadable(f"{image.width} x {image.height} pixels: too long for its breadth")
     if shorter <= size:
         return image
     sides = [max(1, round(side * size / shorter)) for side in image.size]

@@ -7,6 +7,7 @@ import os
 from PIL import Image
 
 _RAW = {".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw"}
+_PLUG_INS = {"HEIC": "HEIF", "AVIF": "AVIF"}  # names that Pillow has for them, if installed
 BEGINNING = 16
 _OTHERS = _RAW | {".heic", ".heif", ".avif"}
 _KINDS = (
@@ -34,18 +35,24 @@ def of(content: bytes, name: str, error: Exception) -> str:
     named = "" if not extension or extension in extensions else f" named {extension}"
     if not content:
         return "an empty file"
-    if kind in ("HEIC", "AVIF") and isinstance(error, Image.UnidentifiedImageError):
-        return f"a {kind} file{named}, which this Pillow does not decode; {_EXTRA}"
+    if kind in _PLUG_INS and _PLUG_INS[kind] not in Image.OPEN:
+        return f"{_a(kind)} file{named}, which this Pillow does not decode; {_EXTRA}"
     if kind in ("PDF", "ZIP", "Photoshop", "video", "web page"):
         return f"a {kind}{'' if kind in ('video', 'web page') else ' file'}{named}"
     if isinstance(error, Image.DecompressionBombError):
         return f"more than {2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} megapixels"
     if isinstance(error, Image.UnidentifiedImageError):
-        return "damaged at its beginning" if kind else f"no image{named}"
+        start = f"{_a(kind)} file{named}, " if kind and named else ""
+        return f"{start}damaged at its beginning" if kind else f"no image{named}"
     said = str(error).rstrip(".")
     if isinstance(error, EOFError) or "truncated" in said.lower() or "unexpected end" in said:
-        return f"a {kind or 'file'} cut short" if not named else f"a {kind} file{named}, cut short"
+        file = f"{_a(kind)} file{named}," if kind and named else _a(kind or f"file{named}")
+        return f"{file} cut short"
     return f"damaged ({said or type(error).__name__})"
+
+
+def _a(kind: str) -> str:
+    return f"{'an' if kind[0] in 'AE' else 'a'} {kind}"
 
 
 def names_an_image(name: str) -> bool:

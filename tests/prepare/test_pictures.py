@@ -200,6 +200,7 @@ def test_a_jpeg_may_lack_its_end_marker_and_nothing_else(progressive):
         (b"plain text", "a.jpg", "no image named .jpg"),
         (b"\xff\xd8\xff\xe0 nothing", "a.jpg", "damaged at its beginning|cut short"),
         (file_of(scene(1))[:200], "a.png", "a PNG cut short"),
+        (bytes(4) + b"ftypavif" + bytes(60), "a.jpg", "an AVIF file named .jpg|beginning"),
         (file_of(scene(1))[:200], "a.jpg", "a PNG file named .jpg, cut short"),
         (file_of(scene(1), "TIFF")[:-400], "a.tif", "a TIFF cut short"),
     ],
@@ -220,6 +221,14 @@ def test_more_pixels_than_pillow_allows_are_refused():
     content = file_of(Image.new("1", (20_000, 20_000)), "PNG")
     with pytest.raises(pictures.Unreadable, match="more than 179 megapixels"):
         pictures.read(content, "a.png", 512)
+
+
+def test_pictures_longer_than_a_jpeg_may_be_are_refused():
+    content = file_of(Image.new("L", (70_000, 3)))
+    with pytest.raises(pictures.Unreadable, match="70000 x 3 pixels: too long"):
+        read(content)
+    content = file_of(Image.new("1", (70_000, 600)))
+    assert read(content, size=100)[0].shape == (100, 11_667, 3)
 
 
 def test_small_pictures_are_stored_without_loss_and_others_as_jpeg():
