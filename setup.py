@@ -16,6 +16,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "simclr_tf/__init__.py").re
 SERVING = ["tensorflow-serving-api>=2.19,<2.22"]
 HUB = ["tensorflow-hub>=0.16", "tf-keras>=2.19,<2.22", "setuptools<81"]
 EMBED = ["pyarrow>=14.0", "umap-learn>=0.5.6"]
+PREPARE = ["pillow-heif>=0.18"]  # HEIC; newer Pillows read AVIF themselves
 TORCH = ["safetensors>=0.4"]  # PyTorch's weights are read and written without PyTorch
 
 setup(
@@ -36,6 +37,7 @@ setup(
         "keras>=3.10",
         "matplotlib>=3.7",
         "numpy>=1.26",
+        "pillow>=10.1",
         "scikit-learn>=1.3",
         "scipy>=1.11",
         "tensorboard>=2.19",  # TensorFlow 2.21 no longer brings it, and tf.summary needs it
@@ -60,6 +62,7 @@ setup(
         ],
         # Parquet files, and maps by UMAP.
         "embed": EMBED,
+        "prepare": PREPARE,
         "torch": TORCH,
         # TF Serving's messages, for the warm-up requests beside a SavedModel.
         "serving": SERVING,
@@ -76,6 +79,7 @@ setup(
             *EMBED,
             *SERVING,
             *HUB,
+            *PREPARE,
             *TORCH,
         ],
     },

@@ -17,6 +17,7 @@ LAYERS = (
     ("export",),
     ("training",),
     ("methods",),
+    ("prepare",),
     ("data", "objectives", "optim"),
     ("models", "augment"),
     ("distribute",),

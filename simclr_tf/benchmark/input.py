@@ -1,7 +1,8 @@
 """The cost of a recipe's input pipeline on this host, compared with decoding and a plain recipe.
 
 An image counts once, with its two views. The first table compares wall-clock time, in rounds; the
-second gives processor time, which other programs disturb less.
+second gives processor time, which other programs disturb less. The last ones compare a folder of
+large photographs with the same ones as tools/prepare_dataset.py prepares them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import tensorflow as tf
 
 from simclr_tf.augment.host import box_sampler, view_augmenter
 from simclr_tf.augment.policy import Augmentation
-from simclr_tf.benchmark import plain_recipe
+from simclr_tf.benchmark import plain_recipe, prepared
 from simclr_tf.benchmark.timing import table, take_turns
 from simclr_tf.data import decode, header
 from simclr_tf.data.pipeline import ViewsPipeline
@@ -60,6 +61,8 @@ def measure(run: Run, rounds: int) -> str:
             table(timings, "images"),
             "",
             _processor_table({name: reader.milliseconds for name, reader in contestants.items()}),
+            "",
+            prepared.measure(pipeline, rounds, Reader),
         ]
     )
 

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
+from simclr_tf.data import prepared
 from simclr_tf.data.record_files import record_files
 from simclr_tf.data.record_labels import MAX_CLASSES, Classes, count_labels, numbered_classes
 from simclr_tf.data.record_paths import matching_files
@@ -61,7 +62,7 @@ def open_tfrecord(
     first = _first_records(next(f for f in files if f.count))
     image_key = _image_key(first, image_feature)
     label_key = _label_key(first, label_feature)
-    classes = numbered_classes(_count_labels(files, label_key)) if label_key else Classes()
+    classes = _classes(files, label_key) if label_key else Classes()
     classes.tell(name)
     return RecordSource(
         name=name,
@@ -174,6 +175,20 @@ def _described(feature: tf.train.Feature | None) -> str:
 
 def _records(file: RecordFile) -> tf.data.Dataset:
     return tf.data.TFRecordDataset(file.path, file.compression)
+
+
+def _classes(files: Sequence[RecordFile], label_key: str) -> Classes:
+    """Returns classes with the names that `prepare` wrote beside, or numbered."""
+    counts = _count_labels(files, label_key)
+    names = prepared.class_names_beside(files[0].path)
+    if names is None:
+        return numbered_classes(counts)
+    if len(counts) > len(names):
+        raise RequestError(
+            "Each label must have a name in the description beside the records. Received: "
+            f"{label_key} up to {len(counts) - 1}, and {len(names)} names beside {files[0].path}."
+        )
+    return Classes(names, np.pad(counts, (0, len(names) - len(counts))))
 
 
 def _count_labels(files: Sequence[RecordFile], key: str) -> np.ndarray:

@@ -9,7 +9,7 @@ import tensorflow as tf
 from simclr_tf.augment.keys import example_keys
 from simclr_tf.augment.policy import augmentation, parse_policy
 from simclr_tf.benchmark import input as input_benchmark
-from simclr_tf.benchmark import plain_recipe
+from simclr_tf.benchmark import plain_recipe, prepared
 from simclr_tf.data.bad_images import BadImages
 from simclr_tf.data.pipeline import ViewsPipeline
 from simclr_tf.data.source import ArraySource
@@ -77,6 +77,29 @@ def test_an_op_that_the_reference_has_not_is_refused():
         plain_recipe.plain_op(entry)
 
 
+@pytest.mark.slow
+def test_photographs_are_compared_with_prepared_ones(monkeypatch):
+    monkeypatch.setattr(prepared, "SIZE", (640, 480))
+    monkeypatch.setattr(prepared, "_BATCHES", {prepared.FOLDER: 1, prepared.PREPARED: 1})
+    pipeline = ViewsPipeline(
+        source=None,
+        groups=pairs(augmentation(policy=(("flip", 0.5),)), 16),
+        seed=0,
+        bad_images=None,
+        augment_on="device",
+    )
+    text = prepared.measure(pipeline, 2, input_benchmark.Reader)
+    assert "8 photographs of 640 x 480, views without the policy" in text
+    assert "| the folder |" in text and "| prepared |" in text and "with the policy" not in text
+
+
+def test_photographs_are_different_pictures():
+    photos = prepared.photographs((160, 120), 8)
+    thumbnails = [np.asarray(photo.resize((4, 4))).astype(int) for photo in photos]
+    for n, one in enumerate(thumbnails):
+        assert all(np.abs(one - other).mean() > 10 for other in thumbnails[:n])
+
+
 def test_a_recipe_for_arrays_is_measured(monkeypatch):
     source = ArraySource(
         name="arrays",
@@ -92,11 +115,12 @@ def test_a_recipe_for_arrays_is_measured(monkeypatch):
         bad_images=BadImages(source),
     )
     monkeypatch.setattr(input_benchmark, "_PIXELS_IN_A_ROUND", 16 * 16 * 8)
+    monkeypatch.setattr(prepared, "measure", lambda *_: "of prepared photographs")
     run = types.SimpleNamespace(
         pipeline=pipeline,
         strategy=tf.distribute.get_strategy(),
         plan=types.SimpleNamespace(global_batch_size=4),
     )
     text = input_benchmark.measure(run, rounds=2)
-    assert "2 batches of 4 images a round" in text
+    assert "2 batches of 4 images a round" in text and text.endswith("of prepared photographs")
     assert text.count(input_benchmark.OURS) == text.count(input_benchmark.PLAIN) == 2
