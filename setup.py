@@ -79,7 +79,6 @@ setup(
             *EMBED,
             *SERVING,
             *HUB,
-            *PREPARE,
             *TORCH,
         ],
     },
