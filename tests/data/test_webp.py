@@ -25,7 +25,9 @@ def with_alpha():
 
 
 @pytest.mark.parametrize("lossless", [True, False])
-@pytest.mark.parametrize("image", [picture(), picture(36, 21), with_alpha()], ids=["RGB", "odd", "RGBA"])
+@pytest.mark.parametrize(
+    "image", [picture(), picture(36, 21), with_alpha()], ids=["RGB", "odd", "RGBA"]
+)
 def test_pixels_are_those_of_pillow(image, lossless):
     encoded = encode(image, "WEBP", lossless=lossless)
     expected = pillow(encoded)
