@@ -51,7 +51,7 @@ def hold(source: Source, cache: str) -> Source:
             "order. Bind data.cache = 'encoded', or give the images as data.source = 'folder:'."
         )
     held = dataclasses.replace(source, cache=cache)
-    copy = _copy_decoded if cache == "decoded" else _copy
+    copy = functools.partial(_copy_decoded, _decoder(source)) if cache == "decoded" else _copy
     with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
         sizes = pool.map(
             _decoded_size if cache == "decoded" else _file_size, map(os.fsencode, paths)
@@ -120,10 +120,10 @@ def _copy(path: bytes, to: str) -> None:
         _write(to, file.read())
 
 
-def _copy_decoded(path: bytes, to: str) -> None:
+def _copy_decoded(decoder: Callable[[tf.Tensor], tf.Tensor], path: bytes, to: str) -> None:
     """Writes an image's pixels; an empty copy, which does not decode, if the image does not."""
     try:
-        image = _decoder()(tf.io.read_file(path)).numpy()
+        image = decoder(tf.io.read_file(path)).numpy()
     except tf.errors.InvalidArgumentError:
         _write(to, b"")
         return
@@ -131,11 +131,14 @@ def _copy_decoded(path: bytes, to: str) -> None:
     _write(to, shape.tobytes() + image.tobytes())
 
 
-@functools.cache
-def _decoder() -> Callable[[tf.Tensor], tf.Tensor]:
+def _decoder(source: Source) -> Callable[[tf.Tensor], tf.Tensor]:
     """Returns the decoder, traced once for all threads that call it."""
-    spec = [tf.TensorSpec([], tf.string)]
-    return tf.function(decode.decode_any, input_signature=spec, autograph=False)
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
+    def decoder(encoded: tf.Tensor) -> tf.Tensor:
+        return decode.decode_any(source.with_upper_bits(encoded))
+
+    return decoder
 
 
 def _write(path: str, content: bytes) -> None:

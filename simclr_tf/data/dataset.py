@@ -10,7 +10,9 @@ import gin
 
 from simclr_tf.data import cache as memory_cache
 from simclr_tf.data import folder_source, tfds_source, tfrecord_source
+from simclr_tf.data.bit_depth import FULL_DEPTH
 from simclr_tf.data.classes import numbered_as
+from simclr_tf.data.depth_check import with_bit_depth
 from simclr_tf.data.overlap import shared_images
 from simclr_tf.data.read_errors import reading_explained
 from simclr_tf.data.source import Source
@@ -32,6 +34,7 @@ class Dataset:
     opened: Source | None = None
     cache: str = "none"
     follow_links: bool = False
+    bit_depth: int = FULL_DEPTH
     tfrecord: Callable[..., Source] = tfrecord_source.open_tfrecord
     _opened: dict[str, Source] = dataclasses.field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -107,6 +110,7 @@ class Dataset:
                 name,
                 self.data_dir,
                 follow_links=self.follow_links,
+                bits=self.bit_depth,
                 tfrecord=self.tfrecord,
             )
         return self._opened[name]
@@ -137,6 +141,7 @@ def data(
     shuffle_buffer: int = 8192,
     cache: Literal["none", "encoded", "decoded"] = "none",
     follow_links: bool = False,
+    bit_depth: int = FULL_DEPTH,
     tfrecord: Callable[..., Source] = tfrecord_source.open_tfrecord,
     *,
     data_dir: str | None,
@@ -153,6 +158,8 @@ def data(
       cache: what to hold in memory of training images in files: `encoded`, the files unchanged;
         `decoded`, their pixels (not for record files); or `none`.
       follow_links: whether links in a folder of images are followed where they lead out of it.
+      bit_depth: bits in use of images of 16 bits, such as the 12 of medical scanners: 2^12 - 1 is
+        white then.
       tfrecord: opens record files, and says which of their features are read.
       data_dir: the command line's `--data_dir`.
     """
@@ -160,6 +167,8 @@ def data(
         raise RequestError(f"data.shuffle_buffer must be at least 1. Received: {shuffle_buffer}.")
     if image_size < 8:
         raise RequestError(f"data.image_size must be at least 8 pixels. Received: {image_size}.")
+    if not 8 <= bit_depth <= 16:
+        raise RequestError(f"data.bit_depth must be from 8 to 16. Received: {bit_depth}.")
     return Dataset(
         spec=source,
         image_size=image_size,
@@ -169,6 +178,7 @@ def data(
         data_dir=data_dir,
         cache=cache,
         follow_links=follow_links,
+        bit_depth=bit_depth,
         tfrecord=tfrecord,
     )
 
@@ -219,9 +229,10 @@ SOURCE_KINDS = {
     ),
     "tfds": SourceKind(
         "'tfds:NAME'",
-        lambda name, split, data_dir: tfds_source.open_tfds(
-            name, split, data_dir and local(data_dir)
+        lambda name, split, data_dir, bits: tfds_source.open_tfds(
+            name, split, data_dir and local(data_dir), bits
         ),
+        settings=("bits",),
         **_OF_TFDS,
     ),
     "folder": SourceKind(
@@ -248,6 +259,7 @@ def open_source(
     data_dir: str | None,
     *,
     follow_links: bool = False,
+    bits: int = FULL_DEPTH,
     tfrecord: Callable[..., Source] = tfrecord_source.open_tfrecord,
 ) -> Source:
     """Opens one split of the data that `spec` names; the parameters are those of `data`.
@@ -265,5 +277,8 @@ def open_source(
             "data.follow_links is for folders of images. Received: data.follow_links = True with "
             f"data.source = {spec!r}. Leave it out."
         )
-    settings = {"follow_links": follow_links, "tfrecord": tfrecord}
-    return kind.open(argument, split, data_dir, **{name: settings[name] for name in kind.settings})
+    settings = {"follow_links": follow_links, "bits": bits, "tfrecord": tfrecord}
+    opened = kind.open(
+        argument, split, data_dir, **{name: settings[name] for name in kind.settings}
+    )
+    return opened if opened.in_memory else with_bit_depth(opened, bits)

@@ -59,7 +59,8 @@ class RecordSource(Source):
         return [Place(f.path, f.skip, f.skip + f.count) for f in self.files]
 
     def unpack(self, stored: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return self.parse(stored)
+        encoded, label = self.parse(stored)
+        return self.with_upper_bits(encoded), label
 
     def stored(self) -> tf.data.Dataset:
         records = record_stream.in_order(self._located())

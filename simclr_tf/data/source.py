@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import tensorflow as tf
 
+from simclr_tf.data.bit_depth import FULL_DEPTH, stretched
 from simclr_tf.data.first_valid import Block
 from simclr_tf.data.order import Order
 from simclr_tf.data.places import Place, file_size
@@ -38,6 +39,7 @@ class Source:
       num_examples: N, the number of images.
       class_names: the names of the classes, in the order of the labels, or None without labels.
       labels: int64 [N], if known before an image is read, else None.
+      bit_depth: bits in use of encoded images of 16 bits.
       cache: the kind of copies that `simclr_tf.data.cache.hold` made of its files, to read instead.
       in_memory: whether `images` holds all pixels, uint8 [N, H, W, 3]; else images are encoded.
       image_files: whether each of its files is one image, so that decoded copies can be held, and
@@ -50,6 +52,7 @@ class Source:
     num_examples: int
     class_names: Sequence[str] | None
     labels: np.ndarray | None = None
+    bit_depth: int = FULL_DEPTH
     cache: Literal["none", "encoded", "decoded"] = "none"
     left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
     notes: Sequence[str] = ()
@@ -85,7 +88,9 @@ class Source:
 
     def fingerprint(self) -> str:
         """Returns a digest of images and labels; of files it takes name, length and time."""
-        digest = hashlib.sha256(repr((self.name, self.num_examples, self.class_names)).encode())
+        known = (self.name, self.num_examples, self.class_names)
+        known += () if self.bit_depth == FULL_DEPTH else (self.bit_depth,)
+        digest = hashlib.sha256(repr(known).encode())
         for part in self._contents():
             digest.update(part)
         return digest.hexdigest()
@@ -129,7 +134,13 @@ class Source:
 
     def unpack(self, stored: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the encoded image and its label from the stored content, a string scalar."""
-        return stored, label
+        return self.with_upper_bits(stored), label
+
+    def with_upper_bits(self, encoded: tf.Tensor) -> tf.Tensor:
+        """Returns an encoded image whose bits in use are the upper ones."""
+        if self.bit_depth == FULL_DEPTH or self.cache == "decoded":
+            return encoded
+        return stretched(encoded, self.bit_depth)
 
     def stored(self) -> tf.data.Dataset:
         """Returns everything once, in the source's order: content, label and number."""

@@ -12,7 +12,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from simclr_tf.data import record_stream, shapes
+from simclr_tf.data import bit_depth, record_stream, shapes
+from simclr_tf.data.depth_check import notes_on
 from simclr_tf.data.places import Place
 from simclr_tf.data.record_labels import MAX_CLASSES, Classes, count_labels, numbered_classes
 from simclr_tf.data.record_source import RecordSource
@@ -40,8 +41,10 @@ def open_shapes(split: str, data_dir: str | None) -> Source:
     return _open(shapes.prepare(data_dir), split, "shapes")
 
 
-def open_tfds(name: str, split: str, data_dir: str | None) -> Source:
-    """Opens a prepared data set.
+def open_tfds(
+    name: str, split: str, data_dir: str | None, bits: int = bit_depth.FULL_DEPTH
+) -> Source:
+    """Opens a prepared data set, with `bits` in use of images of uint16.
 
     Raises:
       RequestError: it is not prepared in `data_dir`, or it lacks the split or an image.
@@ -57,7 +60,7 @@ def open_tfds(name: str, split: str, data_dir: str | None) -> Source:
         raise RequestError(_not_prepared(name, data_dir)) from error
     if not builder.info.splits:
         raise RequestError(_not_prepared(name, data_dir))
-    return _open(builder, split, f"tfds:{name}")
+    return _open(builder, split, f"tfds:{name}", bits)
 
 
 def class_names_of(spec: str) -> list[str] | None:
@@ -81,7 +84,7 @@ def _not_prepared(name: str, data_dir: str | None) -> str:
     )
 
 
-def _open(builder: tfds.core.DatasetBuilder, split: str, name: str) -> Source:
+def _open(builder: tfds.core.DatasetBuilder, split: str, name: str, bits: int) -> Source:
     features = builder.info.features
     check_image(features, name)
     try:
@@ -96,15 +99,17 @@ def _open(builder: tfds.core.DatasetBuilder, split: str, name: str) -> Source:
     files = [RecordFile(path=i.filename, skip=i.skip, count=i.take) for i in info.file_instructions]
     labelled = reads_label(features)
     if in_memory:
-        images, labels = _decode_all(builder, split, labelled)
+        images, labels = _decode_all(builder, split, labelled, bits)
         classes = _classes(features, [labels] if labelled else None)
+        is_deep = features["image"].np_dtype == np.uint16 and bits == bit_depth.FULL_DEPTH
+        largest = 256 * int(images.max(initial=0)) + 255 if is_deep else None
         source = ArraySource(
             name=name,
             num_examples=info.num_examples,
             class_names=classes.names,
             labels=labels if classes.names else None,
             images=images,
-            notes=classes.notes,
+            notes=[*classes.notes, *notes_on(largest)],
             read_from=[Place(f.path, f.skip, f.skip + f.count) for f in files],
         )
     else:
@@ -156,11 +161,13 @@ def _labels(features: tfds.features.FeaturesDict, files: list[RecordFile]) -> It
     return labels.batch(1024).as_numpy_iterator()
 
 
-def _decode_all(builder, split: str, labelled: bool) -> tuple[np.ndarray, np.ndarray | None]:
+def _decode_all(
+    builder, split: str, labelled: bool, bits: int
+) -> tuple[np.ndarray, np.ndarray | None]:
     dataset = builder.as_dataset(split=split, shuffle_files=False)
     dataset = dataset.map(
         lambda e: (
-            {"image": _rgb(e["image"])}
+            {"image": _rgb(e["image"], bits)}
             | ({"label": tf.cast(e["label"], tf.int64)} if labelled else {})
         ),
         tf.data.AUTOTUNE,
@@ -170,10 +177,10 @@ def _decode_all(builder, split: str, labelled: bool) -> tuple[np.ndarray, np.nda
     return images, np.concatenate([b["label"] for b in batches]) if labelled else None
 
 
-def _rgb(image: tf.Tensor) -> tf.Tensor:
-    """Returns uint8 [H, W, 3]; of uint16 the upper byte, as the decoder of PNG files does."""
+def _rgb(image: tf.Tensor, bits: int) -> tf.Tensor:
+    """Returns uint8 [H, W, 3]; of uint16 the upper 8 of the bits in use."""
     if image.dtype == tf.uint16:
-        image = tf.cast(tf.bitwise.right_shift(image, tf.constant(8, tf.uint16)), tf.uint8)
+        image = bit_depth.to_bytes(image, bits)
     return tf.image.grayscale_to_rgb(image) if image.shape[-1] == 1 else image[..., :3]
 
 
