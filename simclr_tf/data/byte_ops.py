@@ -20,6 +20,7 @@ def traced_once(function: Callable[[tf.Tensor], Any]) -> Callable[[tf.Tensor], A
 
     @functools.wraps(function)
     def call(encoded: tf.Tensor) -> Any:
+        encoded = tf.convert_to_tensor(encoded, tf.string)
         return function(encoded) if tf.executing_eagerly() else traced(encoded)
 
     return call
