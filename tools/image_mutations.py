@@ -129,6 +129,8 @@ def _fields(content: bytes) -> Iterator[tuple[int, str]]:
         yield from [(frame + 5, "<H"), (frame + 7, "<H"), (frame + 11, "B")] if frame > 0 else []
     elif content.startswith(b"BM") and len(content) > 64:
         yield from [(10, "<I"), (14, "<I"), (18, "<I"), (22, "<I"), (28, "<H"), (46, "<I")]
+    elif content.startswith(b"RIFF") and len(content) > 40:
+        yield from [(4, "<I"), (16, "<I"), (20, "B"), (21, "<I"), (26, "<H"), (28, "<H")]
 
 
 def _chunks(content: bytes) -> Iterator[tuple[int, int]]:

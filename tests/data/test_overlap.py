@@ -45,8 +45,7 @@ def test_a_file_of_both_splits_is_found_however_it_got_there(put, splits):
 
 def test_a_split_that_is_a_link_to_the_other_is_found(splits):
     (splits / "val").symlink_to("train")
-    source = folder_source.open_folder(str(splits), "train")
-    linked = folder_source.open_folder(str(splits / "val"), "none")
+    source, linked = (folder_source.open_folder(str(splits), split) for split in ("train", "val"))
     assert linked.num_examples == 8
     assert shared_images(linked, source).startswith("8 images, such as")
 

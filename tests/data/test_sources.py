@@ -159,5 +159,5 @@ def test_a_missing_split_does_not_become_the_whole_folder(tmp_path):
 
 def test_splits_must_agree_on_the_classes(tmp_path):
     path = tree(tmp_path, "train/a/1.jpg", "train/b/2.jpg", "test/b/3.jpg", "test/c/4.jpg")
-    with pytest.raises(RequestError, match="same classes"):
+    with pytest.raises(RequestError, match="must be of classes that the training split has"):
         data(source=f"folder:{path}", data_dir=None).evaluation()

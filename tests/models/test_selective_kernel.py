@@ -124,7 +124,7 @@ def test_under_xla_it_is_the_network_outside():
     ("depth", "ratio", "message"),
     [
         (18, 0.0625, "needs bottleneck blocks.*Received: depth=18, sk_ratio=0.0625"),
-        (50, -1.0, "must not be negative. Received: sk_ratio=-1.0"),
+        (50, -1.0, "must be a share, from 0 to 1. Received: sk_ratio=-1.0"),
     ],
 )
 def test_rejects(depth, ratio, message):

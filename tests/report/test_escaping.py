@@ -40,7 +40,8 @@ values = st.recursive(
 
 
 def written(value):
-    return re.sub("[\x00-\x08\x0b-\x1f\x7f]", "\ufffd", value).encode("utf-8", "replace").decode()
+    shown = re.sub("[\x00-\x08\x0b-\x1f\x7f]", "\ufffd", value)
+    return re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", shown)
 
 
 def check_harmless(parsed):

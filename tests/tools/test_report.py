@@ -70,6 +70,7 @@ def test_neither_tensorflow_nor_keras_is_waited_for(model_dir):
     code = (
         "import runpy, sys\n"
         f"sys.argv = ['report', {str(model_dir)!r}]\n"
+        f"sys.path.insert(0, {str(PROGRAM.parent)!r})\n"
         f"try:\n    runpy.run_path({str(PROGRAM)!r}, run_name='__main__')\n"
         "except SystemExit as end:\n"
         "    print(end.code, {'tensorflow', 'keras', 'numpy', 'matplotlib'} & set(sys.modules))\n"
