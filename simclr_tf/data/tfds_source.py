@@ -84,7 +84,9 @@ def _not_prepared(name: str, data_dir: str | None) -> str:
     )
 
 
-def _open(builder: tfds.core.DatasetBuilder, split: str, name: str, bits: int) -> Source:
+def _open(
+    builder: tfds.core.DatasetBuilder, split: str, name: str, bits: int = bit_depth.FULL_DEPTH
+) -> Source:
     features = builder.info.features
     check_image(features, name)
     try:

@@ -30,7 +30,7 @@ def test_a_folder_without_labels_becomes_an_encoder(tiny, resnet_18):
 def test_the_recorded_configuration_gives_the_same_run(tiny, resnet_18):
     recipe = tiny.folder / "resnet_18" / "config.gin"
     assert "nt_xent.temperature = 0.5" in recipe.read_text()
-    code, output = tiny.run("again", recipe=recipe)
+    code, output = tiny.run_as_a_person_does("again", recipe=recipe)
     assert code == 0, output
     tiny.check_weights("again", TOTAL, resnet_18)
 
