@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import functools
 import os
 import re
 import stat
@@ -17,13 +18,7 @@ from collections.abc import Sequence
 
 from absl import logging
 
-from simclr_tf.data import webp
 from simclr_tf.names import shown
-
-EXTENSIONS = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif"}
-    | ({".webp"} if webp.READABLE else set())
-)
 
 # Largest image file; the largest image that is decoded takes less, even at 16 bits.
 MAX_FILE_BYTES = 2**29
@@ -209,8 +204,17 @@ class _Scan:
             logging.info("listing %s: %s images so far", shown(self.root), f"{len(self.files):,}")
 
 
+@functools.cache
+def extensions() -> frozenset[str]:
+    """Returns the endings of the images that are read."""
+    from simclr_tf.data import webp  # needs TensorFlow, which listing a folder does not
+
+    known = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif"}
+    return frozenset(known | ({".webp"} if webp.READABLE else set()))
+
+
 def _is_image(path: str) -> bool:
-    return os.path.splitext(path)[1].lower() in EXTENSIONS
+    return os.path.splitext(path)[1].lower() in extensions()
 
 
 def _kind(path: str) -> str:

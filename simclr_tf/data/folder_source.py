@@ -15,7 +15,7 @@ from absl import logging
 
 from simclr_tf.data import folder_splits
 from simclr_tf.data.folder_classes import classes_of
-from simclr_tf.data.folder_scan import EXTENSIONS, Listing, list_images
+from simclr_tf.data.folder_scan import Listing, extensions, list_images
 from simclr_tf.data.source import FileSource, counted
 from simclr_tf.errors import RequestError
 from simclr_tf.names import as_text, listed, shown
@@ -75,7 +75,7 @@ def _tell(name: str, left_out: str, notes: tuple[str, ...]) -> None:
 def _nothing_found(root: pathlib.Path, listing: Listing) -> str:
     message = (
         f"No image found below {shown(str(root))}. Files must end in "
-        f"{', '.join(sorted(EXTENSIONS))}."
+        f"{', '.join(sorted(extensions()))}."
     )
     if listing.left_out:
         message += f" Left out: {counted(listing.left_out)}."

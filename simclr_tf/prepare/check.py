@@ -6,7 +6,7 @@ import concurrent.futures
 import os
 import sys
 
-from simclr_tf.data.folder_scan import EXTENSIONS
+from simclr_tf.data.folder_scan import extensions
 from simclr_tf.data.reasons import reason
 from simclr_tf.errors import RequestError
 from simclr_tf.prepare import manifest, reasons
@@ -55,6 +55,6 @@ def _is_image(file: SourceFile) -> bool:
 def _reason(path: str) -> str | None:
     """Returns why training does not read a file; None if it does."""
     extension = os.path.splitext(path)[1].lower()
-    if extension not in EXTENSIONS:
+    if extension not in extensions():
         return f"training does not read {extension} files from a folder: prepare the folder"
     return reason(path)

@@ -304,3 +304,10 @@ def test_a_killed_tool_leaves_no_process_and_resumes_to_the_same_bytes(tmp_path)
         assert "140 kept" in output
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
     assert json.loads((tmp_path / "whole" / "dataset.json").read_text())["classes"] == []
+
+
+def test_processes_that_read_pictures_start_without_tensorflow():
+    """Each would take seconds to import it, and a gigabyte."""
+    code = "import sys, simclr_tf.prepare.parts; print({'tensorflow', 'keras'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
