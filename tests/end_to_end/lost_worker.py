@@ -19,6 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from simclr_tf.augment.policy import augmentation
 from simclr_tf.data.bad_images import BadImages
 from simclr_tf.data.source import Source
 from simclr_tf.errors import RunError
@@ -35,12 +36,14 @@ from simclr_tf.training.preemption import peer
 from simclr_tf.training.probe import NO_PROBE
 from simclr_tf.training.run import Cadence, Run
 from tests.support.tpu_slice import HOSTS, connect
+from tests.support.views import pairs
 
 
 @dataclasses.dataclass(frozen=True)
 class Nothing(Method):
     """Stands for a method; its steps are not run."""
 
+    name = "nothing"
     metrics = (Metric("loss"),)
 
     def embed(self, batch, training):
@@ -88,7 +91,8 @@ def steps(strategy: tf.distribute.Strategy, folder: str) -> None:
     trainer.make_loop = fetching
     trainer.figures.first_views = lambda pipeline: None
     image = keras.Input((2,))
-    method = Nothing(Networks({"encoder": keras.Model(image, keras.layers.Dense(1)(image))}), [])
+    networks = Networks({"encoder": keras.Model(image, keras.layers.Dense(1)(image))})
+    method = Nothing(networks, pairs(augmentation(policy=()), 8))
     optimizer = keras.optimizers.SGD()
     optimizer.build(method.networks.trainable_variables)
     schedule = WarmupCosine(0.1, 0, 10**7)
