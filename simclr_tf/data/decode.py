@@ -59,9 +59,7 @@ def decode_crops(
     )
     image = tf.ensure_shape(image, [None, None, 3])
     views = _cut_out(image, boxes, offset, sizes)
-    turned = tf.cond(
-        layout[2] > 1, lambda: [upright.pixels(v, layout[2]) for v in views], lambda: views
-    )
+    turned = [upright.pixels(view, layout[2]) for view in views]
     return [tf.ensure_shape(v, [size, size, 3]) for v, size in zip(turned, sizes, strict=True)]
 
 

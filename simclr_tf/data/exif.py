@@ -93,7 +93,7 @@ def _of_tiff(tiff: tf.Tensor) -> tf.Tensor:
         place = tf.where(inside, position, tf.zeros_like(position))
         part = tf.strings.substr(tiff, place, tf.where(inside, place * 0 + count, 0))
         digits = tf.io.decode_raw(part, tf.uint8)
-        return value_of(tf.cond(little, lambda: digits[::-1], lambda: digits))
+        return value_of(tf.where(little, digits[::-1], digits))
 
     directory = number(tf.constant(4, tf.int64), 4)
     room = (size - directory - 2) // 12

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from simclr_tf.data import webp
+import os
 
-# First bytes, the name, and the usual endings of files that are no image that is read.
+# First bytes, where a full stop is any byte; the name; and the usual endings.
 _KINDS: tuple[tuple[bytes, str, tuple[str, ...]], ...] = (
+    (b"\xff\xd8\xff", "a JPEG file", (".jpg", ".jpeg", ".jpe", ".jfif")),
+    (b"\x89PNG\r\n", "a PNG file", (".png",)),
+    (b"GIF8", "a GIF file", (".gif",)),
     (b"RIFF....WEBP", "a WebP file", (".webp",)),
     (b"II*\0", "a TIFF file", (".tif", ".tiff")),
     (b"MM\0*", "a TIFF file", (".tif", ".tiff")),
@@ -49,15 +52,6 @@ _IN_FTYP = {
 _VIDEO = ("a video (MP4 or QuickTime)", (".mp4", ".mov", ".m4v", ".3gp"))
 
 
-def readable(content: bytes) -> str | None:
-    """Returns GIF, BMP, or WebP where it is read, if the content begins as one of these does."""
-    if content.startswith(b"GIF8"):
-        return "GIF"
-    if content.startswith(b"RIFF"):
-        return "WebP" if content[8:12] == b"WEBP" and webp.READABLE else None
-    return "BMP" if content.startswith(b"BM") else None
-
-
 def name_of(content: bytes) -> str | None:
     """Returns the kind of a file in words, such as "a HEIC file"; None if it is unknown."""
     if not content:
@@ -76,10 +70,12 @@ def name_of(content: bytes) -> str | None:
     return _text(content)
 
 
-def endings(kind: str | None) -> tuple[str, ...]:
-    """Returns the usual endings of names of a kind; any other is worth mentioning."""
-    known = [(name, ends) for _, name, ends in _KINDS] + [*_IN_FTYP.values(), _VIDEO]
-    return tuple(ending for name, ends in known if name == kind for ending in ends)
+def misnamed(kind: str | None, name: str) -> str:
+    """Returns " named .jpg" and the like where a file's ending is not usual for its kind, or ""."""
+    ending = os.path.splitext(name)[1].lower()
+    known = [(other, ends) for _, other, ends in _KINDS] + [*_IN_FTYP.values(), _VIDEO]
+    usual = any(ending in ends for other, ends in known if other == kind)
+    return f" named {ending}" if ending and not usual else ""
 
 
 def _of_ftyp(content: bytes) -> tuple[str, tuple[str, ...]]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
-from simclr_tf.data import decode, file_kinds, header
+from simclr_tf.data import decode, file_kinds, header, webp
 from simclr_tf.errors import cause
 
 # Start of frame of what the decoder lacks; 0xC0, 0xC1 and 0xC2 are read.
@@ -46,18 +46,25 @@ def described(content: bytes, name: str, error: tf.errors.OpError) -> str:
       name: its name, which tells whether it says that it is of another format; "" for none.
       error: what the decoder raised.
     """
-    ending = os.path.splitext(name)[1].lower()
     if content.startswith(b"\xff\xd8"):
         found = _of_jpeg(content)
     elif content.startswith(b"\x89PNG\r\n\x1a\n"):
         found = _of_png(content)
-    elif kind := file_kinds.readable(content):
+    elif kind := _readable(content):
         found = _of_other(content, kind)
     else:
         kind = file_kinds.name_of(content)
-        named = f" named {ending}" if ending and ending not in file_kinds.endings(kind) else ""
-        return f"{kind}{named}" if kind else f"no image: {cause(error)}"
+        return f"{kind}{file_kinds.misnamed(kind, name)}" if kind else f"no image: {cause(error)}"
     return found or f"damaged: {cause(error)}"
+
+
+def _readable(content: bytes) -> str | None:
+    """Returns GIF, BMP, or WebP where it is read, if the content begins as one of these does."""
+    if content.startswith(b"GIF8"):
+        return "GIF"
+    if content.startswith(b"RIFF"):
+        return "WebP" if content[8:12] == b"WEBP" and webp.READABLE else None
+    return "BMP" if content.startswith(b"BM") else None
 
 
 def _read(name: str) -> bytes:

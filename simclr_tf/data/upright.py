@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import tensorflow as tf
 
 
@@ -36,15 +34,11 @@ def pixels(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     """Turns a stored image [H, W, C] upright."""
 
     def turned() -> tf.Tensor:
-        turned = _if(_transposed(orientation), image, lambda x: tf.transpose(x, [1, 0, 2]))
-        turned = _if(_upside_down(orientation), turned, lambda x: tf.reverse(x, [0]))
-        return _if(_mirrored(orientation), turned, lambda x: tf.reverse(x, [1]))
+        axes = tf.where(_transposed(orientation), [1, 0, 2], [0, 1, 2])
+        reversed_ = tf.boolean_mask([0, 1], [_upside_down(orientation), _mirrored(orientation)])
+        return tf.reverse(tf.transpose(image, axes), reversed_)
 
     return tf.cond(orientation > 1, turned, lambda: image)
-
-
-def _if(condition: tf.Tensor, image: tf.Tensor, turn: Callable) -> tf.Tensor:
-    return tf.cond(condition, lambda: turn(image), lambda: image)
 
 
 def _transposed(orientation: tf.Tensor) -> tf.Tensor:

@@ -89,7 +89,7 @@ def test_every_file_stands_in_the_manifest_once_and_none_is_changed(photos):
     by_path = {row["path"]: row for row in rows}
     assert by_path["cat/again.jpg"]["reason"] == "exact copy of cat/0.jpg"
     assert by_path["dog/small.png"]["reason"] == "near copy of cat/1.jpg"
-    assert by_path["dog/page.jpg"]["reason"] == "a web page named .jpg"
+    assert by_path["dog/page.jpg"]["reason"] == "an HTML page named .jpg"
     assert by_path["cat/notes.txt"]["reason"] == "no image (.txt)"
     assert by_path["@eaDir/thumbnail.jpg"]["reason"] == "of a system or program"
     assert (by_path["cat/1.jpg"]["width"], by_path["cat/1.jpg"]["height"]) == ("64", "48")

@@ -185,7 +185,7 @@ def test_a_jpeg_may_lack_its_end_marker_and_nothing_else(progressive):
     np.testing.assert_array_equal(read(content[:-2])[0], expected)
     np.testing.assert_array_equal(read(content + b"\0" * 100)[0], expected)
     if not progressive:  # a later scan that is missing takes away detail, and not rows
-        with pytest.raises(pictures.Unreadable, match="a JPEG cut short"):
+        with pytest.raises(pictures.Unreadable, match="a JPEG file, cut short"):
             read(content[: len(content) // 2])
 
 
@@ -193,16 +193,16 @@ def test_a_jpeg_may_lack_its_end_marker_and_nothing_else(progressive):
     ("content", "name", "reason"),
     [
         (b"", "a.jpg", "an empty file"),
-        (b"<!DOCTYPE html><html>", "a.jpg", "a web page named .jpg"),
+        (b"<!DOCTYPE html><html>", "a.jpg", "an HTML page named .jpg"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200), "a.jpg", "a HEIC file named .jpg"),
         (b"%PDF-1.4", "a.png", "a PDF file named .png"),
-        (b"\0\0\0\x18ftypqt  ", "a.heic", "a video named .heic"),
-        (b"plain text", "a.jpg", "no image named .jpg"),
+        (b"\0\0\0\x18ftypqt  ", "a.heic", r"a video \(MP4 or QuickTime\) named .heic"),
+        (b"plain text", "a.jpg", "a text file named .jpg"),
         (b"\xff\xd8\xff\xe0 nothing", "a.jpg", "damaged at its beginning|cut short"),
-        (file_of(scene(1))[:200], "a.png", "a PNG cut short"),
+        (file_of(scene(1))[:200], "a.png", "a PNG file, cut short"),
         (bytes(4) + b"ftypavif" + bytes(60), "a.jpg", "an AVIF file named .jpg|beginning"),
         (file_of(scene(1))[:200], "a.jpg", "a PNG file named .jpg, cut short"),
-        (file_of(scene(1), "TIFF")[:-400], "a.tif", "a TIFF cut short"),
+        (file_of(scene(1), "TIFF")[:-400], "a.tif", "a TIFF file, cut short"),
     ],
 )
 def test_reasons_are_words(content, name, reason):
@@ -211,7 +211,7 @@ def test_reasons_are_words(content, name, reason):
 
 
 def test_programs_that_other_formats_would_start_are_not_started():
-    with pytest.raises(pictures.Unreadable, match="no image"):
+    with pytest.raises(pictures.Unreadable, match="a PostScript file"):
         pictures.read(
             b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "a.eps", 9
         )
