@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal
 
 import gin
 
 from simclr_tf.data import cache as memory_cache
-from simclr_tf.data import folder_source, tfds_source, tfrecord_source
+from simclr_tf.data import tfrecord_source
 from simclr_tf.data.bit_depth import FULL_DEPTH
 from simclr_tf.data.classes import numbered_as
-from simclr_tf.data.depth_check import with_bit_depth
 from simclr_tf.data.overlap import shared_images
 from simclr_tf.data.read_errors import reading_explained
 from simclr_tf.data.source import Source
+from simclr_tf.data.source_kinds import SOURCE_KINDS, SourceKind, open_source
 from simclr_tf.distribute.environment import tpu_name
 from simclr_tf.errors import RequestError
-from simclr_tf.names import as_text, local
+from simclr_tf.names import as_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +37,9 @@ class Dataset:
     bit_depth: int = FULL_DEPTH
     tfrecord: Callable[..., Source] = tfrecord_source.open_tfrecord
     _opened: dict[str, Source] = dataclasses.field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    _held_out: dict[str, Source] = dataclasses.field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
@@ -79,7 +82,7 @@ class Dataset:
         return self.held_out(self.eval_split, "data.eval_split")
 
     def held_out(self, split: str, setting: str) -> Source:
-        """Returns a split that shares no image with the training split.
+        """Returns a split that shares no image with the training split; compares them once.
 
         Args:
           split: its name.
@@ -88,6 +91,11 @@ class Dataset:
         Raises:
           RequestError: the source would give training images again, or classes that training lacks.
         """
+        if split not in self._held_out:
+            self._held_out[split] = self._apart(split, setting)
+        return self._held_out[split]
+
+    def _apart(self, split: str, setting: str) -> Source:
         source = self._open(split)
         if self._kind.disjoint_splits:
             return source
@@ -110,7 +118,7 @@ class Dataset:
                 name,
                 self.data_dir,
                 follow_links=self.follow_links,
-                bits=self.bit_depth,
+                bit_depth=self.bit_depth,
                 tfrecord=self.tfrecord,
             )
         return self._opened[name]
@@ -181,104 +189,3 @@ def data(
         bit_depth=bit_depth,
         tfrecord=tfrecord,
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class SourceKind:
-    """A kind of `data.source`, written `KIND` or `KIND:ARGUMENT`.
-
-    Attributes:
-      form: its form in a recipe.
-      open: (argument, split, data_dir) -> the split, from `settings` by name too.
-      argument: whether an argument follows the colon: never, always, or with data_dir as default.
-      disjoint_splits: whether its splits always share no image and have the same classes; splits
-        of other kinds are compared before an evaluation.
-      settings: parameters of `data` that `open` takes.
-      copies: the largest share of a split that may be copies of training images, as published data
-        sets have some that nobody can take out.
-      split_apart: how to give splits that share no image.
-    """
-
-    form: str
-    open: Callable[..., Source]
-    argument: Literal["none", "needed", "or data_dir"] = "needed"
-    disjoint_splits: bool = False
-    settings: Sequence[str] = ()
-    copies: float = 0.0
-    split_apart: str = "Give data whose splits differ"
-
-    def takes(self, colon: str, argument: str, data_dir: str | None) -> bool:
-        if self.argument == "none":
-            return not colon
-        return bool(argument or (self.argument == "or data_dir" and data_dir))
-
-
-_OF_TFDS = {
-    "copies": 0.01,
-    "split_apart": "Choose splits or slices that do not overlap, such as 'train[:90%]' and "
-    "'train[90%:]'",
-}
-
-# Kinds by the word before the colon. A new kind is a module of this package and an entry here.
-SOURCE_KINDS = {
-    "shapes": SourceKind(
-        "'shapes'",
-        lambda _, split, data_dir: tfds_source.open_shapes(split, data_dir and local(data_dir)),
-        argument="none",
-        **_OF_TFDS,
-    ),
-    "tfds": SourceKind(
-        "'tfds:NAME'",
-        lambda name, split, data_dir, bits: tfds_source.open_tfds(
-            name, split, data_dir and local(data_dir), bits
-        ),
-        settings=("bits",),
-        **_OF_TFDS,
-    ),
-    "folder": SourceKind(
-        "'folder:PATH' (or 'folder:' with --data_dir)",
-        lambda path, split, data_dir, follow_links: folder_source.open_folder(
-            path or data_dir, split, follow_links
-        ),
-        argument="or data_dir",
-        settings=("follow_links",),
-        split_apart="Give folders of these names below the data, without copies or links",
-    ),
-    "tfrecord": SourceKind(
-        "'tfrecord:GLOB'",
-        lambda glob, split, _, tfrecord: tfrecord(local(glob).replace("{split}", split)),
-        settings=("tfrecord",),
-        split_apart="Write '{split}' in the pattern, for other files",
-    ),
-}
-
-
-def open_source(
-    spec: str,
-    split: str,
-    data_dir: str | None,
-    *,
-    follow_links: bool = False,
-    bits: int = FULL_DEPTH,
-    tfrecord: Callable[..., Source] = tfrecord_source.open_tfrecord,
-) -> Source:
-    """Opens one split of the data that `spec` names; the parameters are those of `data`.
-
-    Raises:
-      RequestError: the spec is of no known kind, or its data do not exist.
-    """
-    word, colon, argument = spec.partition(":")
-    kind = SOURCE_KINDS.get(word)
-    if kind is None or not kind.takes(colon, argument, data_dir):
-        *forms, last = (kind.form for kind in SOURCE_KINDS.values())
-        raise RequestError(f"data.source must be {', '.join(forms)} or {last}. Received: {spec!r}.")
-    if follow_links and "follow_links" not in kind.settings:
-        raise RequestError(
-            "data.follow_links is for folders of images. Received: data.follow_links = True with "
-            f"data.source = {spec!r}. Leave it out."
-        )
-    settings = {"follow_links": follow_links, "bits": bits, "tfrecord": tfrecord}
-    opened = kind.open(
-        argument, split, data_dir, **{name: settings[name] for name in kind.settings}
-    )
-    return opened if opened.in_memory else with_bit_depth(opened, bits)

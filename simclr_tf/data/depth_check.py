@@ -7,7 +7,6 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 
 import tensorflow as tf
-from absl import logging
 
 from simclr_tf.data import header
 from simclr_tf.data.bit_depth import FULL_DEPTH, is_deep
@@ -24,8 +23,6 @@ def with_bit_depth(source: Source, bits: int) -> Source:
         return dataclasses.replace(source, bit_depth=bits)
     with reading_explained(source), tf.device("/CPU:0"):
         notes = notes_on(_largest_level(_first_images(source)))
-    for note in notes:
-        logging.warning("%s: %s", source.name, note)
     return dataclasses.replace(source, notes=[*source.notes, *notes]) if notes else source
 
 

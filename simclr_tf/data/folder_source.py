@@ -6,12 +6,9 @@ classes. Whatever is left out is counted, and whatever is assumed is said.
 
 from __future__ import annotations
 
-import functools
 import os
 import pathlib
 from collections.abc import Sequence
-
-from absl import logging
 
 from simclr_tf.data import folder_splits
 from simclr_tf.data.folder_classes import classes_of
@@ -51,7 +48,7 @@ def open_folder(path: str, split: str, follow_links: bool = False) -> FileSource
     stray = {"images beside the folders of classes": len(classes.stray)} if classes.stray else {}
     above = "" if str(root) == "." else os.path.join(root, "")
     unread = _unread(root, listing.files) if classes.names else []
-    source = FileSource(
+    return FileSource(
         name=as_text(f"folder:{root}"),
         num_examples=len(classes.files),
         class_names=classes.names,
@@ -60,16 +57,6 @@ def open_folder(path: str, split: str, follow_links: bool = False) -> FileSource
         left_out=listing.left_out | stray,
         notes=[*_followed(listing), *_beside(data, root), *unread, *classes.notes],
     )
-    _tell(source.name, source.left_out_text(), tuple(source.notes))
-    return source
-
-
-@functools.cache  # once, though jobs open a split several times
-def _tell(name: str, left_out: str, notes: tuple[str, ...]) -> None:
-    if left_out:
-        logging.warning("left out of %s: %s", shown(name), left_out)
-    for note in notes:
-        logging.warning("%s: %s", shown(name), note)
 
 
 def _nothing_found(root: pathlib.Path, listing: Listing) -> str:

@@ -7,7 +7,6 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from absl import logging
 
 # Larger numbers are no classes, but dates or keys.
 MAX_CLASSES = 2**20
@@ -28,11 +27,6 @@ class Classes:
     names: list[str] | None = None
     counts: np.ndarray | None = None
     notes: Sequence[str] = ()
-
-    def tell(self, name: str) -> None:
-        """Warns of what was assumed of the source of this name."""
-        for note in self.notes:
-            logging.warning("%s: %s", name, note)
 
 
 def count_labels(batches: Iterable[np.ndarray]) -> np.ndarray | None:

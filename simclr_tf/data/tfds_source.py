@@ -105,7 +105,7 @@ def _open(
         classes = _classes(features, [labels] if labelled else None)
         is_deep = features["image"].np_dtype == np.uint16 and bits == bit_depth.FULL_DEPTH
         largest = 256 * int(images.max(initial=0)) + 255 if is_deep else None
-        source = ArraySource(
+        return ArraySource(
             name=name,
             num_examples=info.num_examples,
             class_names=classes.names,
@@ -114,19 +114,16 @@ def _open(
             notes=[*classes.notes, *notes_on(largest)],
             read_from=[Place(f.path, f.skip, f.skip + f.count) for f in files],
         )
-    else:
-        classes = _classes(features, _labels(features, files) if labelled else None)
-        source = RecordSource(
-            name=name,
-            num_examples=info.num_examples,
-            class_names=classes.names,
-            counts=classes.counts,
-            notes=classes.notes,
-            files=files,
-            parse=_parser(features, classes.names is not None),
-        )
-    classes.tell(name)
-    return source
+    classes = _classes(features, _labels(features, files) if labelled else None)
+    return RecordSource(
+        name=name,
+        num_examples=info.num_examples,
+        class_names=classes.names,
+        counts=classes.counts,
+        notes=classes.notes,
+        files=files,
+        parse=_parser(features, classes.names is not None),
+    )
 
 
 def _classes(features: tfds.features.FeaturesDict, labels: Iterable[np.ndarray] | None) -> Classes:

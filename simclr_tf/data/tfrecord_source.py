@@ -58,14 +58,12 @@ def open_tfrecord(
     num_examples = sum(f.count for f in files)
     if not num_examples:
         raise RequestError(f"The files hold no record. Received: tfrecord:{pattern}.")
-    name = f"tfrecord:{pattern}"
     first = _first_records(next(f for f in files if f.count))
     image_key = _image_key(first, image_feature)
     label_key = _label_key(first, label_feature)
     classes = _classes(files, label_key) if label_key else Classes()
-    classes.tell(name)
     return RecordSource(
-        name=name,
+        name=f"tfrecord:{pattern}",
         num_examples=num_examples,
         class_names=classes.names,
         counts=classes.counts,

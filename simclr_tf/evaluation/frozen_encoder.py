@@ -50,7 +50,6 @@ class Frozen:
       seed: seed of the initial weights, for networks that are not filled.
       strategy: distributes the images over its devices.
       at_hand: gives the result of `splits`, if several evaluations share it.
-      opened: the result of `sources`, in that case.
     """
 
     encoder: FrozenEncoder
@@ -61,7 +60,6 @@ class Frozen:
     seed: int
     strategy: tf.distribute.Strategy
     at_hand: Callable[[], FeaturesOfSplits] | None = None
-    opened: tuple[Source, Source] | None = None
 
     def train(self) -> Features:
         """Returns features of the labelled split to train on."""
@@ -73,32 +71,27 @@ class Frozen:
 
     def sources(self) -> tuple[Source, Source]:
         """Returns the labelled splits to train and to test on, opened."""
-        if self.opened:
-            return self.opened
         with as_request_error():
             return labelled(self.data.train()), labelled(self.data.evaluation())
 
-    def splits(self, sources: tuple[Source, Source] | None = None) -> FeaturesOfSplits:
+    def splits(self) -> FeaturesOfSplits:
         """Returns features of the splits to train and to test on, whose classes fit.
-
-        Args:
-          sources: the splits, if they are opened already.
 
         Raises:
           RequestError: an image has no label, or a test image a class that training lacks.
         """
-        return self.at_hand() if self.at_hand else self._features_of(sources or self.sources())
+        return self.at_hand() if self.at_hand else self._features_of_splits()
 
-    def refilled(self, weights: PretrainedWeights, sources: tuple[Source, Source]) -> Frozen:
+    def refilled(self, weights: PretrainedWeights) -> Frozen:
         """Returns the same networks after other weights were restored into them.
+
+        Features of the splits are computed once for all callers of `splits`.
 
         Args:
           weights: the weights that `networks` hold now.
-          sources: the splits to train and to test on; their features are computed once for all
-            callers of `splits`.
         """
-        at_hand = functools.cache(lambda: self._features_of(sources))
-        return dataclasses.replace(self, weights=weights, at_hand=at_hand, opened=sources)
+        at_hand = functools.cache(self._features_of_splits)
+        return dataclasses.replace(self, weights=weights, at_hand=at_hand)
 
     def of_layer(self, layer: str) -> Frozen:
         """Returns the same networks with another layer to evaluate.
@@ -115,7 +108,8 @@ class Frozen:
             )
         return dataclasses.replace(self, layer=layer, at_hand=None)
 
-    def _features_of(self, sources: tuple[Source, Source]) -> FeaturesOfSplits:
+    def _features_of_splits(self) -> FeaturesOfSplits:
+        sources = self.sources()
         train, test = map(self.features, sources)
         check_classes(train, test, sources[0].class_names)
         told = Splits.of(self.data, *sources, train.labels, test.labels)

@@ -40,9 +40,8 @@ def knn(
       The accuracies, which the command line writes into `results/knn.json`.
     """
     frozen = encoder(context=context)
-    sources = frozen.sources()
-    _check_k(k, sources[0].num_examples)
-    train, test, splits = frozen.splits(sources)
+    _check_k(k, frozen.sources()[0].num_examples)
+    train, test, splits = frozen.splits()
     count = len(train.labels)
     _check_k(k, count)  # images that do not decode are gone
     choices = [(k, temperature)]

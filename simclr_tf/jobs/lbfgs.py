@@ -60,12 +60,11 @@ def lbfgs(
             f"lbfgs.validation_share={validation_share}."
         )
     frozen = encoder(context=context)
-    sources = frozen.sources()
     source = _validation_source(frozen, validation_split) if validation_split else None
-    train, test, splits = frozen.splits(sources)
+    train, test, splits = frozen.splits()
     if source:
         validation = frozen.features(source)
-        check_classes(train, validation, sources[0].class_names)
+        check_classes(train, validation, frozen.sources()[0].class_names)
         splits = splits.also("validation", Split.of(source, validation_split, validation.labels))
     else:
         train, validation = _split(train, validation_share, frozen.seed)

@@ -82,12 +82,12 @@ def watch(
                 pretrained=functools.partial(pretrained, path=UNTRAINED),
                 keep_features=False,
             )
-            sources = frozen.sources()
+            frozen.sources()  # a wrong request is refused before the first checkpoint
             history = History(context.model_dir, run.path)
         chosen = {name: known[name] for name in evaluations}
 
         def evaluate(weights: PretrainedWeights, names: Sequence[str]) -> None:
-            looked_at = frozen.refilled(weights, sources)
+            looked_at = frozen.refilled(weights)
 
             def encoder_of(context: Context, layer: str = frozen.layer) -> Frozen:
                 return looked_at.of_layer(layer)

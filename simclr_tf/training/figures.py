@@ -97,7 +97,7 @@ def _warn_of_empty(found: np.ndarray) -> None:
     if said:
         logging.warning(
             "views that show next to nothing, of the first %d: %s. Look at figures/views.png; "
-            "levels of pictures of more than 8 bits may be read on another scale.",
+            "for pictures of 16 bits that use fewer, bind data.bit_depth.",
             len(views),
             ", ".join(said),
         )

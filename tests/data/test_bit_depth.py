@@ -9,9 +9,10 @@ from PIL import Image
 
 from simclr_tf.data import bit_depth, cache
 from simclr_tf.data.bad_images import BadImages
-from simclr_tf.data.dataset import data, open_source
+from simclr_tf.data.dataset import data
 from simclr_tf.data.decode import decode_any
 from simclr_tf.data.plain_images import plain_images
+from simclr_tf.data.source_kinds import open_source
 from simclr_tf.errors import RequestError
 
 RNG = np.random.default_rng(0)
@@ -57,7 +58,7 @@ def records(tmp_path):
 
 
 def test_decoded_copies_are_stretched(folder):
-    held = cache.hold(open_source(folder, "train", None, bits=12), "decoded")
+    held = cache.hold(open_source(folder, "train", None, bit_depth=12), "decoded")
     for i, levels in enumerate(LEVELS):
         np.testing.assert_array_equal(cache.pixels(held.reader()(i))[..., 0], levels // 16)
 
@@ -65,7 +66,8 @@ def test_decoded_copies_are_stretched(folder):
 @pytest.mark.parametrize("held", ["none", "encoded"])
 @pytest.mark.parametrize("kind", ["folder", "records"])
 def test_every_source_stretches(request, kind, held):
-    source = cache.hold(open_source(request.getfixturevalue(kind), "train", None, bits=12), held)
+    opened = open_source(request.getfixturevalue(kind), "train", None, bit_depth=12)
+    source = cache.hold(opened, held)
     [batch] = [images for images, *_ in plain_images(source, 20, 4, BadImages(source))]
     center = np.asarray(batch)[..., 0].mean(axis=(1, 2))
     expected = (LEVELS // 16)[:, :, 2:22].mean(axis=(1, 2)) / 255
@@ -77,7 +79,7 @@ def test_levels_that_end_early_are_noted_and_a_depth_must_be_one(folder):
     [note] = open_source(folder, "train", None).notes
     assert f"up to {LEVELS.max():,} only" in note and "data.bit_depth = 12" in note
     plain = open_source(folder, "train", None)
-    deep = open_source(folder, "train", None, bits=12)
+    deep = open_source(folder, "train", None, bit_depth=12)
     assert plain.fingerprint() != deep.fingerprint()
     with pytest.raises(RequestError, match=r"data\.bit_depth must be from 8 to 16. Received: 4"):
         data(bit_depth=4, data_dir=None)

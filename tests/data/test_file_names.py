@@ -98,7 +98,7 @@ def test_embeddings_name_them(wild, tmp_path):
 
 
 def test_a_bad_image_is_named(wild):
-    """Of a held copy too, whose file is read again for the reason."""
+    """The file of a held copy is read again to find the reason."""
     for path in wild.paths[3:5]:  # one of a few images may be bad
         pathlib.Path(path).write_bytes(b"no image")
     held = cache.hold(wild, "decoded")

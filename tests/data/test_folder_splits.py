@@ -2,8 +2,9 @@
 
 import pytest
 
-from simclr_tf.data.dataset import data, open_source
+from simclr_tf.data.dataset import data
 from simclr_tf.data.folder_source import open_folder
+from simclr_tf.data.source_kinds import open_source
 from simclr_tf.errors import RequestError
 
 

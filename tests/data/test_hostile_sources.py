@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from simclr_tf.data import folder_source, tfrecord_source
 from simclr_tf.data.bad_images import BadImages
-from simclr_tf.data.dataset import open_source
 from simclr_tf.data.plain_images import plain_images
+from simclr_tf.data.source_kinds import open_source
 from simclr_tf.errors import RequestError
 
 

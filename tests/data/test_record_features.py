@@ -9,6 +9,7 @@ from simclr_tf.data import tfrecord_source
 from simclr_tf.data.bad_images import BadImages
 from simclr_tf.data.dataset import data
 from simclr_tf.data.plain_images import plain_images
+from simclr_tf.data.source_kinds import open_source
 from simclr_tf.errors import RequestError
 from tests.data.conftest import encode, picture
 
@@ -123,6 +124,6 @@ def test_images_of_each_class_are_counted(write):
     ],
 )
 def test_labels_that_never_occur_are_told(labels, words, write, caplog):
-    source = tfrecord_source.open_tfrecord(write(*labels))
+    source = open_source(f"tfrecord:{write(*labels)}", "train", None)
     assert source.num_classes == labels[-1] + 1
     assert words in source.notes[0] and words in caplog.text

@@ -11,10 +11,11 @@ import tensorflow as tf
 from simclr_tf.augment.policy import augmentation
 from simclr_tf.data import folder_source
 from simclr_tf.data.bad_images import BadImages
-from simclr_tf.data.dataset import SOURCE_KINDS, SourceKind, data, open_source
+from simclr_tf.data.dataset import data
 from simclr_tf.data.pipeline import ViewsPipeline
 from simclr_tf.data.plain_images import plain_images
 from simclr_tf.data.source import Source
+from simclr_tf.data.source_kinds import SOURCE_KINDS, SourceKind, open_source
 from simclr_tf.data.subset import class_balanced, sample
 from simclr_tf.distribute.strategy import HostSlice
 from simclr_tf.errors import RequestError

@@ -5,9 +5,10 @@ import pytest
 import tensorflow as tf
 
 from simclr_tf.data import folder_source, tfrecord_source
-from simclr_tf.data.dataset import data, open_source
+from simclr_tf.data.dataset import data
 from simclr_tf.data.record_source import RecordSource
 from simclr_tf.data.source import ArraySource
+from simclr_tf.data.source_kinds import open_source
 from simclr_tf.errors import RequestError
 
 

@@ -10,11 +10,11 @@ import tensorflow_datasets as tfds
 
 from simclr_tf.augment.policy import augmentation
 from simclr_tf.data.bad_images import BadImages
-from simclr_tf.data.dataset import open_source
 from simclr_tf.data.pipeline import ViewsPipeline
 from simclr_tf.data.plain_images import plain_images
 from simclr_tf.data.record_source import RecordSource
 from simclr_tf.data.source import ArraySource, FileSource, Source
+from simclr_tf.data.source_kinds import open_source
 from simclr_tf.distribute import environment
 from simclr_tf.distribute.strategy import HostSlice
 from simclr_tf.distribute.xla import host_compiles
