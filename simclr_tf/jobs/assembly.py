@@ -32,6 +32,7 @@ from simclr_tf.training.plan import Plan
 from simclr_tf.training.probe import online_probe
 from simclr_tf.training.profile import check_profile_steps
 from simclr_tf.training.run import Cadence, Run
+from simclr_tf.training.stages import Stage, stages_of
 
 AugmentOn = Literal["auto", "host", "device"]
 
@@ -55,6 +56,7 @@ class Ingredients:
       augment_on: where the policy runs.
       num_classes: classes of the online probe, or None for no probe.
       cadence: how often the run reports and saves.
+      image_sizes: (side, share of the steps) of stages with smaller views.
       settings: other values that must not change on resume.
       when_out_of_memory: what a person should set if a step does not fit into memory.
     """
@@ -73,6 +75,7 @@ class Ingredients:
     augment_on: AugmentOn = "host"
     num_classes: int | None = None
     cadence: Cadence
+    image_sizes: Sequence[tuple[int, float]] = ()
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     when_out_of_memory: str
 
@@ -108,13 +111,19 @@ def assemble(
         rule.build(networks.trainable_variables)
         scaled = with_loss_scale(rule, networks.trainable_variables, run.precision)
     pipeline = _pipeline(run, built)
-    plan = _plan(run, rule, pipeline)
+    stages = stages_of(
+        pipeline,
+        run.image_sizes,
+        image_size=run.dataset.image_size,
+        total_steps=run.schedule.total_steps,
+    )
+    plan = _plan(run, rule, stages)
     return Run(
         job=run.job,
         model_dir=run.context.model_dir,
         strategy=run.strategy,
         plan=plan,
-        pipeline=pipeline,
+        stages=stages,
         method=built,
         probe=probe,
         optimizer=scaled,
@@ -211,7 +220,7 @@ def _check_place(augment_on: str, augmentations: Sequence[Augmentation]) -> None
         )
 
 
-def _plan(run: Ingredients, optimizer: keras.optimizers.Optimizer, pipeline: ViewsPipeline) -> Plan:
+def _plan(run: Ingredients, optimizer: keras.optimizers.Optimizer, stages: Sequence[Stage]) -> Plan:
     return Plan.of(
         strategy=run.strategy,
         schedule=run.schedule,
@@ -220,10 +229,10 @@ def _plan(run: Ingredients, optimizer: keras.optimizers.Optimizer, pipeline: Vie
         image_size=run.dataset.image_size,
         global_batch_size=run.global_batch_size,
         microbatch_size=run.microbatch_size,
-        augment_on=pipeline.augment_on,
+        augment_on=stages[-1].pipeline.augment_on,
         epochs=run.epochs,
         precision=run.precision,
-        views=pipeline.groups,
+        stages=stages,
     )
 
 

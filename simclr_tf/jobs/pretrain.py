@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
 import gin
@@ -58,6 +58,7 @@ def pretraining(
     global_batch_size: int = 4096,
     microbatch_size: int | None = None,
     augment_on: AugmentOn = "auto",
+    image_sizes: Sequence[tuple[int, float]] = (),
     epochs: Annotated[float | Callable[..., float], epochs_by_count] = 100.0,
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto",
     online_probe: bool = True,
@@ -88,6 +89,9 @@ def pretraining(
         crops too. The views are the same, except that crops of files are rounded to 1/255. `auto`
         is the device for TPUs and wherever XLA does not compile for the host, otherwise the host; a
         resumed run keeps its place.
+      image_sizes: (side in pixels, share of the steps) of stages with smaller views, which cost
+        less; the other steps have data.image_size. [(16, 0.6), (24, 0.3)] trains 60 % of the steps
+        at 16 pixels, 30 % at 24 and the rest at full size.
       epochs: passes over the data, or a function of `num_examples` that returns them.
       precision: dtype policy of the networks, `auto` for the fastest on the device; statistics,
         loss and weights are float32. `mixed_float16` scales the loss, and skips updates for which a
@@ -134,6 +138,7 @@ def pretraining(
             global_batch_size=global_batch_size,
             microbatch_size=microbatch_size,
             augment_on=augment_on,
+            image_sizes=image_sizes,
             num_classes=source.num_classes if online_probe else None,
             cadence=cadence,
             when_out_of_memory="Set pretrain.microbatch_size or a smaller batch, or resnet.remat.",

@@ -10,7 +10,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from simclr_tf.augment.views import ViewGroup
 from simclr_tf.data.source import Source
 from simclr_tf.distribute.strategy import describe, describe_computation
 from simclr_tf.distribute.xla import host_compiles
@@ -18,6 +17,7 @@ from simclr_tf.models.networks import Networks, count_parameters
 from simclr_tf.names import listed, shown
 from simclr_tf.optim.factory import exclusion_summary
 from simclr_tf.optim.schedules import WarmupCosine
+from simclr_tf.training.stages import Stage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Plan:
     peak_learning_rate: float
     optimizer: str
     precision: str
-    views: Sequence[ViewGroup]
+    stages: Sequence[Stage]
     augment_on: str = "host"
     microbatch_size: int | None = None
 
@@ -95,8 +95,8 @@ class Plan:
             + (f"{classes} classes" if classes else "no labels")
             + (f", held in memory ({self.source.cache})" if self.source.cache != "none" else ""),
             **_data_words(self.source),
-            "views": " and ".join(f"{v.count} of {v.size} x {v.size}" for v in self.views)
-            + f" pixels an image, augmented on the {self.augment_on}",
+            "views": f"{_view_words(self.stages)} pixels an image, augmented on the "
+            f"{self.augment_on}",
             **({} if self.source.in_memory else {"host": _host_words()}),
             "model": ", ".join(
                 f"{name} {_size(model)}" for name, model in networks.items() if model.weights
@@ -136,6 +136,16 @@ def _data_words(source: Source) -> dict[str, str]:
         "note": "; ".join(source.notes),
     }
     return {name: text for name, text in words.items() if text}
+
+
+def _view_words(stages: Sequence[Stage]) -> str:
+    """Returns number and size of each group's views, and up to which step a stage has them."""
+    sizes = [
+        " and ".join(f"{v.count} of {v.size} x {v.size}" for v in stage.pipeline.groups)
+        for stage in stages
+    ]
+    until = [f" to step {stage.end:,}" for stage in stages[:-1]]
+    return ", then ".join(size + end for size, end in zip(sizes, [*until, ""], strict=True))
 
 
 def _host_words() -> str:

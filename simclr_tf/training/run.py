@@ -17,6 +17,7 @@ from simclr_tf.models.networks import Networks
 from simclr_tf.optim.schedules import WarmupCosine
 from simclr_tf.training.checkpoints import Groups, named_groups
 from simclr_tf.training.plan import Plan
+from simclr_tf.training.stages import Stage
 from simclr_tf.training.step import make_train_step, step_metrics
 
 
@@ -74,7 +75,7 @@ class Run:
       model_dir: the run's folder.
       strategy: its replicas run the steps.
       plan: the run's numbers.
-      pipeline: the input.
+      stages: its stages, each with its input, in order.
       method: the method that is trained.
       probe: the online probe, or none.
       optimizer: built for all of their variables.
@@ -89,7 +90,7 @@ class Run:
     model_dir: str
     strategy: tf.distribute.Strategy
     plan: Plan
-    pipeline: ViewsPipeline
+    stages: Sequence[Stage]
     method: Method
     probe: Networks
     optimizer: keras.optimizers.Optimizer
@@ -102,6 +103,11 @@ class Run:
     @property
     def total_steps(self) -> int:
         return self.schedule.total_steps
+
+    @property
+    def pipeline(self) -> ViewsPipeline:
+        """The input of the last stage, whose views have their full size."""
+        return self.stages[-1].pipeline
 
     @property
     def trained(self) -> Networks:
@@ -119,14 +125,16 @@ class Run:
         """The numbers of a step, in their order."""
         return step_metrics(self.method, self.optimizer, self.probe)
 
-    def train_step(self) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
-        """Builds the replica function."""
+    def train_step(
+        self, pipeline: ViewsPipeline | None = None
+    ) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
+        """Builds the replica function of the stage with this input, by default of the last."""
         return make_train_step(
             self.method,
             self.optimizer,
             probe=self.probe,
             num_microbatches=self.plan.num_microbatches,
-            views=self.pipeline.with_views,
+            views=(pipeline or self.pipeline).with_views,
         )
 
     def groups(self) -> Groups:

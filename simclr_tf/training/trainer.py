@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from absl import logging
 
 from simclr_tf import config, system_memory
+from simclr_tf.data.pipeline import ViewsPipeline
 from simclr_tf.distribute.hosts import is_chief, make_agreement
 from simclr_tf.distribute.strategy import host_slice
 from simclr_tf.errors import DivergedError, PreemptedError
@@ -26,7 +27,7 @@ from simclr_tf.training.failures import (
     explain_write_errors,
 )
 from simclr_tf.training.host_copy import Values, are_finite
-from simclr_tf.training.loop import make_loop
+from simclr_tf.training.loop import LoopResult, make_loop
 from simclr_tf.training.plan import plan_text
 from simclr_tf.training.preemption import StopRequest, peer
 from simclr_tf.training.profile import Profile
@@ -34,6 +35,7 @@ from simclr_tf.training.reporting import Reporter
 from simclr_tf.training.run import Run
 from simclr_tf.training.run_json import record_start
 from simclr_tf.training.run_lock import exclusive
+from simclr_tf.training.stages import Stage
 from simclr_tf.training.stall import StallWarning
 
 
@@ -103,39 +105,42 @@ class _Trainer:
                 self._train_from(step, agree)
 
     def _train_from(self, step: int, agree: Callable) -> None:
-        run, total = self.run, self.run.total_steps
-        batches = self._checked(self._batches)(step)
-        run_steps = self._checked(
-            make_loop(run.strategy, run.train_step(), [m.name for m in run.metrics])
-        )
         reporter = self._reporter(step)
         self.saved = time.monotonic()
         with StopRequest() as stop, StallWarning() as stall, self._profile() as profile:
-            calls = Calls(
-                run_steps,
-                batches,
-                agree=agree,
-                stop=stop,
-                stall=stall,
-                profile=profile,
-                between=self._check_folder,
-            )
-            while step < total:
-                tally = calls.take(step, self._goal(step), self._is_due)
-                if tally.first_bad is not None:
-                    self._stop_diverged(step + tally.first_bad + 1)
-                step += tally.steps
-                self._report(reporter, step, tally)
-                at_multiple = step % run.cadence.checkpoint_every_steps == 0
-                if tally.stop or tally.save or at_multiple or step == total:
-                    self._save(step)
-                run.pipeline.bad_images.check()
-                if tally.stop and step < total:
-                    self._await_write()
-                    raise PreemptedError(
-                        f"Stopped on request at step {step} of {total}, which is saved in "
-                        f"{run.model_dir}. The same command goes on from there."
-                    )
+            around = {"agree": agree, "stop": stop, "stall": stall, "profile": profile}
+            for stage in self.run.stages:
+                if step < stage.end:
+                    batches = self._checked(self._batches)(stage.pipeline, step)
+                    run_steps = self._checked(self._loop(stage))
+                    calls = Calls(run_steps, batches, between=self._check_folder, **around)
+                    step = self._train_stage(step, stage.end, calls, reporter)
+
+    def _train_stage(self, step: int, end: int, calls: Calls, reporter: Reporter) -> int:
+        """Takes the steps from `step` to `end`; returns `end`."""
+        run, total = self.run, self.run.total_steps
+        while step < end:
+            tally = calls.take(step, min(self._goal(step), end), self._is_due)
+            if tally.first_bad is not None:
+                self._stop_diverged(step + tally.first_bad + 1)
+            step += tally.steps
+            self._report(reporter, step, tally)
+            at_multiple = step % run.cadence.checkpoint_every_steps == 0
+            if tally.stop or tally.save or at_multiple or step == total:
+                self._save(step)
+            run.pipeline.bad_images.check()
+            if tally.stop and step < total:
+                self._await_write()
+                raise PreemptedError(
+                    f"Stopped on request at step {step} of {total}, which is saved in "
+                    f"{run.model_dir}. The same command goes on from there."
+                )
+        return step
+
+    def _loop(self, stage: Stage) -> Callable[[Iterator, int], LoopResult]:
+        run = self.run
+        step = run.train_step(stage.pipeline)
+        return make_loop(run.strategy, step, [m.name for m in run.metrics])
 
     def _goal(self, step: int) -> int:
         """Returns the step of the report after `step`: a multiple of its length for any start."""
@@ -144,12 +149,12 @@ class _Trainer:
         checkpoint = _next_multiple(step, cadence.checkpoint_every_steps)
         return min(report, checkpoint, self.run.total_steps)
 
-    def _batches(self, step: int) -> Iterator:
+    def _batches(self, pipeline: ViewsPipeline, step: int) -> Iterator:
         """Returns the global batches from `step` on."""
         run = self.run
         return iter(
             run.strategy.distribute_datasets_from_function(
-                lambda c: run.pipeline.dataset(host_slice(c, run.plan.global_batch_size), step)
+                lambda c: pipeline.dataset(host_slice(c, run.plan.global_batch_size), step)
             )
         )
 

@@ -35,6 +35,7 @@ from simclr_tf.training.plan import Plan
 from simclr_tf.training.preemption import peer
 from simclr_tf.training.probe import NO_PROBE
 from simclr_tf.training.run import Cadence, Run
+from simclr_tf.training.stages import Stage
 from tests.support.tpu_slice import HOSTS, connect
 from tests.support.views import pairs
 
@@ -96,6 +97,7 @@ def steps(strategy: tf.distribute.Strategy, folder: str) -> None:
     optimizer = keras.optimizers.SGD()
     optimizer.build(method.networks.trainable_variables)
     schedule = WarmupCosine(0.1, 0, 10**7)
+    stages = [Stage(schedule.total_steps, Pipeline())]
     run = Run(
         job="none",
         model_dir=os.path.join(folder, "run"),
@@ -109,9 +111,9 @@ def steps(strategy: tf.distribute.Strategy, folder: str) -> None:
             global_batch_size=2,
             epochs=1.0,
             precision="float32",
-            views=[],
+            stages=stages,
         ),
-        pipeline=Pipeline(),
+        stages=stages,
         method=method,
         probe=NO_PROBE,
         optimizer=optimizer,

@@ -1,10 +1,13 @@
 """If this breaks, the plan hides which images and classes a run is about to train on."""
 
+from types import SimpleNamespace
+
 import numpy as np
 
 from simclr_tf.data.source import ArraySource
 from simclr_tf.models.networks import Networks
 from simclr_tf.training.plan import Plan, plan_text
+from simclr_tf.training.stages import Stage
 
 
 def lines(**fields):
@@ -17,8 +20,9 @@ def lines(**fields):
     )
     numbers = {"num_replicas": 1, "global_batch_size": 4, "total_steps": 9, "warmup_steps": 1}
     words = dict.fromkeys(["strategy", "computation", "optimizer", "precision"], "")
-    sizes = {"image_size": 8, "epochs": 1.0, "peak_learning_rate": 1.0, "views": []}
-    plan = Plan(source=source, **numbers, **words, **sizes)
+    sizes = {"image_size": 8, "epochs": 1.0, "peak_learning_rate": 1.0}
+    stages = [Stage(9, SimpleNamespace(groups=[]))]
+    plan = Plan(source=source, stages=stages, **numbers, **words, **sizes)
     return plan.lines(Networks({}), {})
 
 

@@ -17,7 +17,7 @@ from simclr_tf.jobs.pretrain import pretraining
 from simclr_tf.methods.simclr import simclr
 from simclr_tf.models.heads import projection_head
 from simclr_tf.models.resnet import resnet
-from simclr_tf.training import calls
+from simclr_tf.training import calls, trainer
 from simclr_tf.training.checkpoints import complete_steps
 from simclr_tf.training.stall import StallWarning
 from simclr_tf.training.trainer import train
@@ -122,6 +122,45 @@ def test_a_write_that_fails_ends_the_run_at_the_next_call(run, after_call, tmp_p
         run(tmp_path, checkpoint_every_steps=4)
     assert complete_steps(str(tmp_path)) == [0]
     assert TOTAL not in reports(tmp_path)
+
+
+def test_a_run_stopped_in_any_stage_goes_on_bit_for_bit(run, after_call, tmp_path, capsys):
+    sizes = {"image_sizes": [(8, 0.45), (12, 0.3)]}
+    run(tmp_path / "whole", **sizes)
+    plan = "2 of 8 x 8 to step 5, then 2 of 12 x 12 to step 9, then 2 of 16 x 16 pixels"
+    assert plan in capsys.readouterr().out
+    assert list(reports(tmp_path / "whole")) == [4, 5, 8, 9, 12]
+    for call in (1, 4, 3):  # in every stage
+        after_call(call, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(PreemptedError):
+            run(tmp_path / "stopped", **sizes)
+    run(tmp_path / "stopped", **sizes)
+    expected = weights(tmp_path / "whole", TOTAL)
+    found = weights(tmp_path / "stopped", TOTAL)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def test_a_stage_has_views_of_its_size(run, tmp_path, monkeypatch):
+    seen, real = [], trainer.make_loop
+
+    def make_loop(strategy, step, names):
+        def seeing(batch):
+            seen.append(tuple(batch["images"].shape))
+            return step(batch)
+
+        return real(strategy, seeing, names)
+
+    monkeypatch.setattr(trainer, "make_loop", make_loop)
+    run(tmp_path, image_sizes=[(8, 0.5)], augment_on="host")
+    assert list(dict.fromkeys(seen)) == [(10, 8, 8, 3), (10, 16, 16, 3)]
+
+
+@pytest.mark.parametrize("sizes", [[(16, 0.5)], [(12, 0.2), (8, 0.2)], [(8, 1.0)], [(8, 0.0)]])
+def test_sizes_grow_and_leave_steps_for_the_last(run, tmp_path, sizes):
+    with pytest.raises(RequestError, match=r"image_sizes must be .* data.image_size = 16"):
+        run(tmp_path, image_sizes=sizes)
+    assert not os.listdir(tmp_path)
 
 
 @pytest.mark.parametrize("minutes", [0, -1.0])
