@@ -2,6 +2,7 @@
 
 One encoder f and one nonlinear projection head g see both views in one pass, so that batch
 normalization cannot tell them apart; NT-Xent (eq. 1) compares z = g(f(x)) over the global batch.
+More, smaller views of an image may be compared with its two large ones (multi-crop).
 After training the head is discarded, and h = f(x) is kept.
 """
 
@@ -17,6 +18,7 @@ import tensorflow as tf
 
 from simclr_tf.augment.policy import Augmentation, augmentation
 from simclr_tf.augment.views import ViewGroup
+from simclr_tf.errors import InvalidArgument
 from simclr_tf.methods.base import Method, Tensors
 from simclr_tf.methods.contrastive_rules import CONTRASTIVE_RULES, temperature_fault
 from simclr_tf.methods.rules import (
@@ -31,6 +33,9 @@ from simclr_tf.models.heads import projection_head
 from simclr_tf.models.networks import Networks, representation_dim
 from simclr_tf.objectives.nt_xent import METRICS, NTXent, nt_xent
 
+# The result of `embed` for each group of views.
+_PROJECTIONS = {"images": "projection", "small": "small_projection"}
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SimCLR(Method):
@@ -39,7 +44,7 @@ class SimCLR(Method):
     Attributes:
         networks: "encoder", images [N, S, S, 3] to a dict with "final_avg_pool" [N, D], and
             "projection_head", [N, D] to a dict "projection_0" ... "projection_n", the last z.
-        views: One group, "images", of two views.
+        views: A group "images" of two views, and perhaps one "small" of smaller ones.
         objective: The loss of z.
     """
 
@@ -53,20 +58,24 @@ class SimCLR(Method):
     @property
     def embedded_specs(self) -> Mapping[str, tf.TensorSpec]:
         dim = self.networks["projection_head"].outputs[-1].shape[-1]
-        return {"projection": tf.TensorSpec([2, dim])}
+        return {_PROJECTIONS[v.name]: tf.TensorSpec([v.count, dim]) for v in self.views}
 
     def targets(self, batch: Tensors) -> Tensors:
         return {"index": batch["index"]}
 
     def embed(self, batch: Tensors, training: bool) -> Tensors:
         encoder, head = self.networks["encoder"], self.networks["projection_head"]
-        representation = encoder(batch["images"], training=training)["final_avg_pool"]
-        projections = head(representation, training=training)
-        z = projections[f"projection_{len(projections) - 1}"]
-        return {"representation": representation, "projection": z}
+        representations, embedded = [], {}
+        for group in self.views:
+            representation = encoder(batch[group.name], training=training)["final_avg_pool"]
+            projections = head(representation, training=training)
+            representations.append(representation)
+            embedded[_PROJECTIONS[group.name]] = projections[f"projection_{len(projections) - 1}"]
+        return {"representation": tf.concat(representations, axis=0), **embedded}
 
     def loss(self, embedded: Tensors, targets: Tensors) -> tuple[tf.Tensor, Tensors]:
-        return self.objective(embedded["projection"], targets["index"])
+        small = embedded.get("small_projection")
+        return self.objective(embedded["projection"], targets["index"], small)
 
     def expected(self, global_batch: int) -> tuple[float, float]:
         return self.objective.chance(global_batch), self.objective.floor(global_batch)
@@ -84,8 +93,9 @@ class SimCLR(Method):
         return self.networks
 
     def plan_lines(self, global_batch: int) -> Mapping[str, str]:
+        name = "decoupled NT-Xent" if self.objective.decoupled else "NT-Xent"
         return {
-            "loss": f"NT-Xent, temperature {self.objective.temperature:g}, "
+            "loss": f"{name}, temperature {self.objective.temperature:g}, "
             f"{2 * (global_batch - 1)} negatives per anchor"
         }
 
@@ -102,6 +112,9 @@ def simclr(
     augmentation: Callable[[], Augmentation] = augmentation,
     projection_head: Callable[..., keras.Model] = projection_head,
     loss: Callable[[], NTXent] = nt_xent,
+    small_views: int = 0,
+    small_size: int | None = None,
+    small_augmentation: Callable[[], Augmentation] = augmentation,
     encoder: Callable[..., keras.Model],
     image_size: int,
 ) -> SimCLR:
@@ -111,12 +124,28 @@ def simclr(
         augmentation: How both views of an image are made.
         projection_head: Builds the network that is discarded, from `input_dim`.
         loss: Returns the loss of the projections.
+        small_views: Number of smaller views of each image that are compared with both large ones.
+        small_size: Side of the small views in pixels; None for half of `image_size`.
+        small_augmentation: How small views are made, such as @small/augmentation whose
+            `area_range` ends where that of large views begins.
         encoder: Builds the network that is kept, from `image_size`.
         image_size: Side of the views in pixels.
     """
-    views = ViewGroup("images", [augmentation()] * 2, image_size)
+    views = [ViewGroup("images", [augmentation()] * 2, image_size)]
+    if small_views:
+        size = small_size or max(image_size // 2, 1)
+        _check_small(small_views, size, image_size)
+        views.append(ViewGroup("small", [small_augmentation()] * small_views, size))
     objective = loss()
     model = encoder(image_size=image_size)
     head = projection_head(input_dim=representation_dim(model))
     networks = Networks({"encoder": model, "projection_head": head})
-    return SimCLR(networks, [views], objective)
+    return SimCLR(networks, views, objective)
+
+
+def _check_small(count: int, size: int, image_size: int) -> None:
+    if count < 0 or not 1 <= size <= image_size:
+        raise InvalidArgument(
+            "simclr.small_views must be at least 0, and simclr.small_size from 1 to "
+            f"data.image_size = {image_size}. Received: {count} views of {size} pixels."
+        )

@@ -47,6 +47,7 @@ def contrast(
     positive_column: tf.Tensor,
     temperature: float,
     block_size: int | None,
+    decoupled: bool = False,
 ) -> Sums:
     """Compares every anchor's positive with its negatives: the views of other images.
 
@@ -68,9 +69,15 @@ def contrast(
         temperature: divisor of the similarities.
         block_size: anchors compared at a time, or None for as many as 16 MiB will hold. It need
             not divide 2B.
+        decoupled: whether the positive is left out of the denominator.
     """
     size = anchors_per_block(anchors.shape[0], candidates.shape[0], block_size)
-    compare = functools.partial(_compare, candidate_image=candidate_image, temperature=temperature)
+    compare = functools.partial(
+        _compare,
+        candidate_image=candidate_image,
+        temperature=temperature,
+        cross_entropy=_decoupled if decoupled else _coupled,
+    )
 
     @tf.custom_gradient
     def run(anchors, candidates):
@@ -127,7 +134,14 @@ def _compare_in_turn(
 
 
 def _compare(
-    anchors, anchor_image, positive_column, candidates, *, candidate_image, temperature
+    anchors,
+    anchor_image,
+    positive_column,
+    candidates,
+    *,
+    candidate_image,
+    temperature,
+    cross_entropy,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Returns the sums [4], and the gradient of the first with respect to anchors and candidates.
 
@@ -139,9 +153,7 @@ def _compare(
     similarity = temperature * tf.reduce_sum(tf.where(negative, logits, 0.0), axis=1)
     positive = positive_column[:, tf.newaxis] == tf.range(candidates.shape[0])
     logits = tf.where(negative | positive, logits, -_MASKED)
-    losses, d_logits = tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(
-        features=logits, labels=positive_column
-    )
+    losses, d_logits = cross_entropy(logits, positive, positive_column)
     positive_logit = tf.gather(logits, positive_column, axis=1, batch_dims=1)
     # The positive is never ahead of itself, hence the 1: rank 0 is the most similar.
     ahead = tf.cast(logits >= positive_logit[:, tf.newaxis], tf.int32)
@@ -156,3 +168,25 @@ def _compare(
     d_anchors = tf.matmul(d_logits, candidates) / temperature
     d_candidates = tf.matmul(d_logits, anchors / temperature, transpose_a=True)
     return tf.linalg.matvec(tf.stack(sums), there), d_anchors, d_candidates
+
+
+def _coupled(logits, positive, positive_column) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the cross entropies of positive and negatives [n], and their gradient [n, 2G]."""
+    del positive
+    return tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(features=logits, labels=positive_column)
+
+
+def _decoupled(logits, positive, positive_column) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the same without the positive in the denominator; 0 for an anchor without negatives.
+
+    Yeh et al., Decoupled Contrastive Learning, https://arxiv.org/abs/2110.06848, eq. 6.
+    """
+    negatives = tf.where(positive, -_MASKED, logits)
+    largest = tf.reduce_max(negatives, axis=1, keepdims=True)
+    exponentials = tf.exp(negatives - largest)
+    sums = tf.reduce_sum(exponentials, axis=1, keepdims=True)
+    positive_logit = tf.gather(logits, positive_column, axis=1, batch_dims=1)
+    losses = (tf.math.log(sums) + largest)[:, 0] - positive_logit
+    d_logits = exponentials / sums - tf.cast(positive, tf.float32)
+    found = largest > -_MASKED / 2
+    return tf.where(found[:, 0], losses, 0.0), tf.where(found, d_logits, 0.0)

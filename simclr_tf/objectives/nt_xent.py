@@ -6,6 +6,7 @@ Legend: B examples per replica, R replicas, G = B*R, P projection.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import Literal
 
@@ -62,6 +63,8 @@ class NTXent:
         block_size: local anchors compared with all embeddings at a time; None for as many as keep
             the block's similarities within 16 MiB (all of them, up to 2B * 2G = 2^22). It changes
             memory and time, and results only by rounding. Memory is linear in G.
+        decoupled: whether the positive is left out of the denominator, which helps small batches
+            (DCL; Yeh et al., https://arxiv.org/abs/2110.06848, eq. 6).
 
     Raises:
         InvalidArgument: If the temperature is not positive, the reduction is unknown or
@@ -71,6 +74,7 @@ class NTXent:
     temperature: float = 0.1
     reduction: Literal["paper", "reference"] = "paper"
     block_size: int | None = None
+    decoupled: bool = False
 
     def __post_init__(self):
         if not self.temperature > 0:
@@ -88,7 +92,7 @@ class NTXent:
             )
 
     def __call__(
-        self, z: tf.Tensor, images: tf.Tensor | None = None
+        self, z: tf.Tensor, images: tf.Tensor | None = None, small: tf.Tensor | None = None
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """Returns this replica's share of the loss and of the metrics.
 
@@ -97,6 +101,10 @@ class NTXent:
                 The shape must be static and the same on all replicas. The rows are normalized here.
             images: [B] int32, the number of each local example's image, from 0 on. None if no image
                 occurs twice in the global batch.
+            small: [V*B, P] projections of V more views of each local example, view after view.
+                Each picks both views of its image in z, one after the other, among z alone; the
+                loss is the mean over all such pairs (multi-crop; Caron et al., SwAV, 2020,
+                https://arxiv.org/abs/2006.09882, section 3.2). None for no more views.
 
         Returns:
             The share of the loss, float32 scalar, and float32 scalars named by `METRICS`. These
@@ -105,12 +113,11 @@ class NTXent:
         Raises:
             ValueError: If the shape is not [2B, P] or the global batch is one.
         """
-        z = tf.cast(z, tf.float32)
         _check_shape(z)
         batch = z.shape[0] // 2
         global_batch = batch * collectives.num_replicas()
 
-        z = tf.math.l2_normalize(z, axis=-1, epsilon=1e-12)
+        z = _normalized(z)
         everyone = collectives.all_gather(tf.reshape(z, [2, batch, -1]), axis=1)
         everyone = tf.reshape(everyone, [2 * global_batch, z.shape[1]])
 
@@ -118,32 +125,52 @@ class NTXent:
         view_1 = tf.range(batch) + collectives.replica_id() * batch
         view_2 = view_1 + global_batch
         every_image = tf.range(global_batch) if images is None else _gather_numbers(images)
+        image = view_1 if images is None else images
 
-        sums = contrast(
-            z,
-            everyone,
-            anchor_image=tf.tile(view_1 if images is None else images, [2]),
+        compare = functools.partial(
+            contrast,
+            candidates=everyone,
             candidate_image=tf.tile(every_image, [2]),
-            positive_column=tf.concat([view_2, view_1], axis=0),
             temperature=self.temperature,
             block_size=self.block_size,
+            decoupled=self.decoupled,
         )
-        loss = sums.loss / (2 * global_batch)
+        sums = compare(
+            z,
+            anchor_image=tf.tile(image, [2]),
+            positive_column=tf.concat([view_2, view_1], axis=0),
+        )
+        total, pairs = sums.loss, 2 * global_batch
+        if small is not None:
+            views = small.shape[0] // batch
+            total += compare(
+                tf.tile(_normalized(small), [2, 1]),
+                anchor_image=tf.tile(image, [2 * views]),
+                positive_column=tf.concat([view_1] * views + [view_2] * views, axis=0),
+            ).loss
+            pairs += 2 * views * global_batch
+        loss = total / pairs
         if self.reduction == "reference":
             loss *= self._factor
         return loss, _metrics(tf.stop_gradient(z), tf.stop_gradient(everyone), sums)
 
     def chance(self, global_batch: int) -> float:
-        """Returns the loss of equal embeddings: log(2G - 1), twice that for "reference"."""
-        return self._factor * math.log(2 * global_batch - 1)
+        """Returns the loss of equal embeddings.
+
+        log(2G - 1), or log(2G - 2) if decoupled; twice that for "reference".
+        """
+        return self._factor * math.log(2 * global_batch - (2 if self.decoupled else 1))
 
     def floor(self, global_batch: int) -> float:
         """Returns the loss for equal positives, and negatives at right angles.
 
-        log(1 + (2G - 2) e^(-1 / temperature)), twice that for "reference". Only negatives at obtuse
-        angles lower it, and 2G - 2 vectors can exceed right angles to each other only minimally.
+        log(1 + (2G - 2) e^(-1 / temperature)), without the 1 if decoupled; twice that for
+        "reference". Only negatives at obtuse angles lower it, and 2G - 2 vectors can exceed right
+        angles to each other only minimally.
         """
         negatives = 2 * global_batch - 2
+        if self.decoupled:
+            return self._factor * (math.log(negatives) - 1.0 / self.temperature)
         return self._factor * math.log1p(negatives * math.exp(-1.0 / self.temperature))
 
     @property
@@ -156,9 +183,14 @@ def nt_xent(
     temperature: float = 0.1,
     reduction: Literal["paper", "reference"] = "paper",
     block_size: int | None = None,
+    decoupled: bool = False,
 ) -> NTXent:
     """Returns the loss of SimCLR; see `NTXent` for the arguments."""
-    return NTXent(temperature, reduction, block_size)
+    return NTXent(temperature, reduction, block_size, decoupled)
+
+
+def _normalized(z: tf.Tensor) -> tf.Tensor:
+    return tf.math.l2_normalize(tf.cast(z, tf.float32), axis=-1, epsilon=1e-12)
 
 
 def _gather_numbers(images: tf.Tensor) -> tf.Tensor:

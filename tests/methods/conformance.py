@@ -41,8 +41,9 @@ AUGMENTATION = functools.partial(augmentation, policy=(("flip", 0.5),))
 
 
 def tiny_encoder(*, image_size: int) -> keras.Model:
-    """Two convolutions, each with batch normalization over all replicas."""
-    x = images = keras.Input((image_size, image_size, 3), name="images")
+    """Two convolutions for images of any size, each with batch normalization over all replicas."""
+    del image_size
+    x = images = keras.Input((None, None, 3), name="images")
     for i, width in enumerate((4, 6)):
         x = keras.layers.Conv2D(width, 3, 2, use_bias=False, name=f"conv{i}")(x)
         x = keras.layers.ReLU(name=f"relu{i}")(SyncBatchNormalization(name=f"bn{i}")(x))

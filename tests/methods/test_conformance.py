@@ -38,6 +38,14 @@ METHODS = {
         projection_head=functools.partial(projection_head, output_dim=5),
         loss=lambda: NTXent(0.5),
     ),
+    "multi-crop": functools.partial(
+        simclr,
+        augmentation=conformance.AUGMENTATION,
+        projection_head=functools.partial(projection_head, output_dim=5),
+        loss=lambda: NTXent(0.5),
+        small_views=3,
+        small_augmentation=conformance.AUGMENTATION,
+    ),
     "supervised": classifier,
     "made up": functools.partial(follow, augmentation=conformance.AUGMENTATION),
 }

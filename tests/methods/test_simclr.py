@@ -71,6 +71,38 @@ def test_embed(method, probe):
     assert all(out.dtype == tf.float32 for out in outputs)
 
 
+def test_small_views_pass_by_themselves():
+    gin.parse_config("small/augmentation.area_range = (0.1, 0.3)")
+    gin.parse_config("simclr.small_views = 3\nsimclr.small_augmentation = @small/augmentation")
+    method = build()
+    large, small = method.views
+    assert (large.count, large.size, small.name, small.count, small.size) == (2, 32, "small", 3, 16)
+    assert small.augmentations[0].area_range == (0.1, 0.3)
+    assert large.augmentations[0] == augmentation()
+    images = tf.random.stateless_uniform([12, 16, 16, 3], (0, 1))
+    embedded = method.embed(batch() | {"small": images}, training=False)
+    assert embedded["representation"].shape == (20, 64)
+    assert embedded["small_projection"].shape == (12, 5)
+    assert {n: s.shape[0] for n, s in method.embedded_specs.items()} == {
+        "projection": 2,
+        "small_projection": 3,
+    }
+    alone = method.networks["encoder"](images, training=False)["final_avg_pool"]
+    np.testing.assert_allclose(embedded["representation"][8:], alone, rtol=1e-5)
+    share, _ = method.loss(embedded, {"index": tf.range(4)})
+    expected, _ = method.objective(
+        embedded["projection"], tf.range(4), embedded["small_projection"]
+    )
+    assert share == expected != method.objective(embedded["projection"], tf.range(4))[0]
+
+
+@pytest.mark.parametrize("bound", ["small_views = -1", "small_views = 2\nsimclr.small_size = 33"])
+def test_small_views_are_small(bound):
+    gin.parse_config(f"simclr.{bound}")
+    with pytest.raises(ValueError, match=r"small_size from 1 to data\.image_size = 32"):
+        build()
+
+
 def test_no_classes_no_probe(method):
     assert online_probe(None, method.networks["encoder"]) is NO_PROBE
     assert probe_logits(NO_PROBE, tf.zeros([8, 64])) is None

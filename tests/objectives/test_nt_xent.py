@@ -174,6 +174,101 @@ def test_views_of_one_image_are_no_negatives(images, replicas):
     np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-5)
 
 
+def variant_oracle(z, images, decoupled: bool, small=None, temperature: float = 0.5) -> float:
+    """The mean over pairs in loops and float64: the large views, and small ones against them.
+
+    A small view [V*G, P] picks either large view of its image. If decoupled, the sum in the
+    denominator is over negatives alone.
+    """
+    unit = z.astype(np.float64) / np.linalg.norm(z.astype(np.float64), axis=1, keepdims=True)
+    count, half = len(unit), len(unit) // 2
+    pairs = [(unit[i], images[i % half], (i + half) % count) for i in range(count)]
+    for row, view in enumerate(() if small is None else small.astype(np.float64)):
+        view, own = view / np.linalg.norm(view), row % half
+        pairs += [(view, images[own], own), (view, images[own], own + half)]
+    losses = []
+    for anchor, image, positive in pairs:
+        similarity = np.exp(unit @ anchor / temperature)
+        others = [k for k in range(count) if images[k % half] != image]
+        against = others if decoupled else [*others, positive]
+        losses.append(math.log(similarity[against].sum() / similarity[positive]) if others else 0)
+    return np.mean(losses)
+
+
+@at_once_and_in_blocks
+@pytest.mark.parametrize("replicas", [1, 2, 4])
+@pytest.mark.parametrize("decoupled", [False, True], ids=["coupled", "decoupled"])
+@pytest.mark.parametrize("views", [0, 3], ids=["two views", "multi-crop"])
+def test_variants_equal_their_definition(replicas, decoupled, views):
+    images = np.array([3, 1, 3, 2, 7, 0, 9, 5], np.int32)
+    z = embeddings(8, 5)
+    small = np.random.default_rng(5).normal(size=(views * 8, 5)).astype(np.float32)
+    strategy = simulated_replicas(replicas)
+    parts = images.reshape(replicas, -1)
+    by_view = small.reshape(views, replicas, 8 // replicas, 5)
+    by_view = np.swapaxes(by_view, 0, 1).reshape(replicas, views * 8 // replicas, 5)
+
+    def share(z):
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        own = tf.gather(tf.constant(by_view), replica) if views else None
+        numbers = tf.gather(tf.constant(parts), replica)
+        with tf.GradientTape() as tape:
+            tape.watch([z] if own is None else [z, own])
+            loss, _ = NTXent(0.5, decoupled=decoupled)(z, numbers, own)
+        return loss, tape.gradient(loss, z)
+
+    loss, gradient = tf.function(lambda z: strategy.run(share, (z,)))(distribute(strategy, z))
+
+    def expected(z):
+        return variant_oracle(z, images, decoupled, small if views else None)
+
+    found = strategy.reduce("SUM", loss, axis=None)
+    np.testing.assert_allclose(found, expected(z), rtol=2e-5)
+    gradient = whole(strategy.experimental_local_results(gradient), replicas)
+    for index in [(0, 0), (3, 4), (10, 2)]:
+        shift = np.zeros(z.shape)
+        shift[index] = 1e-5
+        slope = (expected(z + shift) - expected(z - shift)) / 2e-5
+        np.testing.assert_allclose(gradient[index], slope, rtol=0, atol=1e-5)
+
+
+def test_the_small_views_have_a_gradient():
+    z, small = embeddings(4, 5), tf.constant(embeddings(4, 5, seed=9))
+    images = np.arange(4)
+    with tf.GradientTape() as tape:
+        tape.watch(small)
+        loss, _ = NTXent(0.5)(tf.constant(z), None, small)
+    gradient, step = tape.gradient(loss, small), 1e-4
+    for index in [(0, 1), (6, 3)]:
+        shift = np.zeros(small.shape)
+        shift[index] = step
+        above, below = (
+            variant_oracle(z, images, False, small.numpy().astype(np.float64) + sign * shift)
+            for sign in (1, -1)
+        )
+        np.testing.assert_allclose(gradient[index], (above - below) / (2 * step), atol=1e-5)
+
+
+@at_once_and_in_blocks
+def test_decoupled_without_negatives_teaches_nothing():
+    loss, gradient, _ = value_and_gradient(
+        embeddings(3), images=np.array([4, 4, 4], np.int32), decoupled=True
+    )
+    assert loss == 0 and not gradient.numpy().any()
+
+
+@pytest.mark.parametrize("global_batch", [2, 64])
+def test_chance_and_floor_of_the_decoupled_loss(global_batch):
+    orthogonal = np.tile(np.eye(global_batch, dtype=np.float32), (2, 1))
+    same = np.ones([2 * global_batch, 8], np.float32)
+    objective = NTXent(0.2, decoupled=True)
+    for z, expected in (
+        (orthogonal, objective.floor(global_batch)),
+        (same, objective.chance(global_batch)),
+    ):
+        np.testing.assert_allclose(objective(tf.constant(z))[0], expected, rtol=1e-5)
+
+
 @at_once_and_in_blocks
 def test_a_batch_without_repeats_is_as_without_numbers():
     z = embeddings(8, 5)
