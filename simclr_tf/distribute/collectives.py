@@ -69,6 +69,13 @@ def all_gather(x: Any, axis: int = 0) -> Any:
     )
 
 
+def gather_numbers(numbers: tf.Tensor) -> tf.Tensor:
+    """Gathers int32 [B] to [R*B], as halves that float32 holds exactly: GPUs gather no int32."""
+    halves = tf.stack([numbers // 2**16, numbers % 2**16])
+    upper, lower = tf.unstack(all_gather(tf.cast(halves, tf.float32), axis=1))
+    return tf.cast(upper, tf.int32) * 2**16 + tf.cast(lower, tf.int32)
+
+
 def stack(x: tf.Tensor) -> tf.Tensor:
     """Stacks the replicas' small tensors in the order of their ids: x [...] to [R, ...].
 

@@ -24,6 +24,7 @@ from simclr_tf.errors import RequestError
 from simclr_tf.export.saved_model import export_networks
 from simclr_tf.methods.base import Method
 from simclr_tf.models.networks import fingerprint
+from simclr_tf.names import shown
 from simclr_tf.optim.schedules import WarmupCosine
 from simclr_tf.training import figures
 from simclr_tf.training.checkpoints import started_settings
@@ -104,7 +105,7 @@ def assemble(
         keras.utils.set_random_seed(run.seed)
         with dtype_policy(run.precision):
             built = method()
-        _check_batch(run, built)
+        _check_method(run, built)
         probe = online_probe(run.num_classes, built.networks["encoder"])
         networks = built.networks | probe
         rule = optimizer(learning_rate=run.schedule, networks=networks)
@@ -166,8 +167,13 @@ def dtype_policy(name: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def _check_batch(run: Ingredients, method: Method) -> None:
-    """Raises RequestError unless the method can take the batch, and can take it in parts."""
+def _check_method(run: Ingredients, method: Method) -> None:
+    """Raises RequestError unless the method can take the data and the batch, perhaps in parts."""
+    if method.needs_labels and run.source.num_classes is None:
+        raise RequestError(
+            f"{method.name} needs labels. Received: {shown(run.source.name)}, which has none. For "
+            "a folder, put each class into a subfolder of its own."
+        )
     if run.global_batch_size < method.min_batch:
         raise RequestError(
             f"A batch of {method.name} must have at least {method.min_batch} images. Received: "

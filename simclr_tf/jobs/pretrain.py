@@ -16,11 +16,17 @@ from simclr_tf.data.dataset import Dataset, data
 from simclr_tf.data.source import Source
 from simclr_tf.distribute.strategy import check_global_batch, check_microbatch, create_strategy
 from simclr_tf.jobs.assembly import AugmentOn, Ingredients, assemble, export_run
+from simclr_tf.methods import supcon  # noqa: F401, for recipes
 from simclr_tf.methods.base import Method
 from simclr_tf.methods.simclr import simclr
 from simclr_tf.models.resnet import resnet
 from simclr_tf.optim.factory import lars
-from simclr_tf.optim.schedules import WarmupCosine, epochs_by_count, learning_rate
+from simclr_tf.optim.schedules import (
+    WarmupCosine,
+    batch_by_count,
+    epochs_by_count,
+    learning_rate,
+)
 from simclr_tf.training.failures import as_request_error
 from simclr_tf.training.run import Cadence, Run, check_limits
 from simclr_tf.training.trainer import train
@@ -55,7 +61,7 @@ def pretraining(
     optimizer: Callable[..., keras.optimizers.Optimizer] = lars,
     learning_rate: Callable[..., WarmupCosine] = learning_rate,
     strategy: Callable[..., tf.distribute.Strategy] = create_strategy,
-    global_batch_size: int = 4096,
+    global_batch_size: Annotated[int | Callable[..., int], batch_by_count] = 4096,
     microbatch_size: int | None = None,
     augment_on: AugmentOn = "auto",
     image_sizes: Sequence[tuple[int, float]] = (),
@@ -79,7 +85,8 @@ def pretraining(
       optimizer: builds the optimizer from the schedule and the networks.
       learning_rate: builds the schedule.
       strategy: picks the tf.distribute strategy.
-      global_batch_size: G, images per step over all replicas.
+      global_batch_size: G, images per step over all replicas, or a function of `num_examples` that
+        returns it.
       microbatch_size: images, over all replicas, whose activations are in memory at a time, to
         train on a larger batch than fits; it divides `global_batch_size`. The loss and its gradient
         are those of the whole batch, at the cost of a second forward pass; batch normalization
@@ -116,15 +123,16 @@ def pretraining(
             keep_checkpoints=keep_checkpoints,
             profile_steps=profile_steps,
         )
-        check_limits("pretrain", cadence, seed, global_batch_size)
+        by_count = callable(global_batch_size)
+        check_limits("pretrain", cadence, seed, 1 if by_count else global_batch_size)
         replicas = strategy(tpu=context.tpu)
         dataset = data(data_dir=context.data_dir)
         source = dataset.train()
-        _check_batch(global_batch_size, microbatch_size, replicas, source)
-        passes = epochs(num_examples=source.num_examples) if callable(epochs) else epochs
-        schedule = learning_rate(
-            epochs=passes, num_examples=source.num_examples, global_batch=global_batch_size
-        )
+        count = source.num_examples
+        batch = global_batch_size(num_examples=count) if by_count else global_batch_size
+        _check_batch(batch, microbatch_size, replicas, source)
+        passes = epochs(num_examples=count) if callable(epochs) else epochs
+        schedule = learning_rate(epochs=passes, num_examples=count, global_batch=batch)
         ingredients = Ingredients(
             job="pretrain",
             context=context,
@@ -135,7 +143,7 @@ def pretraining(
             epochs=passes,
             precision=precision,
             seed=seed,
-            global_batch_size=global_batch_size,
+            global_batch_size=batch,
             microbatch_size=microbatch_size,
             augment_on=augment_on,
             image_sizes=image_sizes,

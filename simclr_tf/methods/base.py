@@ -57,6 +57,7 @@ class Method(abc.ABC):
             [v, ...] of its v rows, and dtype. None if a batch cannot be embedded in parts.
         target_specs: The same for `targets`.
         min_batch: Fewest images of a global batch, such as 2 where images are compared.
+        needs_labels: Whether the method cannot train on data without labels.
     """
 
     networks: Networks
@@ -71,6 +72,7 @@ class Method(abc.ABC):
     embedded_specs: ClassVar[Mapping[str, tf.TensorSpec] | None] = None
     target_specs: ClassVar[Mapping[str, tf.TensorSpec]] = {}
     min_batch: ClassVar[int] = 1
+    needs_labels: ClassVar[bool] = False
 
     def __post_init__(self):
         missing = [name for name in ("name", "metrics") if not getattr(self, name, None)]

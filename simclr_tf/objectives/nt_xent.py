@@ -124,9 +124,10 @@ class NTXent:
         # Columns of `everyone` that hold the local view 1 and view 2.
         view_1 = tf.range(batch) + collectives.replica_id() * batch
         view_2 = view_1 + global_batch
-        every_image = tf.range(global_batch) if images is None else _gather_numbers(images)
-        image = view_1 if images is None else images
-
+        if images is None:
+            image, every_image = view_1, tf.range(global_batch)
+        else:
+            image, every_image = images, collectives.gather_numbers(images)
         compare = functools.partial(
             contrast,
             candidates=everyone,
@@ -191,13 +192,6 @@ def nt_xent(
 
 def _normalized(z: tf.Tensor) -> tf.Tensor:
     return tf.math.l2_normalize(tf.cast(z, tf.float32), axis=-1, epsilon=1e-12)
-
-
-def _gather_numbers(images: tf.Tensor) -> tf.Tensor:
-    """Gathers int32 [B] to [G], as halves that float32 holds exactly: GPUs gather no int32."""
-    halves = tf.stack([images // 2**16, images % 2**16])
-    upper, lower = tf.unstack(collectives.all_gather(tf.cast(halves, tf.float32), axis=1))
-    return tf.cast(upper, tf.int32) * 2**16 + tf.cast(lower, tf.int32)
 
 
 def _metrics(z: tf.Tensor, everyone: tf.Tensor, sums: Sums) -> dict[str, tf.Tensor]:

@@ -130,3 +130,26 @@ def epochs_by_count(
         num_examples: Images per epoch.
     """
     return min(max(images_seen / num_examples, shortest), longest)
+
+
+@gin.configurable
+def batch_by_count(
+    share: float = 0.1, smallest: int = 32, largest: int = 1024, *, num_examples: int
+) -> int:
+    """Returns a global batch for a data set of any size: the largest power of two within bounds.
+
+    An epoch then has at least 1 / share steps, until the smallest batch is reached.
+
+    Args:
+        share: Largest batch as a share of the images.
+        smallest: Smallest batch, for few images.
+        largest: Largest batch, for many images.
+        num_examples: Images per epoch.
+    """
+    if not 1 <= smallest <= largest or not 0 < share <= 1:
+        raise InvalidArgument(
+            "batch_by_count needs 1 <= smallest <= largest, and a share above 0 and at most 1. "
+            f"Received: share={share}, smallest={smallest}, largest={largest}."
+        )
+    wanted = max(min(int(share * num_examples), largest), smallest)
+    return 2 ** int(math.log2(wanted))

@@ -1,6 +1,7 @@
 """If this breaks, a run goes on with other views than it began with, or fails on a TPU alone."""
 
 import functools
+import shutil
 
 import pytest
 import tensorflow as tf
@@ -14,6 +15,7 @@ from simclr_tf.errors import RequestError
 from simclr_tf.jobs import assembly
 from simclr_tf.jobs.pretrain import pretraining
 from simclr_tf.methods.simclr import simclr
+from simclr_tf.methods.supcon import supcon
 from simclr_tf.models.resnet import resnet
 from simclr_tf.training import plan as plan_module
 from simclr_tf.training.checkpoints import Checkpoints
@@ -26,9 +28,8 @@ def put_together(pictures, model_dir="", **kwargs):
         Context(model_dir=str(model_dir), data_dir=str(pictures), tpu="none"),
         data=functools.partial(Dataset, "folder:", 16, "train", "test", 64),
         encoder=functools.partial(resnet, depth=18, width_multiplier=0.125),
-        global_batch_size=4,
         epochs=20.0,
-        **{"augment_on": "device"} | kwargs,
+        **{"global_batch_size": 4, "augment_on": "device"} | kwargs,
     )
 
 
@@ -36,6 +37,21 @@ def test_where_files_are_augmented_is_said_and_must_not_change(evaluation):
     run = put_together(evaluation.pictures)
     assert run.settings["augment_on"] == "device"
     assert run.plan_lines()["views"].endswith("augmented on the device")
+
+
+def test_the_batch_may_follow_from_the_number_of_images(evaluation):
+    run = put_together(
+        evaluation.pictures, global_batch_size=lambda num_examples: num_examples // 4
+    )
+    assert run.plan.global_batch_size == run.plan.source.num_examples // 4 > 4
+
+
+def test_a_method_that_needs_labels_refuses_data_without(evaluation, tmp_path):
+    assert put_together(evaluation.pictures, method=supcon).method.name == "SupCon"
+    for i, picture in enumerate(sorted(evaluation.pictures.rglob("*.*"))[:8]):
+        shutil.copy(picture, tmp_path / f"{i}{picture.suffix}")
+    with pytest.raises(RequestError, match=r"SupCon needs labels\. .*which has none"):
+        put_together(tmp_path, method=supcon)
 
 
 @pytest.mark.parametrize("compiles", [True, False])

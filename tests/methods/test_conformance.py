@@ -9,10 +9,12 @@ import pytest
 
 from simclr_tf.augment.views import ViewGroup
 from simclr_tf.methods.simclr import simclr
+from simclr_tf.methods.supcon import supcon
 from simclr_tf.methods.supervised import Supervised
 from simclr_tf.models.classifier import build_classifier
 from simclr_tf.models.heads import projection_head
 from simclr_tf.objectives.nt_xent import NTXent
+from simclr_tf.objectives.sup_con import SupCon
 from tests.methods import conformance
 from tests.methods.made_up import FollowAtOnce, follow
 
@@ -45,6 +47,12 @@ METHODS = {
         loss=lambda: NTXent(0.5),
         small_views=3,
         small_augmentation=conformance.AUGMENTATION,
+    ),
+    "SupCon": functools.partial(
+        supcon,
+        augmentation=conformance.AUGMENTATION,
+        projection_head=functools.partial(projection_head, output_dim=5),
+        loss=lambda: SupCon(1.0),
     ),
     "supervised": classifier,
     "made up": functools.partial(follow, augmentation=conformance.AUGMENTATION),

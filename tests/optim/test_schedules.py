@@ -8,6 +8,7 @@ import pytest
 
 from simclr_tf.optim.schedules import (
     WarmupCosine,
+    batch_by_count,
     scale_learning_rate,
     steps_for,
     warmup_steps_for,
@@ -76,3 +77,17 @@ def test_rejects(arguments):
 def test_rejects_unknown_scaling():
     with pytest.raises(ValueError, match=r"Received: scaling='log'\. Valid: linear, sqrt, none"):
         scale_learning_rate(0.3, 256, "log")
+
+
+@pytest.mark.parametrize(
+    ("images", "batch"), [(3, 32), (640, 64), (2_200, 128), (10_000, 512), (10**6, 1024)]
+)
+def test_a_batch_by_count_is_a_power_of_two_with_ten_steps_an_epoch(images, batch):
+    found = batch_by_count(num_examples=images)
+    assert found == batch
+    assert found in (32, 1024) or found <= images / 10 < 2 * found
+
+
+def test_bounds_of_a_batch_by_count_are_checked():
+    with pytest.raises(ValueError, match="smallest <= largest"):
+        batch_by_count(smallest=64, largest=32, num_examples=1000)
