@@ -118,8 +118,7 @@ class NTXent:
         global_batch = batch * collectives.num_replicas()
 
         z = _normalized(z)
-        everyone = collectives.all_gather(tf.reshape(z, [2, batch, -1]), axis=1)
-        everyone = tf.reshape(everyone, [2 * global_batch, z.shape[1]])
+        everyone = _gathered(z)
 
         # Columns of `everyone` that hold the local view 1 and view 2.
         view_1 = tf.range(batch) + collectives.replica_id() * batch
@@ -149,7 +148,7 @@ class NTXent:
                 anchor_image=tf.tile(image, [2 * views]),
                 positive_column=tf.concat([view_1] * views + [view_2] * views, axis=0),
             ).loss
-            pairs += 2 * views * global_batch
+            pairs *= 1 + views
         loss = total / pairs
         if self.reduction == "reference":
             loss *= self._factor
@@ -188,6 +187,12 @@ def nt_xent(
 ) -> NTXent:
     """Returns the loss of SimCLR; see `NTXent` for the arguments."""
     return NTXent(temperature, reduction, block_size, decoupled)
+
+
+def _gathered(z: tf.Tensor) -> tf.Tensor:
+    """Gathers [2B, P] to [2G, P]: view 1 of all examples on all replicas, then view 2."""
+    views = collectives.all_gather(tf.reshape(z, [2, z.shape[0] // 2, -1]), axis=1)
+    return tf.reshape(views, [-1, z.shape[1]])
 
 
 def _normalized(z: tf.Tensor) -> tf.Tensor:
