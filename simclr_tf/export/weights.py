@@ -24,6 +24,7 @@ from simclr_tf.training.checkpoints import (
 )
 from simclr_tf.training.failures import UNREACHABLE
 from simclr_tf.training.host_copy import Groups
+from simclr_tf.training.weight_average import SUFFIX
 
 UNTRAINED = "untrained"
 _STEP_FOLDER = re.compile(r"(.+?)/checkpoints/step_(\d+)/?$")
@@ -38,17 +39,26 @@ class PretrainedWeights:
         weights.
       step: the training step that wrote them, or None if unknown.
       groups: the available groups.
+      average: whether the moving averages of the weights are meant, in their place.
     """
 
     path: str
     step: int | None
     groups: tuple[str, ...]
+    average: bool = False
 
     def at(self, step: int) -> PretrainedWeights:
         """Returns the weights of another checkpoint of the same run."""
-        return PretrainedWeights(
-            self.path, step, tuple(read_manifest(self.path, step)["variables"])
-        )
+        groups = tuple(read_manifest(self.path, step)["variables"])
+        if self.average:
+            groups = tuple(g.removesuffix(SUFFIX) for g in groups if g.endswith(SUFFIX))
+        if self.average and not groups:
+            raise RequestError(
+                "pretrained.average needs a checkpoint with moving averages of the weights. "
+                f"Received: step {step} of {self.path}, which has none. Leave it out, or pretrain "
+                "with pretrain.average_decay."
+            )
+        return dataclasses.replace(self, step=step, groups=groups)
 
     def restore(self, networks: Mapping[str, keras.Model]) -> None:
         """Fills all of `networks`, or changes nothing.
@@ -77,8 +87,10 @@ class PretrainedWeights:
             self._restore_checkpoint(groups)
 
     def _restore_checkpoint(self, groups: Groups) -> None:
+        suffix = SUFFIX if self.average else ""
+        stored = {name + suffix: variables for name, variables in groups.items()}
         try:
-            restore_groups(self.path, self.step, groups)
+            restore_groups(self.path, self.step, stored)
         except UNREACHABLE:
             raise
         except DAMAGED as error:
@@ -96,14 +108,20 @@ class PretrainedWeights:
                 f"--gin_bindings='pretrained.path = \"{self.path}\"' and another --model_dir."
             )
 
-    def record(self) -> dict[str, str | int | None]:
+    def record(self) -> dict[str, str | int | bool | None]:
         """Returns the part of a result that describes the weights."""
-        return {"path": self.path, "step": self.step}
+        average = {"average": True} if self.average else {}
+        return {"path": self.path, "step": self.step, **average}
 
 
 @gin.configurable(denylist=["model_dir", "followed"])
 def pretrained(
-    path: str = "", step: int | None = None, *, model_dir: str, followed: bool = False
+    path: str = "",
+    step: int | None = None,
+    average: bool = False,
+    *,
+    model_dir: str,
+    followed: bool = False,
 ) -> PretrainedWeights:
     """Finds pretrained weights.
 
@@ -112,6 +130,7 @@ def pretrained(
         of this project, or 'untrained' for the networks' initial weights. By default the job's own
         model_dir.
       step: the step of the run's checkpoint; by default the newest.
+      average: whether to take the moving averages of the weights instead of the last ones.
       model_dir: the command line's.
       followed: whether the run's checkpoints may still be to come, see `at`.
 
@@ -120,7 +139,7 @@ def pretrained(
     """
     path = local(path or model_dir).rstrip("/")
     if followed:
-        return _followed(path, step)
+        return dataclasses.replace(_followed(path, step), average=average)
     if path == UNTRAINED:
         return PretrainedWeights(UNTRAINED, None, ())
     if _is_saved_model(path):
@@ -128,6 +147,11 @@ def pretrained(
             raise RequestError(
                 "pretrained.step chooses among a run's checkpoints. Received: "
                 f"pretrained.step={step} for the SavedModel {path}. Leave it out."
+            )
+        if average:
+            raise RequestError(
+                "pretrained.average chooses among the weights of a run's checkpoint. Received: "
+                f"pretrained.average=True for the SavedModel {path}. Leave it out."
             )
         metadata = read_metadata(path)
         return PretrainedWeights(path, metadata["step"], tuple(metadata["networks"]))
@@ -143,7 +167,7 @@ def pretrained(
             "Pretrain first, or set pretrained.path to a run's folder, a SavedModel, or "
             f"'{UNTRAINED}' for initial weights."
         )
-    return PretrainedWeights(path, None, ()).at(steps[-1] if step is None else step)
+    return PretrainedWeights(path, None, (), average).at(steps[-1] if step is None else step)
 
 
 def _followed(path: str, step: int | None) -> PretrainedWeights:

@@ -34,6 +34,7 @@ from simclr_tf.training.probe import online_probe
 from simclr_tf.training.profile import check_profile_steps
 from simclr_tf.training.run import Cadence, Run
 from simclr_tf.training.stages import Stage, stages_of
+from simclr_tf.training.weight_average import WeightAverage, weight_average
 
 AugmentOn = Literal["auto", "host", "device"]
 
@@ -58,6 +59,7 @@ class Ingredients:
       num_classes: classes of the online probe, or None for no probe.
       cadence: how often the run reports and saves.
       image_sizes: (side, share of the steps) of stages with smaller views.
+      average_decay: of the moving average of the weights, or None for none.
       settings: other values that must not change on resume.
       when_out_of_memory: what a person should set if a step does not fit into memory.
     """
@@ -77,6 +79,7 @@ class Ingredients:
     num_classes: int | None = None
     cadence: Cadence
     image_sizes: Sequence[tuple[int, float]] = ()
+    average_decay: float | None = None
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     when_out_of_memory: str
 
@@ -111,6 +114,7 @@ def assemble(
         rule = optimizer(learning_rate=run.schedule, networks=networks)
         rule.build(networks.trainable_variables)
         scaled = with_loss_scale(rule, networks.trainable_variables, run.precision)
+        average = _average(run, built, method)
     pipeline = _pipeline(run, built)
     stages = stages_of(
         pipeline,
@@ -127,6 +131,7 @@ def assemble(
         stages=stages,
         method=built,
         probe=probe,
+        average=average,
         optimizer=scaled,
         schedule=run.schedule,
         settings={**_settings(run, plan, pipeline, built), **run.settings},
@@ -185,6 +190,16 @@ def _check_method(run: Ingredients, method: Method) -> None:
             f"Received: {run.microbatch_size}, with the method {method.name!r}. Leave it out, or "
             "set a smaller pretrain.global_batch_size."
         )
+
+
+def _average(
+    run: Ingredients, method: Method, rebuild: Callable[[], Method]
+) -> WeightAverage | None:
+    if run.average_decay is None:
+        return None
+    with dtype_policy(run.precision):
+        copy = rebuild().networks
+    return weight_average(method.networks, copy, run.average_decay)
 
 
 def _pipeline(run: Ingredients, method: Method) -> ViewsPipeline:

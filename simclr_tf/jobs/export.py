@@ -30,6 +30,8 @@ def export(
 ) -> str:
     """Exports the newest complete checkpoint in the model_dir: encoder and projection head.
 
+    `pretrained.average = True` exports the moving averages of the weights.
+
     Args:
       context: the command line's values.
       data: gives the image size, as in pretraining; no image is read.

@@ -65,6 +65,7 @@ def pretraining(
     microbatch_size: int | None = None,
     augment_on: AugmentOn = "auto",
     image_sizes: Sequence[tuple[int, float]] = (),
+    average_decay: float | None = None,
     epochs: Annotated[float | Callable[..., float], epochs_by_count] = 100.0,
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto",
     online_probe: bool = True,
@@ -99,6 +100,9 @@ def pretraining(
       image_sizes: (side in pixels, share of the steps) of stages with smaller views, which cost
         less; the other steps have data.image_size. [(16, 0.6), (24, 0.3)] trains 60 % of the steps
         at 16 pixels, 30 % at 24 and the rest at full size.
+      average_decay: share that an update keeps of a moving average of all weights (EMA), such as
+        0.999; None for no average. Checkpoints hold it beside the weights, and pretrained.average
+        has evaluations and exports take it.
       epochs: passes over the data, or a function of `num_examples` that returns them.
       precision: dtype policy of the networks, `auto` for the fastest on the device; statistics,
         loss and weights are float32. `mixed_float16` scales the loss, and skips updates for which a
@@ -147,6 +151,7 @@ def pretraining(
             microbatch_size=microbatch_size,
             augment_on=augment_on,
             image_sizes=image_sizes,
+            average_decay=average_decay,
             num_classes=source.num_classes if online_probe else None,
             cadence=cadence,
             when_out_of_memory="Set pretrain.microbatch_size or a smaller batch, or resnet.remat.",

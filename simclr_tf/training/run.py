@@ -19,6 +19,7 @@ from simclr_tf.training.checkpoints import Groups, named_groups
 from simclr_tf.training.plan import Plan
 from simclr_tf.training.stages import Stage
 from simclr_tf.training.step import make_train_step, step_metrics
+from simclr_tf.training.weight_average import WeightAverage
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,7 @@ class Run:
       stages: its stages, each with its input, in order.
       method: the method that is trained.
       probe: the online probe, or none.
+      average: the moving average of the method's networks, or none.
       optimizer: built for all of their variables.
       schedule: learning rate schedule over the whole run.
       settings: what must not change when the run is resumed.
@@ -93,6 +95,7 @@ class Run:
     stages: Sequence[Stage]
     method: Method
     probe: Networks
+    average: WeightAverage | None = None
     optimizer: keras.optimizers.Optimizer
     schedule: WarmupCosine
     settings: Mapping[str, Any]
@@ -133,6 +136,7 @@ class Run:
             self.method,
             self.optimizer,
             probe=self.probe,
+            average=self.average,
             num_microbatches=self.plan.num_microbatches,
             views=(pipeline or self.pipeline).with_views,
         )
@@ -140,6 +144,8 @@ class Run:
     def groups(self) -> Groups:
         """Returns the variables of a checkpoint by group and path."""
         networks = self.trained | self.method.followers
+        if self.average is not None:
+            networks |= self.average.networks
         state = {"method": self.method.state} if self.method.state else {}
         return {**named_groups(networks, self.optimizer), **state}
 

@@ -21,6 +21,7 @@ from simclr_tf.training.representation import (
     direction_sums,
     representation_numbers,
 )
+from simclr_tf.training.weight_average import WeightAverage
 
 Views = Callable[[Tensors], Tensors]
 
@@ -44,6 +45,7 @@ def make_train_step(
     optimizer: keras.optimizers.Optimizer,
     *,
     probe: Networks = NO_PROBE,
+    average: WeightAverage | None = None,
     num_microbatches: int = 1,
     views: Views = lambda batch: batch,
 ) -> Callable[[Tensors], tf.Tensor]:
@@ -57,6 +59,7 @@ def make_train_step(
         strategy's scope.
       optimizer: applies the summed gradients; from now on it does not sum them itself.
       probe: the online probe, or none.
+      average: the moving average of the method's networks, or none.
       num_microbatches: parts of a replica's batch, which they must divide, that are processed one
         after the other, so that memory holds the activations of one part. The loss remains that of
         the whole batch.
@@ -80,6 +83,8 @@ def make_train_step(
             )
         numbers |= apply_shares(method, probe, optimizer, gradients)
         method.after_update(rule_of(optimizer).iterations, targets)
+        if average is not None:
+            average.update(rule_of(optimizer).iterations)
         numbers["loss"] = numbers[method.metrics[0].name] + numbers.get("probe_loss", 0.0)
         shares = tf.stack([numbers[metric.name] for metric in metrics if not metric.whole])
         whole = tf.stack([numbers[metric.name] for metric in metrics if metric.whole])
