@@ -11,6 +11,7 @@ import gin
 import keras
 import tensorflow as tf
 
+import simclr_tf.models.keras_application  # noqa: F401  an encoder that recipes may name
 from simclr_tf.context import Context
 from simclr_tf.data.dataset import Dataset, data
 from simclr_tf.data.source import Source
