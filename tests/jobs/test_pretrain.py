@@ -9,10 +9,12 @@ import tensorflow as tf
 
 from simclr_tf.augment import addons, policy
 from simclr_tf.augment.ops import Op
+from simclr_tf import run as program
 from simclr_tf.context import Context
 from simclr_tf.data.dataset import Dataset
 from simclr_tf.distribute.lowering import LoweringStrategy
 from simclr_tf.errors import RequestError
+from simclr_tf.export import load_encoder
 from simclr_tf.jobs import assembly
 from simclr_tf.jobs.pretrain import pretraining
 from simclr_tf.methods.simclr import simclr
@@ -136,3 +138,35 @@ def test_a_run_of_another_length_is_refused_with_the_way_to_go_on(start, tmp_pat
 def test_a_run_on_paper_reads_no_weights(evaluation):
     strategy = LoweringStrategy(2, values=False)
     put_together(evaluation.pictures, strategy=lambda tpu: strategy, initial_weights="missing")
+
+
+@pytest.mark.slow
+def test_a_network_of_keras_is_pretrained_exported_and_evaluated(evaluation, tmp_path):
+    """Micro-batches compute it twice; one binding chooses it for every job."""
+    folder = tmp_path / "run"
+    recipe = (
+        "pretrain.encoder = @keras_application",
+        "keras_application.name = 'MobileNet'",
+        "data.image_size = 32",
+    )
+    training = (
+        "pretrain.global_batch_size = 8",
+        "pretrain.microbatch_size = 4",
+        "pretrain.epochs = 0.3",
+        "learning_rate.warmup_epochs = 0.0",
+        "pretrain.online_probe = False",
+    )
+    flags = [f"--data_dir={evaluation.pictures}", f"--model_dir={folder}", "--job=pretrain"]
+    bindings = [f"--gin_bindings={binding}" for binding in (*recipe, *training)]
+    assert program.main([f"--gin_file={evaluation.recipe}", *flags, *bindings]) == 0
+    [exported] = (folder / "saved_model").iterdir()
+    numbers = []
+    for weights in (folder, exported):
+        path = f"pretrained.path = '{weights}'"
+        result = evaluation.result("linear_eval", tmp_path / weights.name, *recipe, path)
+        numbers.append((result["numbers"], result["checkpoint"]["fingerprint"]))
+    assert numbers[0] == numbers[1]
+    pixels = np.random.default_rng(0).random((2, 32, 32, 3)).astype(np.float32)
+    served = tf.saved_model.load(str(exported))(pixels)
+    assert served.shape == (2, 1024)
+    np.testing.assert_allclose(load_encoder(str(exported))(pixels), served, rtol=1e-4, atol=1e-5)
