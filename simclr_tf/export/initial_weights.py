@@ -18,6 +18,8 @@ from simclr_tf.training.checkpoints import named_groups
 from simclr_tf.training.host_copy import are_finite, copy_to_host
 
 _SETTING = "pretrain.initial_weights"
+# Groups of a checkpoint that always start fresh.
+_OF_EACH_RUN = ("probe", "optimizer", "loss_scale", "method")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +137,7 @@ def _lines(
     step = "" if weights.step is None else f", step {weights.step:,}"
     taken = [f"{name} ({len(networks[name].variables)} variables)" for name in loaded]
     taken += [f"{follower} (equal to {network})" for follower, network in copies.items()]
-    unused = [name for name in weights.groups if name not in loaded]
+    unused = [name for name in weights.groups if name not in (*loaded, *_OF_EACH_RUN)]
     return {
         "initial weights": f"{shown(weights.path)}{step}",
         "  loaded": ", ".join(taken),

@@ -77,7 +77,6 @@ def test_a_run_gives_encoder_and_head_and_says_what_starts_fresh(earlier, place)
     assert lines == {
         "initial weights": f"{earlier.folder}, step {3 if place else 5}",
         "  loaded": "encoder (105 variables), projection_head (9 variables)",
-        "  not used": "probe",
         "  left fresh": "probe, optimizer",
     }
 
@@ -120,8 +119,8 @@ def test_a_saved_model_is_read(earlier, tmp_path):
     folder = export_networks(
         str(tmp_path),
         7,
-        earlier.method.networks,
-        lambda: build().networks,
+        {**earlier.method.networks, "classifier": linear_probe(3, input_dim=64)},
+        lambda: {**build().networks, "classifier": linear_probe(3, input_dim=64)},
         image_size=16,
         recipe="",
     )
@@ -130,6 +129,7 @@ def test_a_saved_model_is_read(earlier, tmp_path):
     for name, found in values(method.networks).items():
         assert_equal(found, earlier.values[name])
     assert lines["initial weights"].endswith("step 7")
+    assert lines["  not used"] == "classifier"
 
 
 def test_a_file_in_torchvision_s_format_is_read(tmp_path):
@@ -141,7 +141,7 @@ def test_a_file_in_torchvision_s_format_is_read(tmp_path):
     save_file(state | {"fc.weight": np.zeros([5, 64], np.float32)}, path)
     lines = fill(path, method)
     assert_equal(values(method.networks)["encoder"], values({"": source})[""])
-    assert (lines["initial weights"], lines["  not used"]) == (path, "probe")
+    assert lines["initial weights"] == path
     with pytest.raises(RequestError, match=r"stem_conv/kernel is \[7, 7, 3, 8\]"):
         fill(path, build())
 
