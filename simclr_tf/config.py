@@ -33,6 +33,8 @@ _RECIPE_ROOTS = (_PACKAGE.parent, _PACKAGE)
 _MAX_VALUES, _MAX_DEPTH = 100_000, 32
 # This parameter names a program to run.
 _COMMAND_LINE_ONLY = ("simclr_tf.jobs.preflight.preflight", "compiler_python")
+# Functions that build an encoder beside `pretrain`.
+_WITH_ENCODER = ("frozen_encoder", "train_classifier")
 
 # A comment, or text in quotes.
 _TEXT = re.compile(r"#[^\n]*|(['\"])(?:\\.|(?!\1).)*\1", re.DOTALL)
@@ -142,7 +144,20 @@ def check(roots: Iterable[str]) -> None:
                 )
     if problems:
         raise RequestError("\n".join(problems))
+    _bind_encoder_everywhere()
     gin.finalize()
+
+
+def _bind_encoder_everywhere() -> None:
+    """Has every job build the encoder that the recipe pretrains, unless it is bound there."""
+    bound = {s: b.get("encoder") for (scope, s), b in gin_internals._CONFIG.items() if not scope}
+    encoder, *others = (
+        gin_internals._REGISTRY.get_match(name) for name in ("pretrain", *_WITH_ENCODER)
+    )
+    if encoder and bound.get(encoder.selector) is not None:
+        for other in others:
+            if other and bound.get(other.selector) is None:
+                gin.bind_parameter(f"{other.selector}.encoder", bound[encoder.selector])
 
 
 def recipe_jobs() -> set[str]:

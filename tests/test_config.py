@@ -163,3 +163,18 @@ def test_any_name_can_be_bound(name):
     found = data(data_dir=None)
     assert found.spec == f"folder:{name}"
     assert (found.image_size, found.eval_split) == (8, "xy")
+
+
+def test_every_job_builds_the_encoder_that_is_pretrained():
+    name = "keras_application.name = 'MobileNetV2'"
+    load_and_check("pretrain.encoder = @keras_application", name)
+    for function in ("frozen_encoder", "train_classifier"):
+        assert str(gin.query_parameter(f"{function}.encoder")) == "@keras_application"
+    own = "frozen_encoder.encoder = @resnet"
+    load_and_check(
+        "pretrain.encoder = @keras_application", name, own, roots=("pretrain", "linear_eval")
+    )
+    assert str(gin.query_parameter("frozen_encoder.encoder")) == "@resnet"
+    load_and_check()
+    with pytest.raises(ValueError):
+        gin.query_parameter("frozen_encoder.encoder")

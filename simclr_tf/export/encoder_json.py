@@ -13,13 +13,44 @@ from typing import Any
 
 import keras
 
-import simclr_tf.models.resnet  # noqa: F401  registers the layers of the encoders with Keras
+# Register the layers of the encoders with Keras.
+import simclr_tf.models.application_layers
+import simclr_tf.models.resnet  # noqa: F401
 
+# None of these runs code of the text, unpickles, or opens a file.
 _MODULES = {
-    "keras": {"DTypePolicy"},
-    "keras.initializers": {"GlorotUniform", "Ones", "VarianceScaling", "Zeros"},
-    "keras.layers": {"Add", "Dense", "GlobalAveragePooling2D", "InputLayer", "ReLU"},
+    "keras": {"DTypePolicy", "Sequential"},
+    "keras.initializers": {
+        "GlorotUniform",
+        "HeNormal",
+        "Ones",
+        "VarianceScaling",
+        "Zeros",
+    },
+    "keras.layers": {
+        "Activation",
+        "Add",
+        "AveragePooling2D",
+        "Concatenate",
+        "Conv2D",
+        "Cropping2D",
+        "Dense",
+        "DepthwiseConv2D",
+        "GlobalAveragePooling2D",
+        "Identity",
+        "InputLayer",
+        "LayerNormalization",
+        "MaxPooling2D",
+        "Multiply",
+        "ReLU",
+        "Rescaling",
+        "Reshape",
+        "SeparableConv2D",
+        "ZeroPadding2D",
+    },
+    "keras.src.applications.inception_resnet_v2": {"CustomScaleLayer"},
     "keras.src.ops.nn": {"Relu"},
+    "keras.src.ops.numpy": {"Add", "Multiply"},
     "keras.src.models.functional": {"Functional"},
     None: {"__keras_tensor__"},
 }

@@ -1,4 +1,4 @@
-"""Finds a job's pretrained weights: a checkpoint directory, a SavedModel, or none."""
+"""Finds pretrained weights: a run, a SavedModel, a file in torchvision's format, or none."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ import keras
 import tensorflow as tf
 
 from simclr_tf.errors import InvalidArgument, RequestError, cause
-from simclr_tf.export.loading import read_metadata, read_weights
+from simclr_tf.export import torchvision_format
+from simclr_tf.export.loading import Weights, read_metadata, read_weights
 from simclr_tf.names import local
-from simclr_tf.training.checkpoint_variables import compare_variables, describe_groups
+from simclr_tf.training.checkpoint_variables import (
+    Description,
+    compare_variables,
+    describe_groups,
+)
 from simclr_tf.training.checkpoints import (
     DAMAGED,
     complete_steps,
@@ -27,6 +32,7 @@ from simclr_tf.training.host_copy import Groups
 from simclr_tf.training.weight_average import SUFFIX
 
 UNTRAINED = "untrained"
+_UNTRAINED_TOO = f", or to '{UNTRAINED}' for initial weights"
 _STEP_FOLDER = re.compile(r"(.+?)/checkpoints/step_(\d+)/?$")
 
 
@@ -35,8 +41,8 @@ class PretrainedWeights:
     """Stored weights, group by group ("encoder", "projection_head", ...).
 
     Attributes:
-      path: the run's folder or the SavedModel; `untrained` where a network keeps its initial
-        weights.
+      path: the run's folder, the SavedModel, or the file in torchvision's format; `untrained`
+        where a network keeps its initial weights.
       step: the training step that wrote them, or None if unknown.
       groups: the available groups.
       average: whether the moving averages of the weights are meant, in their place.
@@ -60,6 +66,13 @@ class PretrainedWeights:
             )
         return dataclasses.replace(self, step=step, groups=groups)
 
+    def describe(self) -> Description:
+        """Returns shape and dtype of every variable: group -> path -> [shape, dtype]."""
+        arrays = _arrays(self.path)
+        if arrays is None:
+            return read_manifest(self.path, self.step)["variables"]
+        return describe_groups(arrays)
+
     def restore(self, networks: Mapping[str, keras.Model]) -> None:
         """Fills all of `networks`, or changes nothing.
 
@@ -77,14 +90,14 @@ class PretrainedWeights:
                 "exported with it, or ask for the encoder's representation."
             )
         groups = named_groups(networks)
-        if _is_saved_model(self.path):
-            values = read_weights(self.path)
-            compare_variables(describe_groups(values), groups, self.path)
-            for name, variables in groups.items():
-                for path, variable in variables.items():
-                    variable.assign(values[name][path])
-        else:
+        arrays = _arrays(self.path)
+        if arrays is None:
             self._restore_checkpoint(groups)
+            return
+        compare_variables(describe_groups(arrays), groups, self.path)
+        for name, variables in groups.items():
+            for path, variable in variables.items():
+                variable.assign(arrays[name][path])
 
     def _restore_checkpoint(self, groups: Groups) -> None:
         suffix = SUFFIX if self.average else ""
@@ -96,7 +109,8 @@ class PretrainedWeights:
         except DAMAGED as error:
             raise InvalidArgument(
                 f"The checkpoint of step {self.step} in {self.path} must be intact. Received: "
-                f"{cause(error)}. Choose another one by pretrained.step."
+                f"{cause(error)}. Choose another one by pretrained.step, or by its "
+                "folder in checkpoints/."
             ) from error
 
     def refuse_to_lie_in(self, model_dir: str) -> None:
@@ -127,8 +141,8 @@ def pretrained(
 
     Args:
       path: a run's folder, one of its checkpoints (`.../checkpoints/step_00000100`), a SavedModel
-        of this project, or 'untrained' for the networks' initial weights. By default the job's own
-        model_dir.
+        of this project, a ResNet in torchvision's format (`.safetensors`), or 'untrained' for the
+        networks' initial weights. By default the job's own model_dir.
       step: the step of the run's checkpoint; by default the newest.
       average: whether to take the moving averages of the weights instead of the last ones.
       model_dir: the command line's.
@@ -142,19 +156,36 @@ def pretrained(
         return dataclasses.replace(_followed(path, step), average=average)
     if path == UNTRAINED:
         return PretrainedWeights(UNTRAINED, None, ())
+    chosen = {"step": step, "average": average or None}
+    for name, value in chosen.items():
+        if value is not None and (_is_saved_model(path) or _is_torchvision(path)):
+            raise RequestError(
+                f"pretrained.{name} chooses among the weights of a run's checkpoints. Received: "
+                f"pretrained.{name}={value} for {path}. Leave it out."
+            )
+    return find_weights(path, step, average)
+
+
+def find_weights(
+    path: str, step: int | None = None, average: bool = False, *, setting: str = "pretrained.path"
+) -> PretrainedWeights:
+    """Finds the weights of a run, a checkpoint, a SavedModel or a file in torchvision's format.
+
+    Args:
+      path: one of these.
+      step: the step of the run's checkpoint; by default the newest.
+      average: whether to take a checkpoint's moving averages of the weights.
+      setting: the recipe's parameter that holds the path.
+
+    Raises:
+      RequestError: there are no such weights.
+    """
+    path = local(path).rstrip("/")
     if _is_saved_model(path):
-        if step is not None:
-            raise RequestError(
-                "pretrained.step chooses among a run's checkpoints. Received: "
-                f"pretrained.step={step} for the SavedModel {path}. Leave it out."
-            )
-        if average:
-            raise RequestError(
-                "pretrained.average chooses among the weights of a run's checkpoint. Received: "
-                f"pretrained.average=True for the SavedModel {path}. Leave it out."
-            )
         metadata = read_metadata(path)
         return PretrainedWeights(path, metadata["step"], tuple(metadata["networks"]))
+    if _is_torchvision(path):
+        return PretrainedWeights(path, None, tuple(_arrays(path)))
     named = _STEP_FOLDER.match(path)
     if named:
         path, step = named[1], int(named[2])
@@ -164,14 +195,15 @@ def pretrained(
         there = f"its complete ones are {', '.join(map(str, steps))}" if steps else "it has none"
         raise RequestError(
             f"The pretrained weights must be {wanted} or a SavedModel. Received: {path}; {there}. "
-            "Pretrain first, or set pretrained.path to a run's folder, a SavedModel, or "
-            f"'{UNTRAINED}' for initial weights."
+            f"Pretrain first, or set {setting} to a run's folder, a SavedModel, or a .safetensors "
+            f"file{_UNTRAINED_TOO if setting == 'pretrained.path' else ''}."
         )
     return PretrainedWeights(path, None, (), average).at(steps[-1] if step is None else step)
 
 
 def _followed(path: str, step: int | None) -> PretrainedWeights:
-    if path == UNTRAINED or step is not None or _STEP_FOLDER.match(path) or _is_saved_model(path):
+    is_no_run = path == UNTRAINED or _is_saved_model(path) or _is_torchvision(path)
+    if is_no_run or step is not None or _STEP_FOLDER.match(path):
         asked = path if step is None else f"{path} with pretrained.step={step}"
         raise RequestError(
             "What is followed must be a run, by its folder, which need not exist yet. Received: "
@@ -182,3 +214,16 @@ def _followed(path: str, step: int | None) -> PretrainedWeights:
 
 def _is_saved_model(path: str) -> bool:
     return tf.io.gfile.exists(os.path.join(path, "saved_model.pb"))
+
+
+def _is_torchvision(path: str) -> bool:
+    return path.endswith(".safetensors")
+
+
+def _arrays(path: str) -> Weights | None:
+    """Returns the values of a SavedModel or a file, by group and path; None for a run."""
+    if _is_saved_model(path):
+        return read_weights(path)
+    if _is_torchvision(path):
+        return torchvision_format.from_torchvision(torchvision_format.load(path))
+    return None

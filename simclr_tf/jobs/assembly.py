@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -21,9 +22,10 @@ from simclr_tf.distribute.lowering import traced_once
 from simclr_tf.distribute.strategy import fast_precision
 from simclr_tf.distribute.xla import host_compiles
 from simclr_tf.errors import RequestError
+from simclr_tf.export.initial_weights import InitialWeights
 from simclr_tf.export.saved_model import export_networks
 from simclr_tf.methods.base import Method
-from simclr_tf.models.networks import fingerprint
+from simclr_tf.models.networks import Networks, fingerprint
 from simclr_tf.names import shown
 from simclr_tf.optim.schedules import WarmupCosine
 from simclr_tf.training import figures
@@ -61,7 +63,9 @@ class Ingredients:
       image_sizes: (side, share of the steps) of stages with smaller views.
       average_decay: of the moving average of the weights, or None for none.
       settings: other values that must not change on resume.
+      initial: the weights that a new run starts from, or None for initial values.
       when_out_of_memory: what a person should set if a step does not fit into memory.
+      when_length_differs: how to train longer than the run was planned for.
     """
 
     job: str
@@ -81,7 +85,9 @@ class Ingredients:
     image_sizes: Sequence[tuple[int, float]] = ()
     average_decay: float | None = None
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    initial: InitialWeights | None = None
     when_out_of_memory: str
+    when_length_differs: str = ""
 
 
 def assemble(
@@ -138,6 +144,8 @@ def assemble(
         cadence=run.cadence,
         rebuild=rebuild or method,
         when_out_of_memory=run.when_out_of_memory,
+        when_length_differs=run.when_length_differs,
+        **_initialize(run, built, probe),
     )
 
 
@@ -170,6 +178,13 @@ def dtype_policy(name: str) -> Iterator[None]:
         yield
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def _initialize(run: Ingredients, method: Method, probe: Networks) -> dict[str, Callable]:
+    """Returns the argument `initialize` of a run that starts from weights."""
+    if run.initial is None:
+        return {}
+    return {"initialize": functools.partial(run.initial.fill, method, probe)}
 
 
 def _check_method(run: Ingredients, method: Method) -> None:

@@ -11,10 +11,12 @@ import gin
 import keras
 import tensorflow as tf
 
+import simclr_tf.models.keras_application  # noqa: F401  an encoder that recipes may name
 from simclr_tf.context import Context
 from simclr_tf.data.dataset import Dataset, data
 from simclr_tf.data.source import Source
 from simclr_tf.distribute.strategy import check_global_batch, check_microbatch, create_strategy
+from simclr_tf.export.initial_weights import InitialWeights
 from simclr_tf.jobs.assembly import AugmentOn, Ingredients, assemble, export_run
 from simclr_tf.methods import supcon  # noqa: F401, for recipes
 from simclr_tf.methods.base import Method
@@ -75,6 +77,8 @@ def pretraining(
     checkpoint_every_minutes: float | None = 30.0,
     keep_checkpoints: int = 3,
     profile_steps: tuple[int, int] | None = None,
+    initial_weights: str = "",
+    initial_parts: tuple[str, ...] = (),
 ) -> Run:
     """Assembles a pretraining run; writes nothing yet.
 
@@ -118,6 +122,10 @@ def pretraining(
       keep_checkpoints: how many of the newest checkpoints are kept.
       profile_steps: (start, stop): the steps from `start` to before `stop`, counted from 0, are
         profiled for TensorBoard's profile plug-in, each as a call of its own. None for no profile.
+      initial_weights: what a new run starts from: a run's folder, one of its checkpoints, a
+        SavedModel of this project, or a ResNet in torchvision's format (`.safetensors`). A run that
+        has a checkpoint resumes from that and does not read them again. '' for initial values.
+      initial_parts: the networks to fill, such as ('encoder',); by default all that are there.
     """
     with as_request_error():
         cadence = Cadence(
@@ -154,7 +162,10 @@ def pretraining(
             average_decay=average_decay,
             num_classes=source.num_classes if online_probe else None,
             cadence=cadence,
+            initial=InitialWeights.of(initial_weights, initial_parts),
             when_out_of_memory="Set pretrain.microbatch_size or a smaller batch, or resnet.remat.",
+            when_length_differs="To train longer than planned, start a new run from this one: "
+            f"another --model_dir, with pretrain.initial_weights = '{context.model_dir}'.",
         )
         build = functools.partial(method, encoder=encoder, image_size=dataset.image_size)
         return assemble(ingredients, method=build, optimizer=optimizer)

@@ -62,6 +62,11 @@ def freeze_groups(encoder: keras.Model, groups: int) -> None:
     """
     if not -1 <= groups <= 4:
         raise InvalidArgument(f"Frozen block groups must be from -1 to 4. Received: {groups}.")
+    if groups >= 0 and "block_group1" not in encoder.output:
+        raise InvalidArgument(
+            "Only the ResNets of models/resnet.py have block groups that can be frozen. Received: "
+            f"{groups} for an encoder without. Set -1 to train all of it."
+        )
     frozen = tuple(f"block_group{k}_" for k in range(1, groups + 1)) + ("stem_",) * (groups >= 0)
     for layer in encoder.layers:
         if layer.name.startswith(frozen):

@@ -88,7 +88,8 @@ def variable_roles(networks: Networks | keras.Model) -> dict[str, str]:
     Returns:
         Variable path -> role, for trainable variables and moving statistics alike. "probe" is
         every variable of a classifier, "batch_norm" every one of a normalization layer, "bias" a
-        layer's bias and "kernel" everything else.
+        layer's bias or another vector, such as a factor of each channel, and "kernel" everything
+        else.
 
     Raises:
         ValueError: If two variables have the same path.
@@ -139,7 +140,8 @@ def count_parameters(model: Networks | keras.Model) -> int:
 def _role_in_layer(layer: keras.layers.Layer, variable: keras.Variable) -> str:
     if isinstance(layer, _NORMALIZATIONS):
         return "batch_norm"
-    return "bias" if variable is getattr(layer, "bias", None) else "kernel"
+    is_bias = variable is getattr(layer, "bias", None) or len(variable.shape) < 2
+    return "bias" if is_bias else "kernel"
 
 
 def _leaf_layers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:

@@ -36,6 +36,9 @@ def training_flop(method: Method, probe: Networks, images: int) -> int:
         if op.type == "Conv2D":
             height, width, channels, _ = op.inputs[1].shape
             total += 2 * math.prod(op.outputs[0].shape) * height * width * channels
+        elif op.type == "DepthwiseConv2dNative":
+            height, width, _, _ = op.inputs[1].shape
+            total += 2 * math.prod(op.outputs[0].shape) * height * width
         elif op.type == "MatMul":
             total += 2 * math.prod(op.outputs[0].shape) * op.inputs[1].shape[0]
     return 3 * total

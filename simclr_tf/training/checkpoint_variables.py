@@ -15,6 +15,15 @@ Description = dict[str, dict[str, list[Any]]]
 
 def compare_variables(saved: Description, groups: Groups, where: str) -> None:
     """Raises RequestError, naming the differences, unless `saved` has exactly these groups."""
+    if text := differences(saved, groups):
+        raise RequestError(
+            f"The checkpoint in {where} must be of the same architecture. It differs from this "
+            f"recipe's:\n{text}\nUse the recipe that wrote it, or another --model_dir."
+        )
+
+
+def differences(saved: Description, groups: Groups) -> str:
+    """Returns the first differences between `saved` and these groups, one a line; '' for none."""
     wanted = describe_groups(groups)
     lines = []
     for group, variables in wanted.items():
@@ -26,12 +35,7 @@ def compare_variables(saved: Description, groups: Groups, where: str) -> None:
             for p in variables
             if p in there and there[p] != variables[p]
         ]
-    if lines:
-        shown = "\n".join(lines[:8]) + (f"\n  and {len(lines) - 8} more" if len(lines) > 8 else "")
-        raise RequestError(
-            f"The checkpoint in {where} must be of the same architecture. It differs from this "
-            f"recipe's:\n{shown}\nUse the recipe that wrote it, or another --model_dir."
-        )
+    return "\n".join(lines[:8]) + (f"\n  and {len(lines) - 8} more" if len(lines) > 8 else "")
 
 
 def describe_groups(groups: Mapping[str, Mapping[str, Any]]) -> Description:

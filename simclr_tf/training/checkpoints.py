@@ -48,6 +48,7 @@ class Checkpoints:
       is_chief: whether this process writes; the others only read.
       still_ours: called before a save touches the folder, and before it becomes valid; raises if
         the folder belongs to another run by then.
+      when_length_differs: how to train longer than planned, for the error of another length.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Checkpoints:
         keep: int = 3,
         is_chief: bool = True,
         still_ours: Callable[[], None] = lambda: None,
+        when_length_differs: str = "",
     ):
         self._model_dir = model_dir
         self._folder = os.path.join(model_dir, "checkpoints")
@@ -71,6 +73,7 @@ class Checkpoints:
         self._keep = keep
         self._is_chief = is_chief
         self._still_ours = still_ours
+        self._when_length_differs = when_length_differs
         self._writing = Background()
 
     def save(self, step: int) -> None:
@@ -159,10 +162,13 @@ class Checkpoints:
         for name, words in recipe_changes(recipe, self._recipe, self._defaults):
             (harmless if is_harmless(name) else changed).append(f"  {name}: {words}")
         if changed:
+            longer = saved.get("total_steps") != self._settings.get("total_steps")
             raise RequestError(
                 f"The run in {self._model_dir} was started with other settings, so going on would "
-                "give neither run:\n" + "\n".join(changed) + "\nUse the same settings, or another "
-                "--model_dir."
+                "give neither run:\n"
+                + "\n".join(changed)
+                + "\nUse the same settings, or another "
+                f"--model_dir.{' ' + self._when_length_differs if longer else ''}".rstrip()
             )
         if harmless and self._is_chief:
             print("changed, and of no effect on what is learnt:", *harmless, sep="\n", flush=True)

@@ -10,12 +10,12 @@ from typing import Any
 from simclr_tf.renamed import name_of_today
 
 # Recipe parameters that may change when a run resumes: they decide how often it reports and saves,
-# where data lie, and how sums are grouped, but not what is learnt.
+# where data lie, how sums are grouped, and what a checkpoint replaces, but not what is learnt.
 _HARMLESS = re.compile(
     r"\.(steps_per_loop|checkpoint_every_(steps|minutes)|keep_checkpoints|profile_steps|augment_on"
     r"|precision)$"
     r"|^(data\.(source|cache|eval_split|follow_links)|strategy\.cpu_replicas|nt_xent\.block_size"
-    r"|resnet\.remat)$"
+    r"|resnet\.remat|keras_application\.weights)$"
     r"|^(run|quickstart)\."
 )
 

@@ -85,7 +85,10 @@ class Run:
       settings: what must not change when the run is resumed.
       cadence: how often it reports and saves.
       rebuild: builds the method again, with any initial values, for the export.
+      initialize: called once every start, before the first step, with whether the run is new: fills
+        the networks of a new run, and returns the plan's lines on where their values come from.
       when_out_of_memory: what a person should set if a step does not fit into memory.
+      when_length_differs: how to train longer than the run was planned for.
     """
 
     job: str
@@ -102,6 +105,8 @@ class Run:
     cadence: Cadence
     rebuild: Callable[[], Method]
     when_out_of_memory: str
+    when_length_differs: str = ""
+    initialize: Callable[[bool], Mapping[str, str]] = lambda is_new: {}
 
     @property
     def total_steps(self) -> int:

@@ -84,6 +84,7 @@ class _Trainer:
             keep=run.cadence.keep_checkpoints,
             is_chief=self.is_chief,
             still_ours=still_ours,
+            when_length_differs=run.when_length_differs,
         )
         self.diagnosis = Diagnosis(
             run.method,
@@ -96,6 +97,7 @@ class _Trainer:
         run = self.run
         agree = self._checked(make_agreement(run.strategy))
         step = self._checked(self.checkpoints.restore)()
+        self.origin = self._checked(run.initialize)(step is None)
         agree(False, False, 1)  # no host writes before all have read the folder
         if self.is_chief:
             step = self._start(step)
@@ -221,7 +223,8 @@ class _Trainer:
 
     def _start(self, restored: int | None) -> int:
         """Prints the plan, and writes the files of a new run; returns the step."""
-        print(plan_text(self.run.plan_lines()), flush=True)
+        plan = {**self.run.plan_lines(), **self.origin}
+        print(plan_text(plan), flush=True)
         views = None if restored else self._checked(figures.first_views)(self.run.pipeline)
         with explain_write_errors(self.run.model_dir):
             if restored is None:
@@ -232,7 +235,7 @@ class _Trainer:
             record_start(
                 self.run.model_dir,
                 job=self.run.job,
-                plan=self.run.plan_lines(),
+                plan=plan,
                 total_steps=self.run.total_steps,
                 step=restored or 0,
             )

@@ -1,23 +1,28 @@
 """If this breaks, a run goes on with other views than it began with, or fails on a TPU alone."""
 
 import functools
+import json
 import shutil
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
+from simclr_tf import run as program
 from simclr_tf.augment import addons, policy
 from simclr_tf.augment.ops import Op
 from simclr_tf.context import Context
 from simclr_tf.data.dataset import Dataset
 from simclr_tf.distribute.lowering import LoweringStrategy
 from simclr_tf.errors import RequestError
+from simclr_tf.export import load_encoder
 from simclr_tf.jobs import assembly
 from simclr_tf.jobs.pretrain import pretraining
 from simclr_tf.methods.simclr import simclr
 from simclr_tf.methods.supcon import supcon
 from simclr_tf.models.resnet import resnet
 from simclr_tf.training import plan as plan_module
+from simclr_tf.training import trainer
 from simclr_tf.training.checkpoints import Checkpoints
 from simclr_tf.training.loss_scale import SCALE_METRICS
 
@@ -28,8 +33,7 @@ def put_together(pictures, model_dir="", **kwargs):
         Context(model_dir=str(model_dir), data_dir=str(pictures), tpu="none"),
         data=functools.partial(Dataset, "folder:", 16, "train", "test", 64),
         encoder=functools.partial(resnet, depth=18, width_multiplier=0.125),
-        epochs=20.0,
-        **{"global_batch_size": 4, "augment_on": "device"} | kwargs,
+        **{"global_batch_size": 4, "epochs": 20.0, "augment_on": "device"} | kwargs,
     )
 
 
@@ -98,3 +102,87 @@ def test_float16_is_trained_with_a_scaled_loss(evaluation):
 def test_counts_are_positive(evaluation, name):
     with pytest.raises(RequestError, match=rf"pretrain\.{name} must be at least 1. Received: 0"):
         put_together(evaluation.pictures, **{name: 0})
+
+
+@pytest.fixture
+def start(evaluation, monkeypatch):
+    """Starts a run, which saves its step 0, draws no views and takes no step."""
+    monkeypatch.setattr(trainer._Trainer, "_train_from", lambda *_: None)
+    monkeypatch.setattr(trainer.figures, "first_views", lambda pipeline: None)
+    return lambda folder, **kwargs: trainer.train(
+        put_together(evaluation.pictures, folder, **kwargs), export=lambda: ""
+    )
+
+
+def saved(folder):
+    """Variables of step 0: group and path -> value."""
+    reader = tf.train.load_checkpoint(f"{folder}/checkpoints/step_00000000/variables")
+    names = [name for name in reader.get_variable_to_shape_map() if ".ATTRIBUTES" in name]
+    return {name: reader.get_tensor(name) for name in names}
+
+
+def test_a_run_starts_from_another_and_resumes_without_it(start, tmp_path, capfd):
+    first, second = tmp_path / "first", tmp_path / "second"
+    with pytest.raises(RequestError, match=r"set pretrain.initial_weights to a run's folder"):
+        start(second, initial_weights=str(first))
+    start(first)
+    capfd.readouterr()
+    start(second, initial_weights=str(first), seed=1)
+    assert "  loaded         encoder (105 variables), projection_head" in capfd.readouterr().out
+    source, found = saved(first), saved(second)
+    networks = [name for name in found if name.startswith(("encoder/", "projection_head/"))]
+    assert len(networks) == 114
+    for name in networks:
+        np.testing.assert_array_equal(found[name], source[name])
+    assert any(np.any(found[n] != source[n]) for n in found if n.startswith("probe/"))
+    first.rename(tmp_path / "moved")
+    start(second, initial_weights=str(first), seed=1)
+    plan = json.loads((second / "run.json").read_text())["plan"]
+    assert plan["initial weights"] == f"{first}, read when the run began"
+
+
+def test_a_run_of_another_length_is_refused_with_the_way_to_go_on(start, tmp_path):
+    start(tmp_path)
+    with pytest.raises(RequestError) as error:
+        start(tmp_path, epochs=40.0)
+    advice = f"another --model_dir, with pretrain.initial_weights = '{tmp_path}'."
+    assert str(error.value).endswith(advice)
+    with pytest.raises(RequestError, match=r"or another --model_dir\.$"):
+        start(tmp_path, seed=1)
+
+
+def test_a_run_on_paper_reads_no_weights(evaluation):
+    strategy = LoweringStrategy(2, values=False)
+    put_together(evaluation.pictures, strategy=lambda tpu: strategy, initial_weights="missing")
+
+
+@pytest.mark.slow
+def test_a_network_of_keras_is_pretrained_exported_and_evaluated(evaluation, tmp_path):
+    """Micro-batches compute it twice; one binding chooses it for every job."""
+    folder = tmp_path / "run"
+    recipe = (
+        "pretrain.encoder = @keras_application",
+        "keras_application.name = 'MobileNet'",
+        "data.image_size = 32",
+    )
+    training = (
+        "pretrain.global_batch_size = 8",
+        "pretrain.microbatch_size = 4",
+        "pretrain.epochs = 0.3",
+        "learning_rate.warmup_epochs = 0.0",
+        "pretrain.online_probe = False",
+    )
+    flags = [f"--data_dir={evaluation.pictures}", f"--model_dir={folder}", "--job=pretrain"]
+    bindings = [f"--gin_bindings={binding}" for binding in (*recipe, *training)]
+    assert program.main([f"--gin_file={evaluation.recipe}", *flags, *bindings]) == 0
+    [exported] = (folder / "saved_model").iterdir()
+    numbers = []
+    for weights in (folder, exported):
+        path = f"pretrained.path = '{weights}'"
+        result = evaluation.result("linear_eval", tmp_path / weights.name, *recipe, path)
+        numbers.append((result["numbers"], result["checkpoint"]["fingerprint"]))
+    assert numbers[0] == numbers[1]
+    pixels = np.random.default_rng(0).random((2, 32, 32, 3)).astype(np.float32)
+    served = tf.saved_model.load(str(exported))(pixels)
+    assert served.shape == (2, 1024)
+    np.testing.assert_allclose(load_encoder(str(exported))(pixels), served, rtol=1e-4, atol=1e-5)
