@@ -122,12 +122,9 @@ def assemble(
         scaled = with_loss_scale(rule, networks.trainable_variables, run.precision)
         average = _average(run, built, method)
     pipeline = _pipeline(run, built)
-    stages = stages_of(
-        pipeline,
-        run.image_sizes,
-        image_size=run.dataset.image_size,
-        total_steps=run.schedule.total_steps,
-    )
+    size, steps = run.dataset.image_size, run.schedule.total_steps
+    stages = stages_of(pipeline, run.image_sizes, image_size=size, total_steps=steps)
+    _check_sizes(stages, built)
     plan = _plan(run, rule, stages)
     return Run(
         job=run.job,
@@ -204,6 +201,18 @@ def _check_method(run: Ingredients, method: Method) -> None:
             "pretrain.microbatch_size must be None where a method embeds its batch at once. "
             f"Received: {run.microbatch_size}, with the method {method.name!r}. Leave it out, or "
             "set a smaller pretrain.global_batch_size."
+        )
+
+
+def _check_sizes(stages: Sequence[Stage], method: Method) -> None:
+    """Raises RequestError if the encoder cannot take the views of each stage."""
+    fixed = method.networks["encoder"].inputs[0].shape[1]
+    sizes = {group.size for stage in stages for group in stage.pipeline.groups}
+    if fixed is not None and sizes != {fixed}:
+        raise RequestError(
+            f"Views must have the size that the encoder takes, {fixed} pixels. Received: views of "
+            f"{', '.join(map(str, sorted(sizes)))} pixels. Leave out pretrain.image_sizes and "
+            "small views, or use @resnet, which takes any size."
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import gin
 import keras
@@ -135,15 +135,15 @@ def pretraining(
             keep_checkpoints=keep_checkpoints,
             profile_steps=profile_steps,
         )
-        by_count = callable(global_batch_size)
-        check_limits("pretrain", cadence, seed, 1 if by_count else global_batch_size)
+        fixed_batch = 1 if callable(global_batch_size) else global_batch_size
+        check_limits("pretrain", cadence, seed, fixed_batch)
         replicas = strategy(tpu=context.tpu)
         dataset = data(data_dir=context.data_dir)
         source = dataset.train()
         count = source.num_examples
-        batch = global_batch_size(num_examples=count) if by_count else global_batch_size
+        batch = _by_count(global_batch_size, count)
         _check_batch(batch, microbatch_size, replicas, source)
-        passes = epochs(num_examples=count) if callable(epochs) else epochs
+        passes = _by_count(epochs, count)
         schedule = learning_rate(epochs=passes, num_examples=count, global_batch=batch)
         ingredients = Ingredients(
             job="pretrain",
@@ -163,12 +163,23 @@ def pretraining(
             num_classes=source.num_classes if online_probe else None,
             cadence=cadence,
             initial=InitialWeights.of(initial_weights, initial_parts),
-            when_out_of_memory="Set pretrain.microbatch_size or a smaller batch, or resnet.remat.",
-            when_length_differs="To train longer than planned, start a new run from this one: "
-            f"another --model_dir, with pretrain.initial_weights = '{context.model_dir}'.",
+            **_advice(context),
         )
         build = functools.partial(method, encoder=encoder, image_size=dataset.image_size)
         return assemble(ingredients, method=build, optimizer=optimizer)
+
+
+def _advice(context: Context) -> dict[str, str]:
+    return {
+        "when_out_of_memory": "Set pretrain.microbatch_size or a smaller batch, or resnet.remat.",
+        "when_length_differs": "To train longer than planned, start a new run from this one: "
+        f"another --model_dir, with pretrain.initial_weights = '{context.model_dir}'.",
+    }
+
+
+def _by_count(setting: Any, num_examples: int) -> Any:
+    """Returns a setting that may be a function of the number of images."""
+    return setting(num_examples=num_examples) if callable(setting) else setting
 
 
 def _check_batch(

@@ -4,6 +4,7 @@ import functools
 import json
 import shutil
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -32,8 +33,13 @@ def put_together(pictures, model_dir="", **kwargs):
     return pretraining(
         Context(model_dir=str(model_dir), data_dir=str(pictures), tpu="none"),
         data=functools.partial(Dataset, "folder:", 16, "train", "test", 64),
-        encoder=functools.partial(resnet, depth=18, width_multiplier=0.125),
-        **{"global_batch_size": 4, "epochs": 20.0, "augment_on": "device"} | kwargs,
+        **{
+            "encoder": functools.partial(resnet, depth=18, width_multiplier=0.125),
+            "global_batch_size": 4,
+            "epochs": 20.0,
+            "augment_on": "device",
+        }
+        | kwargs,
     )
 
 
@@ -41,6 +47,23 @@ def test_where_files_are_augmented_is_said_and_must_not_change(evaluation):
     run = put_together(evaluation.pictures)
     assert run.settings["augment_on"] == "device"
     assert run.plan_lines()["views"].endswith("augmented on the device")
+
+
+def one_size(*, image_size):
+    images = keras.Input((image_size, image_size, 3), name="images")
+    pool = keras.layers.GlobalAveragePooling2D(dtype="float32")
+    return keras.Model(images, {"final_avg_pool": pool(images)}, name="encoder")
+
+
+@pytest.mark.parametrize(
+    "smaller",
+    [{"image_sizes": [(8, 0.5)]}, {"method": functools.partial(simclr, small_views=2)}],
+    ids=["stages", "small views"],
+)
+def test_smaller_views_need_an_encoder_of_any_size(evaluation, smaller):
+    assert put_together(evaluation.pictures, encoder=one_size)
+    with pytest.raises(RequestError, match=r"takes, 16 pixels\. Received: views of 8, 16 pixels"):
+        put_together(evaluation.pictures, encoder=one_size, **smaller)
 
 
 def test_the_batch_may_follow_from_the_number_of_images(evaluation):
