@@ -29,7 +29,7 @@ from simclr_tf.training import figures
 from simclr_tf.training.checkpoints import started_settings
 from simclr_tf.training.loss_scale import with_loss_scale
 from simclr_tf.training.plan import Plan
-from simclr_tf.training.probe import online_probe
+from simclr_tf.training.probe import images_a_step, online_probe
 from simclr_tf.training.profile import check_profile_steps
 from simclr_tf.training.run import Cadence, Run
 
@@ -102,11 +102,11 @@ def assemble(
         with dtype_policy(run.precision):
             built = method()
         _check_batch(run, built)
+        trainable = built.networks.trainable_variables
+        rule = optimizer(learning_rate=run.schedule, networks=built.networks)
+        rule.build(trainable)
+        scaled = with_loss_scale(rule, trainable, run.precision)
         probe = online_probe(run.num_classes, built.networks["encoder"])
-        networks = built.networks | probe
-        rule = optimizer(learning_rate=run.schedule, networks=networks)
-        rule.build(networks.trainable_variables)
-        scaled = with_loss_scale(rule, networks.trainable_variables, run.precision)
     pipeline = _pipeline(run, built)
     plan = _plan(run, rule, pipeline)
     return Run(
@@ -185,6 +185,7 @@ def _pipeline(run: Ingredients, method: Method) -> ViewsPipeline:
         bad_images=BadImages(run.source),
         shuffle_buffer=run.dataset.shuffle_buffer,
         augment_on=augment_on,
+        plain_images=images_a_step(run.global_batch_size) if run.num_classes else 0,
     )
 
 

@@ -12,9 +12,17 @@ from simclr_tf.training.host_copy import Groups
 
 Description = dict[str, dict[str, list[Any]]]
 
+# What the online probe's rule remembers.
+PROBE_GROUP = "probe_optimizer"
+OLDER = (
+    "The checkpoint is of an older version, whose online probe learned by the encoder's optimizer: "
+    "the probe starts anew, and all else goes on unchanged."
+)
+
 
 def compare_variables(saved: Description, groups: Groups, where: str) -> None:
     """Raises RequestError, naming the differences, unless `saved` has exactly these groups."""
+    saved, groups = _comparable(saved, groups)
     wanted = describe_groups(groups)
     lines = []
     for group, variables in wanted.items():
@@ -32,6 +40,26 @@ def compare_variables(saved: Description, groups: Groups, where: str) -> None:
             f"The checkpoint in {where} must be of the same architecture. It differs from this "
             f"recipe's:\n{shown}\nUse the recipe that wrote it, or another --model_dir."
         )
+
+
+def is_older(saved: Description, groups: Groups) -> bool:
+    """Returns whether it was the encoder's optimizer that updated the online probe of `saved`."""
+    return PROBE_GROUP in groups and PROBE_GROUP not in saved
+
+
+def restorable(saved: Description, groups: Groups) -> Groups:
+    """Returns the groups that a checkpoint fills: all, or of an older one all but the probe's."""
+    return _comparable(saved, groups)[1]
+
+
+def _comparable(saved: Description, groups: Groups) -> tuple[Description, Groups]:
+    """Leaves out, of an older checkpoint, the probe and its momentum."""
+    if not is_older(saved, groups):
+        return saved, groups
+    optimizer = saved.get("optimizer", {})
+    kept = {path: shape for path, shape in optimizer.items() if "probe_dense" not in path}
+    without = {name: g for name, g in groups.items() if name not in (PROBE_GROUP, "probe")}
+    return {**saved, "optimizer": kept}, without
 
 
 def describe_groups(groups: Mapping[str, Mapping[str, Any]]) -> Description:
