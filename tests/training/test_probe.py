@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from sklearn.linear_model import LogisticRegression
 
+from simclr_tf.distribute.lowering import LoweringStrategy, lower
 from simclr_tf.distribute.strategy import simulated_replicas
 from simclr_tf.jobs.assembly import dtype_policy
 from simclr_tf.methods.simclr import simclr
@@ -202,6 +203,28 @@ def trained(replicas, watching, precision, parts) -> dict[str, np.ndarray]:
         assert np.any(probe.state["kernel"])
     groups = named_groups(method.networks, optimizer)
     return {f"{g}/{p}": v.numpy() for g, group in groups.items() for p, v in group.items()}
+
+
+def test_a_step_that_it_watches_is_for_tpus():
+    strategy = LoweringStrategy(8)
+    with strategy.scope():
+        keras.utils.set_random_seed(0)
+        with dtype_policy("mixed_bfloat16"):
+            method = simclr(encoder=tiny_encoder, image_size=16)
+        rule = lars(learning_rate=WarmupCosine(1.0, 0, 10), networks=method.networks)
+        rule.build(method.networks.trainable_variables)
+        probe = OnlineProbe(CLASSES, method.networks["encoder"], kept=64)
+    batch = {
+        "images": tf.TensorSpec([2 * 4, 16, 16, 3]),
+        "labels": tf.TensorSpec([4], tf.int32),
+        "index": tf.TensorSpec([4], tf.int32),
+        "plain_images": tf.TensorSpec([2, 16, 16, 3]),
+        "plain_labels": tf.TensorSpec([2], tf.int32),
+    }
+    text = lower(strategy, make_train_step(method, rule, probe=probe), batch).stablehlo
+    assert "bf16" in text
+    for unwanted in ("f64", "?x", "dynamic_reshape", "custom_call"):
+        assert unwanted not in text, unwanted
 
 
 def groups_of(probe: OnlineProbe) -> dict:
