@@ -72,7 +72,9 @@ def test_replicas_train_as_one_device_does(single, build_tiny, replicas):
     for there, here in zip(single[0], metrics, strict=True):
         for name in there:  # shares and cosines are near zero on a scale of 1
             atol = 0 if "loss" in name else 1e-5
-            np.testing.assert_allclose(here[name], there[name], rtol=1e-5, atol=atol, err_msg=name)
+            # After so large a step the probe extrapolates, and its loss of 15 magnifies rounding.
+            rtol = 1e-4 if name in ("loss", "probe_loss") else 1e-5
+            np.testing.assert_allclose(here[name], there[name], rtol=rtol, atol=atol, err_msg=name)
     for path, value in single[1].items():
         error = np.linalg.norm(weights[path] - value) / (np.linalg.norm(value) + 1e-6)
         assert error < 1e-5, f"{path}: relative error {error:.1e}"
