@@ -7,6 +7,7 @@ large photographs with the same ones as tools/prepare_dataset.py prepares them.
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -43,7 +44,7 @@ def measure(run: Run, rounds: int) -> str:
     Raises:
       RequestError: the policy has an op that the plain recipe lacks.
     """
-    pipeline = run.pipeline
+    pipeline = dataclasses.replace(run.pipeline, plain_images=0)
     replicas = run.strategy.num_replicas_in_sync
     batch = min(_LARGEST_BATCH, run.plan.global_batch_size // replicas)
     augmentation, size = _pair(pipeline)

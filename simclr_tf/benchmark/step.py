@@ -14,7 +14,7 @@ from simclr_tf.errors import RequestError
 from simclr_tf.preflight.flop import training_flop
 from simclr_tf.training.loss_scale import rule_of
 from simclr_tf.training.plan import plan_text
-from simclr_tf.training.probe import online_probe, probe_logits, probe_numbers
+from simclr_tf.training.probe import online_probe
 from simclr_tf.training.run import Run
 from simclr_tf.training.step import gradients_at_once, make_train_step
 
@@ -51,7 +51,7 @@ def measure(run: Run, rounds: int) -> str:
     if plan.precision != "float32":
         steps["this step, float32"] = _step_in_float32(run)
     steps[ours] = run.train_step()
-    flop = training_flop(run.method, run.probe, plan.global_batch_size)
+    flop = training_flop(run.method, plan.global_batch_size)
     precisions = dict.fromkeys(["float32", plan.precision.removeprefix("mixed_")])
     contestants = {name: _timed(run, step, batch, flop) for name, step in (steps | parts).items()}
     contestants |= {_product_name(dtype): _product(dtype) for dtype in precisions}
@@ -88,7 +88,7 @@ def _step_in_float32(run: Run) -> Step:
         probe = online_probe(classes, method.networks["encoder"])
         rule = rule_of(run.optimizer)
         optimizer = type(rule).from_config(rule.get_config())
-        optimizer.build((method.networks | probe).trainable_variables)
+        optimizer.build(method.networks.trainable_variables)
     return make_train_step(method, optimizer, probe=probe)
 
 
@@ -96,22 +96,15 @@ def _parts(run: Run) -> dict[str, Step]:
     """Returns all parts of a step but the last, each including the parts before it."""
 
     def forward_pass(batch):
-        embedded = run.method.embed(batch, training=True)
-        return embedded, probe_logits(run.probe, embedded["representation"])
+        return run.method.embed(batch, training=True)
 
     def with_loss(batch):
-        embedded, logits = forward_pass(batch)
-        loss = run.method.loss(embedded, run.method.targets(batch))
-        return loss, probe_numbers(logits, batch["labels"])
+        return run.method.loss(forward_pass(batch), run.method.targets(batch))
 
     def with_gradients(batch):
-        return gradients_at_once(run.method, run.probe, batch)
+        return gradients_at_once(run.method, batch)
 
-    return {
-        "forward": forward_pass,
-        "loss, metrics, probe": with_loss,
-        "backward": with_gradients,
-    }
+    return {"forward": forward_pass, "loss, metrics": with_loss, "backward": with_gradients}
 
 
 def _timed(run: Run, step: Step, batch: dict[str, tf.Tensor], flop: int):
@@ -164,7 +157,7 @@ def _table_of_parts(ends: Sequence[Timing]) -> str:
     The fastest round of each counts, since other work on the machine can only add time.
     """
     lines = ["| part | share of the step |", "| --- | ---: |"]
-    names = [*(t.name for t in ends[:-1]), "optimizer"]
+    names = [*(t.name for t in ends[:-1]), "optimizer, probe"]
     whole, before = max(ends[-1].rates), 0.0
     for name, t in zip(names, ends, strict=True):
         until = whole / max(t.rates)

@@ -17,6 +17,7 @@ from typing import Literal
 
 import tensorflow as tf
 
+from simclr_tf.augment.policy import Augmentation
 from simclr_tf.augment.views import ViewGroup, num_views
 from simclr_tf.data.bad_images import BadImages
 from simclr_tf.data.block_batches import block_batches
@@ -26,6 +27,7 @@ from simclr_tf.data.source import Source
 from simclr_tf.distribute.strategy import HostSlice
 
 _VIEWS_FIRST = (1, 0, 2, 3, 4, 5)
+_PLAIN = Augmentation((), random_crop=False)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,8 @@ class ViewsPipeline:
       augment_on: where the policy runs. `device` transfers uint8, a quarter of the bytes: for a
         source in memory each whole image, once for all views, which the device crops too; for
         other sources each view's crop, rounded.
+      plain_images: how many images without augmentation, over all replicas, come with each batch;
+        they are taken in the order of the run, and cropped to the central square.
     """
 
     source: Source
@@ -49,6 +53,7 @@ class ViewsPipeline:
     bad_images: BadImages
     shuffle_buffer: int = 8192
     augment_on: Literal["host", "device"] = "host"
+    plain_images: int = 0
 
     @property
     def rounds_crops(self) -> bool:
@@ -75,19 +80,16 @@ class ViewsPipeline:
           A dataset of the views by the name of their group, float32 [v*B, S, S, 3] in [0, 1], view
           1 of all B images and then view 2; 'labels': int32 [B], -1 where unknown; 'index': int32
           [B]. For the device the views are uint8 crops or, with a source in memory, 'images' holds
-          the plain images, uint8 [B, H, W, 3]; and 'keys' is uint32 [V*B, 2].
+          the plain images, uint8 [B, H, W, 3]; and 'keys' is uint32 [V*B, 2]. With `plain_images`,
+          'plain_images' is float32 [p, S, S, 3] in [0, 1], and 'plain_labels' int32 [p].
         """
         with tf.device("/CPU:0"):
-            order = Order(
-                seed=self.seed,
-                host=host,
-                start_step=start_step,
-                shuffle_buffer=self.shuffle_buffer,
-            )
-            if self.source.in_memory:
-                dataset = self._of_pixels(order)
-            else:
-                dataset = block_batches(self.source, self.image_views, order, self.bad_images)
+            pixels = tf.constant(self.source.images) if self.source.in_memory else None
+            dataset = self._batches(host, start_step, pixels)
+            if self.plain_images:
+                few = dataclasses.replace(host, per_replica=self._plain_of(host.num_replicas))
+                plain = self._of_plain()._batches(few, start_step, pixels)
+                dataset = tf.data.Dataset.zip(dataset, plain).map(_joined_with_plain)
             options = tf.data.Options()
             options.deterministic = True
             options.experimental_distribute.auto_shard_policy = (
@@ -101,7 +103,7 @@ class ViewsPipeline:
             endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
             return dataset.apply(endless).prefetch(ahead).with_options(options)
 
-    def element_spec(self, per_replica: int) -> dict[str, tf.TensorSpec]:
+    def element_spec(self, per_replica: int, num_replicas: int = 1) -> dict[str, tf.TensorSpec]:
         """Returns the specs of a batch of `dataset` for a replica of B = `per_replica` images."""
         on_host = self.augment_on == "host"
         images = {
@@ -117,6 +119,7 @@ class ViewsPipeline:
         keys = tf.TensorSpec([num_views(self.groups) * per_replica, 2], tf.uint32)
         return {
             **images,
+            **(self._plain_spec(num_replicas) if self.plain_images else {}),
             "labels": tf.TensorSpec([per_replica], tf.int32),
             "index": tf.TensorSpec([per_replica], tf.int32),
         } | ({} if on_host else {"keys": keys})
@@ -139,10 +142,37 @@ class ViewsPipeline:
         levels = {n: tf.image.convert_image_dtype(crop, tf.float32) for n, crop in crops.items()}
         return {**batch, **self.image_views.augmented(levels, batch["keys"])}
 
-    def _of_pixels(self, order: Order) -> tf.data.Dataset:
+    def _plain_spec(self, num_replicas: int) -> dict[str, tf.TensorSpec]:
+        count, size = self._plain_of(num_replicas), self.groups[0].size
+        return {
+            "plain_images": tf.TensorSpec([count, size, size, 3]),
+            "plain_labels": tf.TensorSpec([count], tf.int32),
+        }
+
+    def _plain_of(self, num_replicas: int) -> int:
+        """Returns p, the number of plain images of each of `num_replicas`."""
+        return max(1, self.plain_images // num_replicas)
+
+    def _of_plain(self) -> ViewsPipeline:
+        """Returns the pipeline of plain images alone, which needs no augmentation on a device."""
+        group = ViewGroup("plain_images", [_PLAIN], self.groups[0].size)
+        return dataclasses.replace(self, groups=[group], augment_on="host", plain_images=0)
+
+    def _batches(
+        self, host: HostSlice, start_step: int, pixels: tf.Tensor | None
+    ) -> tf.data.Dataset:
+        """Returns endless batches of views; `pixels` are the images of a source in memory."""
+        order = Order(
+            seed=self.seed, host=host, start_step=start_step, shuffle_buffer=self.shuffle_buffer
+        )
+        if pixels is not None:
+            return self._of_pixels(order, pixels)
+        return block_batches(self.source, self.image_views, order, self.bad_images)
+
+    def _of_pixels(self, order: Order, images: tf.Tensor) -> tf.data.Dataset:
         """Returns batches of a source in memory."""
         source, views = self.source, self.image_views
-        images, labels = tf.constant(source.images), source.label_tensor()
+        labels = source.label_tensor()
 
         def chunk(positions: tf.Tensor) -> dict[str, tf.Tensor]:
             epoch, index = order.at(positions, source.num_examples)
@@ -176,6 +206,12 @@ class ViewsPipeline:
             return views | {n: tf.reshape(x, [-1]) for n, x in chunks.items()}
 
         return dataset.batch(per_replica // chunk, drop_remainder=True).map(join, 1)
+
+
+def _joined_with_plain(
+    batch: dict[str, tf.Tensor], plain: dict[str, tf.Tensor]
+) -> dict[str, tf.Tensor]:
+    return batch | {"plain_images": plain["plain_images"], "plain_labels": plain["labels"]}
 
 
 def _chunk_size(per_replica: int) -> int:

@@ -42,6 +42,10 @@ class HostSlice:
         return self.replicas * self.per_replica
 
     @property
+    def num_replicas(self) -> int:
+        return self.num_hosts * self.replicas
+
+    @property
     def global_batch(self) -> int:
         return self.num_hosts * self.per_host
 

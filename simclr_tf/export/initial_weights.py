@@ -13,13 +13,13 @@ from simclr_tf.export.weights import PretrainedWeights, find_weights
 from simclr_tf.methods.base import Method
 from simclr_tf.models.networks import Networks, copy_values, fingerprint
 from simclr_tf.names import shown
-from simclr_tf.training.checkpoint_variables import differences
+from simclr_tf.training.checkpoint_variables import PROBE_GROUP, differences
 from simclr_tf.training.checkpoints import named_groups
 from simclr_tf.training.host_copy import are_finite, copy_to_host
 
 _SETTING = "pretrain.initial_weights"
 # Groups of a checkpoint that always start fresh.
-_OF_EACH_RUN = ("probe", "optimizer", "loss_scale", "method")
+_OF_EACH_RUN = ("probe", PROBE_GROUP, "optimizer", "loss_scale", "method")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,14 +52,14 @@ class InitialWeights:
             )
         return cls(path, tuple(parts)) if path else None
 
-    def fill(self, method: Method, probe: Networks, is_new: bool) -> dict[str, str]:
+    def fill(self, method: Method, watching: Sequence[str], is_new: bool) -> dict[str, str]:
         """Fills the networks of a new run, and returns the plan's lines about it.
 
         A follower that equals a network, and is not there itself, equals it again afterwards.
 
         Args:
           method: what is trained.
-          probe: the online probe, or none.
+          watching: names of networks that watch it, such as the online probe.
           is_new: whether the run has no checkpoint yet; otherwise nothing is read.
 
         Raises:
@@ -79,7 +79,7 @@ class InitialWeights:
         for follower, network in copies.items():
             copy_values(Networks({"": networks[network]}), Networks({"": networks[follower]}))
         lines = _lines(weights, networks, names, copies)
-        fresh = [*probe, *(["state of the method"] if method.state else []), "optimizer"]
+        fresh = [*watching, *(["state of the method"] if method.state else []), "optimizer"]
         lines["  left fresh"] = ", ".join([*_absent(weights, networks, names, copies), *fresh])
         for name, text in lines.items():
             logging.info("%s: %s", name.strip(), text)

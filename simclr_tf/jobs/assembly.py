@@ -25,14 +25,14 @@ from simclr_tf.errors import RequestError
 from simclr_tf.export.initial_weights import InitialWeights
 from simclr_tf.export.saved_model import export_networks
 from simclr_tf.methods.base import Method
-from simclr_tf.models.networks import Networks, fingerprint
+from simclr_tf.models.networks import fingerprint
 from simclr_tf.names import shown
 from simclr_tf.optim.schedules import WarmupCosine
 from simclr_tf.training import figures
 from simclr_tf.training.checkpoints import started_settings
 from simclr_tf.training.loss_scale import with_loss_scale
 from simclr_tf.training.plan import Plan
-from simclr_tf.training.probe import online_probe
+from simclr_tf.training.probe import OnlineProbe, images_a_step, online_probe
 from simclr_tf.training.profile import check_profile_steps
 from simclr_tf.training.run import Cadence, Run
 from simclr_tf.training.stages import Stage, stages_of
@@ -115,11 +115,11 @@ def assemble(
         with dtype_policy(run.precision):
             built = method()
         _check_method(run, built)
+        trainable = built.networks.trainable_variables
+        rule = optimizer(learning_rate=run.schedule, networks=built.networks)
+        rule.build(trainable)
+        scaled = with_loss_scale(rule, trainable, run.precision)
         probe = online_probe(run.num_classes, built.networks["encoder"])
-        networks = built.networks | probe
-        rule = optimizer(learning_rate=run.schedule, networks=networks)
-        rule.build(networks.trainable_variables)
-        scaled = with_loss_scale(rule, networks.trainable_variables, run.precision)
         average = _average(run, built, method)
     pipeline = _pipeline(run, built)
     size, steps = run.dataset.image_size, run.schedule.total_steps
@@ -177,11 +177,12 @@ def dtype_policy(name: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def _initialize(run: Ingredients, method: Method, probe: Networks) -> dict[str, Callable]:
+def _initialize(run: Ingredients, method: Method, probe: OnlineProbe | None) -> dict[str, Callable]:
     """Returns the argument `initialize` of a run that starts from weights."""
     if run.initial is None:
         return {}
-    return {"initialize": functools.partial(run.initial.fill, method, probe)}
+    names = tuple(probe.networks) if probe else ()
+    return {"initialize": functools.partial(run.initial.fill, method, names)}
 
 
 def _check_method(run: Ingredients, method: Method) -> None:
@@ -239,6 +240,7 @@ def _pipeline(run: Ingredients, method: Method) -> ViewsPipeline:
         bad_images=BadImages(run.source),
         shuffle_buffer=run.dataset.shuffle_buffer,
         augment_on=augment_on,
+        plain_images=images_a_step(run.global_batch_size) if run.num_classes else 0,
     )
 
 

@@ -102,11 +102,11 @@ def _check_host_compiles() -> None:
 def _lower_step(run: Run) -> LoweredStep:
     replicas = run.plan.num_replicas
     per_replica = run.plan.global_batch_size // replicas
-    spec = run.pipeline.element_spec(per_replica)
+    spec = run.pipeline.element_spec(per_replica, replicas)
     return LoweredStep(
         stablehlo=lower(run.strategy, run.train_step(), spec).stablehlo,
         per_replica=per_replica,
-        model_flop=training_flop(run.method, run.probe, per_replica),
+        model_flop=training_flop(run.method, per_replica),
     )
 
 

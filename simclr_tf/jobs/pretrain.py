@@ -111,7 +111,8 @@ def pretraining(
       precision: dtype policy of the networks, `auto` for the fastest on the device; statistics,
         loss and weights are float32. `mixed_float16` scales the loss, and skips updates for which a
         gradient overflows.
-      online_probe: whether a linear classifier watches the representation, if there are labels.
+      online_probe: whether a linear classifier watches the representation, if there are labels, at
+        the cost of a forward pass of an eighth of the batch or, if that is more, 128 images.
       seed: seed of weights, order and augmentation.
       steps_per_loop: steps between two reports, taken by calls of one tf.function of about 10 s at
         most; a request to stop is noticed between calls.

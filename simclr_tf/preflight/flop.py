@@ -7,23 +7,21 @@ import math
 import tensorflow as tf
 
 from simclr_tf.methods.base import Method, Tensors
-from simclr_tf.models.networks import Networks
 
 
-def training_flop(method: Method, probe: Networks, images: int) -> int:
+def training_flop(method: Method, images: int) -> int:
     """Counts operations of forward and backward pass, as three times the forward pass.
 
-    Only convolutions and matrix products count, a multiplication and an addition as two.
+    Only convolutions and matrix products count, a multiplication and an addition as two. The online
+    probe is left out.
 
     Args:
       method: the method whose `embed` is counted.
-      probe: the online probe, or none.
       images: B; the method's views of each image are embedded.
     """
 
     def forward(batch: Tensors) -> object:
-        embedded = method.embed(batch, training=False)
-        return embedded, [model(embedded["representation"]) for model in probe.values()]
+        return method.embed(batch, training=False)
 
     views = {
         group.name: tf.TensorSpec([group.count * images, group.size, group.size, 3])

@@ -21,7 +21,7 @@ GROUPS: tuple[tuple[str, tuple[Kind, ...]], ...] = (
             Kind("Loss", "contrastive_loss|cross_entropy|loss_chance", "dashed: chance"),
             Kind("Contrastive accuracy", r"contrastive_top\d+", "positives found", share=True),
             Kind("Accuracy on training images", r"top\d+", share=True),
-            Kind("Online probe", "probe_accuracy", "on training images", share=True),
+            Kind("Online probe", "probe_accuracy", "on plain training images", share=True),
             Kind("Probe loss", "probe_loss"),
             Kind("Total loss", "loss", "what is minimized"),
         ),

@@ -121,7 +121,7 @@ def facts(run: Run) -> Iterator[Fact]:
     for name, title, note in (
         ("contrastive_top1", "contrastive top-1", "positives found"),
         ("top1", "training top-1", "on training images"),
-        ("probe_accuracy", "online probe", "on training images"),
+        ("probe_accuracy", "online probe", "on plain training images"),
     ):
         if name in run.curves:
             yield Fact(title, words(_last(run.curves[name]), share=True), note)

@@ -12,6 +12,13 @@ from simclr_tf.training.host_copy import Groups
 
 Description = dict[str, dict[str, list[Any]]]
 
+# What the online probe's rule remembers.
+PROBE_GROUP = "probe_optimizer"
+OLDER = (
+    "The checkpoint is of an older version, whose online probe learned by the encoder's optimizer: "
+    "the probe starts anew, and all else goes on unchanged."
+)
+
 
 def compare_variables(saved: Description, groups: Groups, where: str) -> None:
     """Raises RequestError, naming the differences, unless `saved` has exactly these groups."""
@@ -24,6 +31,7 @@ def compare_variables(saved: Description, groups: Groups, where: str) -> None:
 
 def differences(saved: Description, groups: Groups) -> str:
     """Returns the first differences between `saved` and these groups, one a line; '' for none."""
+    saved, groups = _comparable(saved, groups)
     wanted = describe_groups(groups)
     lines = []
     for group, variables in wanted.items():
@@ -36,6 +44,26 @@ def differences(saved: Description, groups: Groups) -> str:
             if p in there and there[p] != variables[p]
         ]
     return "\n".join(lines[:8]) + (f"\n  and {len(lines) - 8} more" if len(lines) > 8 else "")
+
+
+def is_older(saved: Description, groups: Groups) -> bool:
+    """Returns whether it was the encoder's optimizer that updated the online probe of `saved`."""
+    return PROBE_GROUP in groups and PROBE_GROUP not in saved
+
+
+def restorable(saved: Description, groups: Groups) -> Groups:
+    """Returns the groups that a checkpoint fills: all, or of an older one all but the probe's."""
+    return _comparable(saved, groups)[1]
+
+
+def _comparable(saved: Description, groups: Groups) -> tuple[Description, Groups]:
+    """Leaves out, of an older checkpoint, the probe and its momentum."""
+    if not is_older(saved, groups):
+        return saved, groups
+    optimizer = saved.get("optimizer", {})
+    kept = {path: shape for path, shape in optimizer.items() if "probe_dense" not in path}
+    without = {name: g for name, g in groups.items() if name not in (PROBE_GROUP, "probe")}
+    return {**saved, "optimizer": kept}, without
 
 
 def describe_groups(groups: Mapping[str, Mapping[str, Any]]) -> Description:

@@ -21,8 +21,8 @@ from absl import logging
 
 from simclr_tf.errors import RequestError
 from simclr_tf.files import checkpoint_prefix, write_text
+from simclr_tf.training import checkpoint_variables as contents
 from simclr_tf.training.background import Background
-from simclr_tf.training.checkpoint_variables import compare_variables, describe_groups
 from simclr_tf.training.failures import UNREACHABLE, cause
 from simclr_tf.training.host_copy import Groups, Values, checkpoint_of, copy_to_host
 from simclr_tf.training.loss_scale import loss_scale_group, rule_of
@@ -114,7 +114,7 @@ class Checkpoints:
             "step": step,
             "settings": self._settings,
             "recipe": self._recipe,
-            "variables": describe_groups(self._groups),
+            "variables": contents.describe_groups(self._groups),
             "files": files,
         }
         self._still_ours()
@@ -139,6 +139,8 @@ class Checkpoints:
             self._compare(manifest)
             try:
                 restore_groups(self._model_dir, step, self._groups)
+                if self._is_chief and contents.is_older(manifest["variables"], self._groups):
+                    print(contents.OLDER, flush=True)
                 return step
             except UNREACHABLE:
                 raise
@@ -150,7 +152,7 @@ class Checkpoints:
         return None
 
     def _compare(self, manifest: dict[str, Any]) -> None:
-        compare_variables(manifest["variables"], self._groups, self._model_dir)
+        contents.compare_variables(manifest["variables"], self._groups, self._model_dir)
         saved = manifest["settings"]
         changed = [
             f"  {name}: {saved.get(name)!r} in the checkpoint, {value!r} now"
@@ -235,12 +237,16 @@ def started_settings(model_dir: str) -> dict[str, Any] | None:
 def restore_groups(model_dir: str, step: int, groups: Groups) -> None:
     """Restores exactly `groups`, whatever else the checkpoint holds.
 
+    In one that is older than the online probe's rule, the probe keeps its values.
+
     Raises:
       RequestError: a group differs from the checkpoint's in names or shapes.
     """
-    compare_variables(read_manifest(model_dir, step)["variables"], groups, model_dir)
+    saved = read_manifest(model_dir, step)["variables"]
+    contents.compare_variables(saved, groups, model_dir)
     folder = _step_folder(os.path.join(model_dir, "checkpoints"), step)
-    status = _trackable(groups).read(checkpoint_prefix(os.path.join(folder, "variables")))
+    restored = _trackable(contents.restorable(saved, groups))
+    status = restored.read(checkpoint_prefix(os.path.join(folder, "variables")))
     status.assert_existing_objects_matched()
     status.expect_partial()  # other groups keep their values
 

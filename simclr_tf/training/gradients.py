@@ -10,7 +10,6 @@ import tensorflow as tf
 from simclr_tf.distribute import collectives
 from simclr_tf.methods.base import Method
 from simclr_tf.metrics import Metric
-from simclr_tf.models.networks import Networks
 from simclr_tf.optim.lars import LARS
 from simclr_tf.training.loss_scale import apply_scaled, loss_scale, rule_of, scale_metrics
 
@@ -47,7 +46,6 @@ def take_summed(optimizer: keras.optimizers.Optimizer) -> None:
 
 def apply_shares(
     method: Method,
-    probe: Networks,
     optimizer: keras.optimizers.Optimizer,
     shares: Sequence[tf.Tensor],
 ) -> dict[str, tf.Tensor]:
@@ -55,32 +53,29 @@ def apply_shares(
 
     Args:
       method: the method that is trained.
-      probe: the online probe, or none.
-      optimizer: built for all their trainable variables, and prepared by `take_summed`.
+      optimizer: built for its trainable variables, and prepared by `take_summed`.
       shares: this replica's share of each variable's gradient, times `loss_scale(optimizer)`.
 
     Returns:
       `gradient_metrics(optimizer)`, float32 scalars, equal on all replicas. "gradient_norm": norm
-      of the gradients of the method's networks as one vector, without those of the probe, which
-      teach the networks nothing. "trust_ratio_min", "_median", "_max": over the variables that LARS
-      adapts. All are 0 where float16 overflowed and the update was skipped, see `apply_scaled`.
+      of all gradients as one vector. "trust_ratio_min", "_median", "_max": over the variables that
+      LARS adapts. All are 0 where float16 overflowed and the update was skipped, see
+      `apply_scaled`.
     """
     scaled = collectives.all_reduce_sum(list(shares))
     scale = loss_scale(optimizer)
     gradients = [gradient / scale for gradient in scaled]
-    taught = gradients[: len(method.networks.trainable_variables)]
-    numbers = {"gradient_norm": tf.linalg.global_norm(taught)}
+    numbers = {"gradient_norm": tf.linalg.global_norm(gradients)}
     rule = rule_of(optimizer)
-    transformed = method.transform_gradients(rule.iterations, taught)
-    if transformed is not taught:
-        gradients = [*transformed, *gradients[len(taught) :]]
+    transformed = method.transform_gradients(rule.iterations, gradients)
+    if transformed is not gradients:
+        gradients = transformed
         scaled = [gradient * scale for gradient in gradients]
     if isinstance(rule, LARS):
         ratios = rule.trust_ratios(gradients)
         values = (tf.reduce_min(ratios), _median(ratios), tf.reduce_max(ratios))
         numbers |= dict(zip([m.name for m in TRUST_METRICS], values, strict=True))
-    variables = method.networks.trainable_variables + probe.trainable_variables
-    applied = apply_scaled(optimizer, scaled, variables)
+    applied = apply_scaled(optimizer, scaled, method.networks.trainable_variables)
     if applied:
         done = applied["skipped_updates"] == 0
         numbers = {name: tf.where(done, value, 0.0) for name, value in numbers.items()}

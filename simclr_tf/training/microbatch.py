@@ -27,14 +27,12 @@ from simclr_tf.distribute import collectives
 from simclr_tf.distribute.batch_norm import moving_statistics_frozen
 from simclr_tf.methods import contract
 from simclr_tf.methods.base import Method, Tensors
-from simclr_tf.models.networks import Networks, representation_dim
-from simclr_tf.training.probe import PROBE_METRICS, probe_logits, probe_numbers
+from simclr_tf.models.networks import representation_dim
 from simclr_tf.training.representation import direction_sums, representation_numbers
 
 
 def gradients_in_microbatches(
     method: Method,
-    probe: Networks,
     batch: Tensors,
     count: int,
     views: Callable[[Tensors], Tensors],
@@ -44,7 +42,6 @@ def gradients_in_microbatches(
 
     Args:
       method: the method that is trained; must have `embedded_specs`.
-      probe: the online probe, or none.
       batch: 'labels' [B] and the inputs of `views`; every tensor has B rows, or V*B by view.
       count: n, which divides B.
       views: some examples' rows of each of the batch's tensors -> the same with the method's views.
@@ -75,36 +72,29 @@ def gradients_in_microbatches(
     rows = num_views(method.views) * parts.size * count
     numbers |= representation_numbers(directions, rows)
     slopes = parts.split(tape.gradient(scaled, embedded))
-    gradients, observed = _second_pass(method, probe, parts, slopes, scale)
-    return {method.metrics[0].name: loss} | numbers | observed, gradients, targets
+    gradients = _second_pass(method, parts, slopes)
+    return {method.metrics[0].name: loss} | numbers, gradients, targets
 
 
-def _second_pass(
-    method: Method, probe: Networks, parts: _Parts, slopes: Tensors, scale: tf.Tensor | float
-) -> tuple[list[tf.Tensor], Tensors]:
+def _second_pass(method: Method, parts: _Parts, slopes: Tensors) -> list[tf.Tensor]:
     """Computes gradients by the variables from gradients by the embedded tensors."""
-    trained = method.networks.trainable_variables + probe.trainable_variables
-    variables = [v.value for v in trained]
+    variables = [v.value for v in method.networks.trainable_variables]
 
-    def learn(i, state):
-        gradients, observed = state
+    def learn(i, gradients):
         part = parts.views_of(i)
         with tf.GradientTape() as tape:
             embedded = method.embed(part, training=True)
-            logits = probe_logits(probe, embedded.pop("representation"))
-            means = probe_numbers(logits, part["labels"])
-            shares = {name: mean / parts.count for name, mean in means.items()}
             # Only the gradient of this sum by the embedded tensors matters: it is `slopes`.
-            taught = shares.get("probe_loss", 0.0) * scale
-            for name, slope in slopes.items():
-                taught += tf.reduce_sum(embedded[name] * tf.gather(slope, i))
+            taught = tf.add_n(
+                [
+                    tf.reduce_sum(embedded[name] * tf.gather(slope, i))
+                    for name, slope in slopes.items()
+                ]
+            )
         found = tape.gradient(taught, variables)
-        gradients = [a + b for a, b in zip(gradients, found, strict=True)]
-        return gradients, {name: observed[name] + share for name, share in shares.items()}
+        return [a + b for a, b in zip(gradients, found, strict=True)]
 
-    start = {metric.name: tf.zeros([]) for metric in (PROBE_METRICS if probe else ())}
-    nothing = [tf.zeros_like(v) for v in variables]
-    return _for_each_part(parts.count, learn, (nothing, start))
+    return _for_each_part(parts.count, learn, [tf.zeros_like(v) for v in variables])
 
 
 @dataclasses.dataclass(frozen=True)

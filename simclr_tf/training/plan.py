@@ -85,7 +85,7 @@ class Plan:
         """Returns the plan in words, by subject.
 
         Args:
-          networks: all trained networks.
+          networks: the networks that the optimizer updates.
           method: the method's description of itself.
         """
         classes = self.source.num_classes

@@ -15,8 +15,10 @@ from simclr_tf.methods.base import Method
 from simclr_tf.metrics import Metric
 from simclr_tf.models.networks import Networks
 from simclr_tf.optim.schedules import WarmupCosine
+from simclr_tf.training.checkpoint_variables import PROBE_GROUP
 from simclr_tf.training.checkpoints import Groups, named_groups
 from simclr_tf.training.plan import Plan
+from simclr_tf.training.probe import OnlineProbe
 from simclr_tf.training.stages import Stage
 from simclr_tf.training.step import make_train_step, step_metrics
 from simclr_tf.training.weight_average import WeightAverage
@@ -78,9 +80,9 @@ class Run:
       plan: the run's numbers.
       stages: its stages, each with its input, in order.
       method: the method that is trained.
-      probe: the online probe, or none.
-      average: the moving average of the method's networks, or none.
-      optimizer: built for all of their variables.
+      probe: the online probe, or None.
+      average: the moving average of the method's networks, or None.
+      optimizer: built for the method's variables.
       schedule: learning rate schedule over the whole run.
       settings: what must not change when the run is resumed.
       cadence: how often it reports and saves.
@@ -97,7 +99,7 @@ class Run:
     plan: Plan
     stages: Sequence[Stage]
     method: Method
-    probe: Networks
+    probe: OnlineProbe | None
     average: WeightAverage | None = None
     optimizer: keras.optimizers.Optimizer
     schedule: WarmupCosine
@@ -119,8 +121,8 @@ class Run:
 
     @property
     def trained(self) -> Networks:
-        """All networks that the optimizer updates."""
-        return self.method.networks | self.probe
+        """All networks that learn: the method's, and the probe."""
+        return self.method.networks | (self.probe.networks if self.probe else Networks({}))
 
     @property
     def chance(self) -> float | None:
@@ -152,12 +154,14 @@ class Run:
         if self.average is not None:
             networks |= self.average.networks
         state = {"method": self.method.state} if self.method.state else {}
-        return {**named_groups(networks, self.optimizer), **state}
+        watching = {PROBE_GROUP: self.probe.state} if self.probe else {}
+        return {**named_groups(networks, self.optimizer), **state, **watching}
 
     def plan_lines(self) -> dict[str, str]:
         """Returns the plan in words, by subject."""
         lines = self.method.plan_lines(self.plan.global_batch_size)
-        return self.plan.lines(self.trained, lines)
+        probe = {"probe": self.probe.words()} if self.probe else {}
+        return self.plan.lines(self.method.networks, lines) | probe
 
     def epoch(self, step: int) -> float:
         """Returns passes over the data by the end of `step`."""

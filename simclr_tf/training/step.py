@@ -11,11 +11,10 @@ from simclr_tf.distribute import collectives
 from simclr_tf.methods import contract
 from simclr_tf.methods.base import Method, Tensors
 from simclr_tf.metrics import Metric
-from simclr_tf.models.networks import Networks
 from simclr_tf.training.gradients import apply_shares, gradient_metrics, take_summed
 from simclr_tf.training.loss_scale import loss_scale, rule_of
 from simclr_tf.training.microbatch import gradients_in_microbatches
-from simclr_tf.training.probe import NO_PROBE, PROBE_METRICS, probe_logits, probe_numbers
+from simclr_tf.training.probe import PROBE_METRICS, OnlineProbe
 from simclr_tf.training.representation import (
     REPRESENTATION_METRICS,
     direction_sums,
@@ -27,7 +26,7 @@ Views = Callable[[Tensors], Tensors]
 
 
 def step_metrics(
-    method: Method, optimizer: keras.optimizers.Optimizer, probe: Networks = NO_PROBE
+    method: Method, optimizer: keras.optimizers.Optimizer, probe: OnlineProbe | None = None
 ) -> Sequence[Metric]:
     """Declares a step's numbers in their order: those with shares first."""
     declared = (
@@ -44,7 +43,7 @@ def make_train_step(
     method: Method,
     optimizer: keras.optimizers.Optimizer,
     *,
-    probe: Networks = NO_PROBE,
+    probe: OnlineProbe | None = None,
     average: WeightAverage | None = None,
     num_microbatches: int = 1,
     views: Views = lambda batch: batch,
@@ -58,8 +57,8 @@ def make_train_step(
       method: the method that is trained; built, as are `optimizer` and `probe`, under the
         strategy's scope.
       optimizer: applies the summed gradients; from now on it does not sum them itself.
-      probe: the online probe, or none.
-      average: the moving average of the method's networks, or none.
+      probe: the online probe, or None. It watches the encoder of before the step.
+      average: the moving average of the method's networks, or None.
       num_microbatches: parts of a replica's batch, which they must divide, that are processed one
         after the other, so that memory holds the activations of one part. The loss remains that of
         the whole batch.
@@ -68,20 +67,24 @@ def make_train_step(
 
     Returns:
       A function that maps a batch, {'labels': [B]} and the inputs of `views`, to the numbers of
-      `step_metrics` over the global batch, float32 [n], equal on every replica.
+      `step_metrics` over the global batch, float32 [n], equal on every replica. For a probe the
+      batch has 'plain_images' and 'plain_labels' too.
     """
     take_summed(optimizer)
     metrics = step_metrics(method, optimizer, probe)
 
     def train_step(batch: Tensors) -> tf.Tensor:
         scale = loss_scale(optimizer)
+        batch = dict(batch)
+        plain = [batch.pop(name) for name in ("plain_images", "plain_labels") if name in batch]
+        observed = probe.watch(*plain) if probe else {}
         if num_microbatches == 1:
-            numbers, gradients, targets = gradients_at_once(method, probe, views(batch), scale)
+            numbers, gradients, targets = gradients_at_once(method, views(batch), scale)
         else:
             numbers, gradients, targets = gradients_in_microbatches(
-                method, probe, batch, num_microbatches, views, scale
+                method, batch, num_microbatches, views, scale
             )
-        numbers |= apply_shares(method, probe, optimizer, gradients)
+        numbers |= observed | apply_shares(method, optimizer, gradients)
         method.after_update(rule_of(optimizer).iterations, targets)
         if average is not None:
             average.update(rule_of(optimizer).iterations)
@@ -94,7 +97,7 @@ def make_train_step(
 
 
 def gradients_at_once(
-    method: Method, probe: Networks, batch: Tensors, scale: tf.Tensor | float = 1.0
+    method: Method, batch: Tensors, scale: tf.Tensor | float = 1.0
 ) -> tuple[Tensors, list[tf.Tensor], Tensors]:
     """Returns this replica's shares of numbers and of all trainable gradients, and the targets.
 
@@ -103,11 +106,9 @@ def gradients_at_once(
     targets = method.targets(batch)
     with tf.GradientTape() as tape:
         representation, embedded = contract.embed(method, batch)
-        logits = probe_logits(probe, representation)
         loss, numbers = contract.loss(method, embedded, targets)
-        observed = probe_numbers(logits, batch["labels"])
-        scaled = (loss + observed.get("probe_loss", 0.0)) * scale
-    variables = method.networks.trainable_variables + probe.trainable_variables
+        scaled = loss * scale
+    variables = method.networks.trainable_variables
     gradients = tape.gradient(scaled, [v.value for v in variables])
     spread = representation_numbers(direction_sums(representation), representation.shape[0])
-    return {method.metrics[0].name: loss} | numbers | spread | observed, gradients, targets
+    return {method.metrics[0].name: loss} | numbers | spread, gradients, targets

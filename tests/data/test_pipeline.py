@@ -75,6 +75,41 @@ def test_what_is_lowered_is_what_is_fed(source):
         assert (value.shape, value.dtype) == static, name
 
 
+@pytest.mark.parametrize("augment_on", ["host", "device"])
+def test_plain_images_come_beside_the_same_views(source, augment_on):
+    """In the order of the run; 4 of them over all replicas, whatever the batch."""
+    hosts = [HostSlice(index=0, num_hosts=1, replicas=r, per_replica=6 // r) for r in (1, 2)]
+    found = []
+    for host in hosts:
+        built = pipeline(source, augment_on=augment_on, plain_images=4)
+        spec = built.element_spec(host.per_replica, host.replicas)
+        assert spec == built.dataset(host).element_spec
+        found.append(
+            batches(source, 2 * host.replicas, host, plain_images=4, augment_on=augment_on)
+        )
+    for batch, without in zip(
+        found[0], batches(source, 2, hosts[0], augment_on=augment_on), strict=True
+    ):
+        for name, value in without.items():
+            np.testing.assert_array_equal(batch[name], value, err_msg=name)
+    for name in ("plain_images", "plain_labels"):
+        one, two = (np.concatenate([batch[name] for batch in all]) for all in found)
+        np.testing.assert_array_equal(one, two, err_msg=name)
+    ahead = np.concatenate([b["labels"] for b in batches(source, 2, hosts[0])])[:8]
+    if source.in_memory:
+        np.testing.assert_array_equal(one, ahead)
+
+
+def test_plain_images_are_those_of_the_evaluation():
+    """Where images of the requested size are used whole."""
+    source = array_source(count=6, size=12)
+    [batch] = batches(source, 1, plain_images=6)
+    images, labels, _ = next(plain_images(source, 12, 6, BadImages(source)))
+    for image, label in zip(batch["plain_images"], batch["plain_labels"], strict=True):
+        [expected] = images[labels == label]
+        np.testing.assert_allclose(image, expected, atol=1e-5)
+
+
 def test_every_epoch_shows_every_image_once_in_another_order(source):
     n = source.num_examples
     host = HostSlice(index=0, num_hosts=1, replicas=1, per_replica=n)

@@ -33,7 +33,6 @@ from simclr_tf.training.host_copy import copy_to_host
 from simclr_tf.training.loop import LoopResult
 from simclr_tf.training.plan import Plan
 from simclr_tf.training.preemption import peer
-from simclr_tf.training.probe import NO_PROBE
 from simclr_tf.training.run import Cadence, Run
 from simclr_tf.training.stages import Stage
 from tests.support.tpu_slice import HOSTS, connect
@@ -115,7 +114,7 @@ def steps(strategy: tf.distribute.Strategy, folder: str) -> None:
         ),
         stages=stages,
         method=method,
-        probe=NO_PROBE,
+        probe=None,
         optimizer=optimizer,
         schedule=schedule,
         settings={},

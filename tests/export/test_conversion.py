@@ -98,7 +98,7 @@ def assert_outputs(model_dir: pathlib.Path, golden) -> None:
     config.load([str(model_dir / "config.gin")], [])
     config.check({"pretrain", "linear_eval"})
     method = simclr(encoder=resnet, image_size=golden.image_size)
-    networks = method.networks | online_probe(10, method.networks["encoder"])
+    networks = method.networks | online_probe(10, method.networks["encoder"]).networks
     (step,) = complete_steps(str(model_dir))
     restore_groups(str(model_dir), step, named_groups(networks))
     found = method.embed({"images": golden.images()}, training=False)

@@ -11,10 +11,8 @@ import tensorflow as tf
 from simclr_tf.augment.policy import augmentation
 from simclr_tf.methods.simclr import SimCLR, simclr
 from simclr_tf.models.heads import projection_head
-from simclr_tf.models.networks import Networks
 from simclr_tf.models.resnet import resnet
 from simclr_tf.objectives.nt_xent import NTXent
-from simclr_tf.training.probe import NO_PROBE, online_probe, probe_logits, probe_numbers
 
 
 def build(head: str = "nonlinear", temperature: float = 0.5, reduction: str = "paper") -> SimCLR:
@@ -29,11 +27,6 @@ def build(head: str = "nonlinear", temperature: float = 0.5, reduction: str = "p
 @pytest.fixture
 def method() -> SimCLR:
     return build()
-
-
-@pytest.fixture
-def probe(method) -> Networks:
-    return online_probe(3, method.networks["encoder"])
 
 
 def batch(count: int = 4) -> dict[str, tf.Tensor]:
@@ -63,11 +56,10 @@ def test_gin_binds_its_parts():
     assert built.views[0].augmentations[0] == augmentation()
 
 
-def test_embed(method, probe):
+def test_embed(method):
     embedded = method.embed(batch(), training=True)
-    logits = probe_logits(probe, embedded["representation"])
-    outputs = [embedded["representation"], embedded["projection"], logits]
-    assert [tuple(out.shape) for out in outputs] == [(8, 64), (8, 5), (8, 3)]
+    outputs = [embedded["representation"], embedded["projection"]]
+    assert [tuple(out.shape) for out in outputs] == [(8, 64), (8, 5)]
     assert all(out.dtype == tf.float32 for out in outputs)
 
 
@@ -103,12 +95,6 @@ def test_small_views_are_small(bound):
         build()
 
 
-def test_no_classes_no_probe(method):
-    assert online_probe(None, method.networks["encoder"]) is NO_PROBE
-    assert probe_logits(NO_PROBE, tf.zeros([8, 64])) is None
-    assert probe_numbers(None, tf.zeros([4], tf.int32)) == {}
-
-
 @pytest.mark.parametrize("kind", ["none", "linear"])
 def test_embed_takes_the_last_projection(kind):
     method = build(kind)
@@ -124,16 +110,6 @@ def test_training_moves_the_statistics_and_inference_does_not(method):
     assert all(np.array_equal(v, b) for v, b in zip(moving, before, strict=True))
     method.embed(batch(), training=True)
     assert not any(np.array_equal(v, b) for v, b in zip(moving, before, strict=True))
-
-
-def test_probe_does_not_teach_the_encoder(method, probe):
-    trainable = (method.networks | probe).trainable_variables
-    with tf.GradientTape() as tape:
-        representation = method.embed(batch(), training=True)["representation"]
-        loss = tf.reduce_sum(tf.square(probe_logits(probe, representation)))
-    gradients = tape.gradient(loss, [v.value for v in trainable])
-    taught = [v.path for v, g in zip(trainable, gradients, strict=True) if g is not None]
-    assert taught == ["probe_dense/kernel", "probe_dense/bias"]
 
 
 def test_the_loss_is_the_objectives(method):

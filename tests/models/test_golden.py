@@ -41,7 +41,7 @@ def test_outputs_equal_the_reference(golden, monkeypatch, network):
     reference = golden(network)
     expected = reference.outputs
     method = build(reference.flags, reference.image_size)
-    fill(method.networks | online_probe(10, method.networks["encoder"]), reference)
+    fill(method.networks | online_probe(10, method.networks["encoder"]).networks, reference)
     batch = {"images": reference.images()}
 
     inference = method.embed(batch, training=False)

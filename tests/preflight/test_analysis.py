@@ -9,7 +9,6 @@ from simclr_tf.models.resnet import resnet
 from simclr_tf.preflight.analysis import Collective, analyse
 from simclr_tf.preflight.chips import CHIPS, parse_topology
 from simclr_tf.preflight.flop import training_flop
-from simclr_tf.training.probe import NO_PROBE
 
 # Lines as the compiler writes them, shortened.
 # ruff: noqa: E501
@@ -203,6 +202,6 @@ def test_flop_of_a_resnet_50():
     """4.09 G multiplications and additions a 224 px image (He et al., table 1: 3.8 without the
     shortcuts and the stride on the 3x3 convolution)."""
     method = simclr(encoder=resnet, image_size=224)
-    flop = training_flop(method, NO_PROBE, images=1)
+    flop = training_flop(method, images=1)
     head = 2048 * 2048 + 2048 * 128
     np.testing.assert_allclose(flop / (3 * 2 * 2), 4.089e9 + head, rtol=2e-3)

@@ -1,4 +1,4 @@
-"""A SimCLR that is small enough to train in a test."""
+"""A SimCLR that is small enough to train in a test, and perhaps a probe that watches it."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ from simclr_tf.models.resnet import resnet
 from simclr_tf.objectives.nt_xent import NTXent
 from simclr_tf.optim.factory import lars
 from simclr_tf.optim.schedules import WarmupCosine
-from simclr_tf.training.probe import online_probe
+from simclr_tf.training.probe import OnlineProbe
 from simclr_tf.training.step import make_train_step, step_metrics
 
 LOSS = NTXent(0.5)
@@ -24,16 +24,16 @@ LOSS = NTXent(0.5)
 
 @dataclasses.dataclass(frozen=True)
 class Tiny:
-    """A method, the online probe that watches it, and an optimizer built for both."""
+    """A method, an optimizer built for it, and the online probe or none."""
 
     method: Method
-    probe: Networks
     optimizer: keras.optimizers.Optimizer
+    probe: OnlineProbe | None = None
 
     @property
     def networks(self) -> Networks:
-        """All that is trained."""
-        return self.method.networks | self.probe
+        """All that the optimizer updates."""
+        return self.method.networks
 
     @property
     def names(self) -> list[str]:
@@ -46,9 +46,13 @@ class Tiny:
 
 
 def build_tiny(
-    rate: float, precision: str = "float32", loss: NTXent = LOSS, remat: Sequence[int] = ()
+    rate: float,
+    precision: str = "float32",
+    loss: NTXent = LOSS,
+    remat: Sequence[int] = (),
+    watched: bool = False,
 ) -> Tiny:
-    """Builds a SimCLR for 16 px and three classes, and LARS for it, in the present strategy."""
+    """Builds a SimCLR for 16 px, LARS and a probe of three classes, in the present strategy."""
     keras.utils.set_random_seed(0)
     with dtype_policy(precision):
         method = simclr(
@@ -58,8 +62,7 @@ def build_tiny(
             encoder=functools.partial(resnet, depth=18, width_multiplier=0.125, remat=remat),
             image_size=16,
         )
-    probe = online_probe(3, method.networks["encoder"])
-    networks = method.networks | probe
-    optimizer = lars(learning_rate=WarmupCosine(rate, 0, 10), networks=networks)
-    optimizer.build(networks.trainable_variables)
-    return Tiny(method, probe, optimizer)
+    optimizer = lars(learning_rate=WarmupCosine(rate, 0, 10), networks=method.networks)
+    optimizer.build(method.networks.trainable_variables)
+    probe = OnlineProbe(3, method.networks["encoder"], kept=32) if watched else None
+    return Tiny(method, optimizer, probe)

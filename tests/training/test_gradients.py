@@ -11,7 +11,6 @@ from simclr_tf.methods.simclr import SimCLR
 from simclr_tf.models.networks import variable_roles
 from simclr_tf.objectives.nt_xent import NTXent
 from simclr_tf.training.gradients import GRADIENT_NORM, gradient_metrics, take_summed
-from simclr_tf.training.probe import probe_logits, probe_numbers
 from simclr_tf.training.representation import direction_sums, representation_numbers
 
 SIZE = 16
@@ -32,8 +31,6 @@ def float64_gradients(tiny, batch) -> dict[str, np.ndarray]:
     with tf.GradientTape() as tape:
         embedded = tiny.method.embed(batch, training=True)
         loss = NTXent(0.5)(embedded["projection"])[0]
-        logits = probe_logits(tiny.probe, embedded["representation"])
-        loss += probe_numbers(logits, batch["labels"])["probe_loss"]
     gradients = tape.gradient(loss, [v.value for v in variables])
     paths = [v.path for v in variables]
     return {p: g.numpy().astype(np.float64) for p, g in zip(paths, gradients, strict=True)}
@@ -47,9 +44,7 @@ def test_norm_and_trust_ratios_equal_numpy(build_tiny, batch):
     roles = variable_roles(tiny.networks)
     found = dict(zip(tiny.names, tiny.step()(batch).numpy(), strict=True))
 
-    taught = [g for path, g in gradients.items() if roles[path] != "probe"]
-    assert len(taught) == len(gradients) - len(tiny.probe.trainable_variables)
-    norm = np.sqrt(sum((g**2).sum() for g in taught))
+    norm = np.sqrt(sum((g**2).sum() for g in gradients.values()))
     np.testing.assert_allclose(found["gradient_norm"], norm, rtol=1e-4)
     ratios = []
     for path, weight in weights.items():
@@ -90,7 +85,7 @@ class Doubled(SimCLR):
         return [2.0 * gradient for gradient in gradients]
 
 
-def test_a_method_transforms_its_own_gradients_and_not_the_probes(build_tiny, batch):
+def test_a_method_transforms_its_gradients(build_tiny, batch):
     tiny = build_tiny(rate=1.0)
     method = tiny.method
     doubled = Doubled(method.networks, method.views, method.objective)
@@ -103,13 +98,9 @@ def test_a_method_transforms_its_own_gradients_and_not_the_probes(build_tiny, ba
         optimizer.build(tiny.networks.trainable_variables)
         dataclasses.replace(tiny, method=trained, optimizer=optimizer).step()(batch)
         moved.append({v.path: v.numpy() - value for v, value in start if v.trainable})
-    probes = {v.path for v in tiny.probe.variables}
     for path, change in moved[0].items():
-        factor = 1.0 if path in probes else 2.0
         scale = np.abs(change).max()
-        np.testing.assert_allclose(
-            moved[1][path], factor * change, rtol=0, atol=1e-2 * scale + 1e-7
-        )
+        np.testing.assert_allclose(moved[1][path], 2.0 * change, rtol=0, atol=1e-2 * scale + 1e-7)
 
 
 def test_a_keras_that_sums_elsewhere_is_refused():

@@ -18,7 +18,6 @@ from simclr_tf.objectives.nt_xent import NTXent
 from simclr_tf.optim.factory import lars
 from simclr_tf.optim.schedules import WarmupCosine
 from simclr_tf.training.microbatch import gradients_in_microbatches
-from simclr_tf.training.probe import probe_logits, probe_numbers
 from simclr_tf.training.representation import direction_sums, representation_numbers
 from simclr_tf.training.step import gradients_at_once
 from tests.support.fake_tpu import fake_tpu_strategy, faults, program
@@ -61,14 +60,14 @@ def build_unmixed(build_tiny, rate=1.0, remat=()):
 
 
 def at_once(tiny, batch):
-    return tf.function(lambda: gradients_at_once(tiny.method, tiny.probe, batch)[:2])()
+    return tf.function(lambda: gradients_at_once(tiny.method, batch)[:2])()
 
 
 def in_parts(tiny, batch, count, views=lambda batch: batch):
     """Numbers and gradients; the targets of all parts are joined in the order of the batch."""
 
     def gradients():
-        return gradients_in_microbatches(tiny.method, tiny.probe, batch, count, views)
+        return gradients_in_microbatches(tiny.method, batch, count, views)
 
     *found, targets = tf.function(gradients)()
     np.testing.assert_array_equal(targets["index"], batch["index"])
@@ -163,21 +162,17 @@ def test_gradient_is_that_of_networks_that_normalize_each_part(build_tiny):
     @tf.function
     def one_tape():
         with tf.GradientTape() as tape:
-            outputs, probe = [], []
+            outputs = []
             for first in range(0, BATCH, 4):
                 rows = part(views, labels, slice(first, first + 4))
                 outputs.append(tiny.method.embed(rows, training=True))
-                logits = probe_logits(tiny.probe, outputs[-1]["representation"])
-                probe.append(probe_numbers(logits, rows["labels"]))
             z = tf.concat([o["projection"][:4] for o in outputs], 0)
             z = tf.concat([z, *(o["projection"][4:] for o in outputs)], 0)
             loss, numbers = NTXent(0.5)(z, tf.constant(INDEX))
-            means = {n: tf.add_n([p[n] for p in probe]) / len(probe) for n in probe[0]}
             h = tf.concat([o["representation"] for o in outputs], 0)
             numbers |= representation_numbers(direction_sums(h), 2 * BATCH)
-            total = loss + means["probe_loss"]
-        gradients = tape.gradient(total, [v.value for v in tiny.networks.trainable_variables])
-        return {"contrastive_loss": loss} | numbers | means, gradients
+        gradients = tape.gradient(loss, [v.value for v in tiny.networks.trainable_variables])
+        return {"contrastive_loss": loss} | numbers, gradients
 
     expected = one_tape()
     moving = {v.path: v.numpy() for v in tiny.networks.variables}
