@@ -170,7 +170,7 @@ class Checkpoints:
                 "give neither run:\n"
                 + "\n".join(changed)
                 + "\nUse the same settings, or another "
-                f"--model_dir.{' ' + self._when_length_differs if longer else ''}".rstrip()
+                f"--model_dir. {self._when_length_differs if longer else ''}".rstrip()
             )
         if harmless and self._is_chief:
             print("changed, and of no effect on what is learnt:", *harmless, sep="\n", flush=True)
