@@ -1,10 +1,17 @@
 """Prints the results of many runs side by side, one column per folder.
 
     python tools/results_table.py runs/untrained runs/simclr runs/supervised [--format=csv]
+    python tools/results_table.py runs/* --sort=rankme
+    python tools/results_table.py runs/* --correlate=rankme,linear_eval
 
-Each folder is a run's --model_dir. A row is a share (accuracy, chance) from one of its
-results/*.json, in per cent; if one file has several, such as for h and z, each has a row of its
-own. Further rows say which images each result was trained and tested on.
+Each folder is a run's --model_dir. A row is a number from one of its results/*.json: a share
+(accuracy, chance) in per cent, or a measure that needs no labels; if one file has several, such as
+for h and z, each has a row of its own. Further rows say which images each result was trained and
+tested on.
+
+--sort places the runs by a row, the highest number first, and --correlate prints Spearman's rank
+correlation of two rows instead of the table. Both name a row by some of its words: "rankme" is
+"label_free rankme", and "linear_eval" is the first row of that job, its top-1.
 """
 
 from __future__ import annotations
@@ -13,20 +20,23 @@ import argparse
 import csv
 import io
 import json
+import math
 import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import command_line  # beside this file
 
 from simclr_tf.errors import RequestError
 
-Column = dict[str, str]
+Column = dict[str, float | str]
 SHARES = ("top1", "top5", "mean_per_class", "representation", "projection", "chance")
+MEASURES = ("rankme", "alpha_req", "alignment", "uniformity")
+_MIN_RUNS = 3
 
 
 def read_column(folder: pathlib.Path) -> Column:
-    """Maps rows to numbers, for all results of one run.
+    """Maps rows to numbers, and to what is said of the data, for all results of one run.
 
     Raises:
       RequestError: the folder holds no result, or one that is not in a job's format.
@@ -47,16 +57,62 @@ def read_column(folder: pathlib.Path) -> Column:
             raise RequestError(f"{file} must hold an object with numbers. It holds something else.")
         protocol = _protocol(file.stem, result)
         for name, value in _flatten(result.get("numbers", {})):
-            column[f"{protocol} {name}"] = f"{100 * value:.2f} %"
+            column[f"{protocol} {name}"] = float(value)
         for use, split in _splits(result):
             column[f"{protocol} {use}"] = split
     return column
 
 
-def table(columns: dict[str, Column]) -> list[list[str]]:
+def row_named(name: str, columns: Mapping[str, Column]) -> str:
+    """Returns the row of this name, or the first one that has all of the name's words.
+
+    Raises:
+      RequestError: there is none.
+    """
+    rows = [r for column in columns.values() for r, v in column.items() if isinstance(v, float)]
+    if name in rows:
+        return name
+    found = [row for row in rows if name.split() and set(name.split()) <= set(row.split())]
+    if not found:
+        raise RequestError(
+            f"A row must be named by some of its words. Received: {name!r}. There are: "
+            f"{', '.join(dict.fromkeys(rows)) or 'no numbers'}."
+        )
+    return found[0]
+
+
+def by_row(columns: Mapping[str, Column], row: str) -> dict[str, Column]:
+    """Orders the runs by a row, the highest number first, those without one last."""
+    return dict(sorted(columns.items(), key=lambda run: -_number(run[1], row, -math.inf)))
+
+
+def correlation(columns: Mapping[str, Column], first: str, second: str) -> str:
+    """Returns Spearman's rank correlation of two rows over the runs that have both, in words.
+
+    Raises:
+      RequestError: there are too few such runs, or all have the same number.
+    """
+    from scipy.stats import spearmanr
+
+    pairs = [[_number(column, row) for row in (first, second)] for column in columns.values()]
+    pairs = [pair for pair in pairs if all(map(math.isfinite, pair))]
+    if len(pairs) < _MIN_RUNS or any(len(set(side)) == 1 for side in zip(*pairs, strict=True)):
+        raise RequestError(
+            f"A correlation needs at least {_MIN_RUNS} runs with both numbers, which must differ. "
+            f"Received: {len(pairs)} with {first!r} and {second!r}: {pairs}."
+        )
+    value = spearmanr(*zip(*pairs, strict=True)).statistic
+    return (
+        f"Spearman's rank correlation of {first} and {second} over {len(pairs)} runs: {value:.3f}"
+    )
+
+
+def table(columns: Mapping[str, Column]) -> list[list[str]]:
     """Returns header and rows; a number that a run lacks is left empty."""
     rows = dict.fromkeys(row for column in columns.values() for row in column)
-    body = [[row, *(column.get(row, "") for column in columns.values())] for row in rows]
+    body = [
+        [row, *(_cell(row, column.get(row, "")) for column in columns.values())] for row in rows
+    ]
     return [["", *columns], *body]
 
 
@@ -76,6 +132,17 @@ def as_csv(rows: list[list[str]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue().rstrip("\n")
+
+
+def _number(column: Column, row: str, missing: float = math.nan) -> float:
+    value = column.get(row)
+    return value if isinstance(value, float) and math.isfinite(value) else missing
+
+
+def _cell(row: str, value: float | str) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{100 * value:.2f} %" if row.split()[-1] in SHARES else f"{value:.4g}"
 
 
 def _protocol(job: str, result: dict) -> str:
@@ -98,8 +165,15 @@ def _flatten(numbers: dict, prefix: str = "") -> Iterator[tuple[str, float]]:
     for name, value in numbers.items():
         if isinstance(value, dict):
             yield from _flatten(value, f"{prefix}{name} ")
-        elif name in SHARES and isinstance(value, (int, float)):
+        elif name in SHARES + MEASURES and isinstance(value, (int, float)):
             yield f"{prefix}{name}", value
+
+
+def _two(text: str) -> list[str]:
+    names = text.split(",")
+    if len(names) != 2:
+        raise argparse.ArgumentTypeError(f"two rows with a comma between them, not {text!r}")
+    return names
 
 
 @command_line.refusing
@@ -110,8 +184,15 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("folders", nargs="+", type=command_line.path, metavar="DIR")
     parser.add_argument("--format", choices=("markdown", "csv"), default="markdown")
+    parser.add_argument("--sort", metavar="ROW")
+    parser.add_argument("--correlate", type=_two, metavar="ROW,ROW")
     arguments = parser.parse_args(argv)
     columns = {str(folder): read_column(folder) for folder in arguments.folders}
+    if arguments.correlate:
+        print(correlation(columns, *(row_named(name, columns) for name in arguments.correlate)))
+        return 0
+    if arguments.sort:
+        columns = by_row(columns, row_named(arguments.sort, columns))
     print({"markdown": as_markdown, "csv": as_csv}[arguments.format](table(columns)))
     return 0
 

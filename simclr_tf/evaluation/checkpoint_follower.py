@@ -136,9 +136,7 @@ class Follower:
         total = self._total_steps(step)
         words = [f"step {step}" + (f"/{total}" if total is not None else "")]
         for job in self._jobs:
-            numbers: dict[str, Any] = self._history.numbers(step, job)
-            top = [f"top-{k} {numbers[f'top{k}']:.2%}" for k in (1, 5) if f"top{k}" in numbers]
-            words.append(f"{job} {', '.join(top) or 'done'}")
+            words.append(f"{job} {_said(self._history.numbers(step, job))}")
         return "  ".join(words)
 
     def _give_up(self, steps: Sequence[int], patience_seconds: float) -> None:
@@ -149,3 +147,10 @@ class Follower:
             f"{newest}, and its last step is still to come. Start it again, and then this: what "
             "was evaluated is noted."
         )
+
+
+def _said(numbers: Mapping[str, Any]) -> str:
+    """Returns an evaluation's accuracies, or, where it has none, its numbers."""
+    found = [f"top-{k} {numbers[f'top{k}']:.2%}" for k in (1, 5) if f"top{k}" in numbers]
+    others = [f"{n} {value:.4g}" for n, value in numbers.items() if isinstance(value, float)]
+    return ", ".join(found or others) or "done"

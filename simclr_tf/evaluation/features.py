@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -126,11 +126,7 @@ class FrozenEncoder:
         Raises:
           RequestError: there is no such layer, or too many images do not decode.
         """
-        unknown = [layer for layer in layers if layer not in self._outputs]
-        if unknown:
-            raise RequestError(
-                f"The layer must be one of {', '.join(self._outputs)}. Received: {unknown[0]!r}."
-            )
+        self._check(layers)
         before = self.fingerprint()
         folders = {
             layer: self._folder(source, layer, transform, before) if self._cache_dir else None
@@ -140,11 +136,43 @@ class FrozenEncoder:
         missing = [layer for layer in layers if found[layer] is None]
         if missing:
             found |= self._compute(source, missing, transform, batch_size)
-            if self.fingerprint() != before:
-                raise RuntimeError("The encoder must not change while it is evaluated. It did.")
+            self._check_unchanged(before)
             for layer in missing:
                 _save(folders[layer], found[layer])
         return found
+
+    def of_batches(self, batches: Iterable[np.ndarray], layer: str) -> Iterator[np.ndarray]:
+        """Yields features of images at hand, such as augmented views; none are kept.
+
+        Args:
+          batches: float32 [b, S, S, 3] each, all of one size b.
+          layer: as in `features`.
+
+        Yields:
+          The features of each batch, float32 [b, D].
+
+        Raises:
+          RequestError: there is no such layer.
+        """
+        self._check([layer])
+        before, embed = self.fingerprint(), self._function((layer,))
+        replicas = self._strategy.num_replicas_in_sync
+        with _whole_precision():
+            for images in batches:
+                size = -(-len(images) // replicas) * replicas
+                yield self._over_replicas(embed, images, size)[layer].astype(np.float32)
+        self._check_unchanged(before)
+
+    def _check(self, layers: Sequence[str]) -> None:
+        unknown = [layer for layer in layers if layer not in self._outputs]
+        if unknown:
+            raise RequestError(
+                f"The layer must be one of {', '.join(self._outputs)}. Received: {unknown[0]!r}."
+            )
+
+    def _check_unchanged(self, fingerprint: str) -> None:
+        if self.fingerprint() != fingerprint:
+            raise RuntimeError("The encoder must not change while it is evaluated. It did.")
 
     def _compute(
         self, source: Source, layers: Sequence[str], transform: Transform | None, batch_size: int

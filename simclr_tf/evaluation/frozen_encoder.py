@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -37,6 +36,20 @@ class FeaturesOfSplits(NamedTuple):
     told: Splits
 
 
+class _AtHand:
+    """Features of sources, each computed when it is first requested."""
+
+    def __init__(self):
+        self._known: list[tuple[Source, Features]] = []
+
+    def of(self, source: Source, compute: Callable[[Source], Features]) -> Features:
+        for known, features in self._known:
+            if known is source:
+                return features
+        self._known.append((source, compute(source)))
+        return self._known[-1][1]
+
+
 @dataclasses.dataclass(frozen=True)
 class Frozen:
     """Frozen networks and the data to evaluate them on.
@@ -49,7 +62,7 @@ class Frozen:
       weights: the weights that the networks were filled with.
       seed: seed of the initial weights, for networks that are not filled.
       strategy: distributes the images over its devices.
-      at_hand: gives the result of `splits`, if several evaluations share it.
+      at_hand: features that were computed already, if several evaluations share them.
     """
 
     encoder: FrozenEncoder
@@ -59,7 +72,7 @@ class Frozen:
     weights: PretrainedWeights
     seed: int
     strategy: tf.distribute.Strategy
-    at_hand: Callable[[], FeaturesOfSplits] | None = None
+    at_hand: _AtHand | None = None
 
     def train(self) -> Features:
         """Returns features of the labelled split to train on."""
@@ -80,18 +93,21 @@ class Frozen:
         Raises:
           RequestError: an image has no label, or a test image a class that training lacks.
         """
-        return self.at_hand() if self.at_hand else self._features_of_splits()
+        sources = self.sources()
+        train, test = map(self.features, sources)
+        check_classes(train, test, sources[0].class_names)
+        told = Splits.of(self.data, *sources, train.labels, test.labels)
+        return FeaturesOfSplits(train, test, told)
 
     def refilled(self, weights: PretrainedWeights) -> Frozen:
         """Returns the same networks after other weights were restored into them.
 
-        Features of the splits are computed once for all callers of `splits`.
+        Features of a source are computed once for all evaluations of these weights.
 
         Args:
           weights: the weights that `networks` hold now.
         """
-        at_hand = functools.cache(self._features_of_splits)
-        return dataclasses.replace(self, weights=weights, at_hand=at_hand)
+        return dataclasses.replace(self, weights=weights, at_hand=_AtHand())
 
     def of_layer(self, layer: str) -> Frozen:
         """Returns the same networks with another layer to evaluate.
@@ -108,15 +124,13 @@ class Frozen:
             )
         return dataclasses.replace(self, layer=layer, at_hand=None)
 
-    def _features_of_splits(self) -> FeaturesOfSplits:
-        sources = self.sources()
-        train, test = map(self.features, sources)
-        check_classes(train, test, sources[0].class_names)
-        told = Splits.of(self.data, *sources, train.labels, test.labels)
-        return FeaturesOfSplits(train, test, told)
-
     def features(self, source: Source) -> Features:
         """Returns features of any split."""
+        if self.at_hand:
+            return self.at_hand.of(source, self._computed)
+        return self._computed(source)
+
+    def _computed(self, source: Source) -> Features:
         return self.encoder.features(source, (self.layer,))[self.layer]
 
     def record(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from simclr_tf.errors import InvalidArgument
+from simclr_tf.evaluation.accuracy import PerClass
 from simclr_tf.evaluation.features import Features
 
 PROTOCOL = (
@@ -32,6 +33,7 @@ class KnnAccuracy:
     temperature: float
     top1: float
     top5: float
+    mean_per_class: float
 
 
 def knn_accuracies(
@@ -40,7 +42,7 @@ def knn_accuracies(
     choices: Sequence[tuple[int, float]],
     *,
     block_bytes: int = _BLOCK_BYTES,
-) -> list[KnnAccuracy]:
+) -> tuple[list[KnnAccuracy], list[PerClass]]:
     """Classifies the test examples by their neighbours, for each (k, temperature) of `choices`.
 
     Neighbours are searched once, for the largest k. Among classes with equal votes the lower number
@@ -52,12 +54,15 @@ def knn_accuracies(
       choices: pairs of k, at most the number of training examples, and a positive temperature.
       block_bytes: memory that a block of test examples may take, besides the features.
 
+    Returns:
+      The accuracies, and those of each class, by choice.
+
     Raises:
       ValueError: k or a temperature is out of its range.
     """
     num_classes = int(max(train.labels.max(), test.labels.max())) + 1
     _check(choices, len(train.labels))
-    found = np.zeros((len(choices), 2))
+    places = np.zeros((len(choices), len(test.labels)), np.int32)
     largest = max(k for k, _ in choices)
     for rows, positions, similarities in nearest(
         test.values, train.values, largest, block_bytes=block_bytes, row_bytes=8 * num_classes
@@ -67,13 +72,15 @@ def knn_accuracies(
             # Subtracting a row's largest similarity keeps exp from overflowing.
             gaps = similarities[:, :k].astype(np.float64) - similarities[:, :1]
             votes = _votes(neighbours[:, :k], np.exp(gaps / temperature), num_classes)
-            place = _places(votes, test.labels[rows])
-            found[choice] += [(place < 1).sum(), (place < 5).sum()]
-    shares = found / len(test.labels)
-    return [
-        KnnAccuracy(k, temperature, float(top1), float(top5))
-        for (k, temperature), (top1, top5) in zip(choices, shares, strict=True)
+            places[choice, rows] = _places(votes, test.labels[rows])
+    classes = [PerClass.of(of_choice < 1, test.labels) for of_choice in places]
+    accuracies = [
+        KnnAccuracy(
+            k, temperature, float((place < 1).mean()), float((place < 5).mean()), per_class.mean
+        )
+        for (k, temperature), place, per_class in zip(choices, places, classes, strict=True)
     ]
+    return accuracies, classes
 
 
 def nearest(

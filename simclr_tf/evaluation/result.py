@@ -25,7 +25,7 @@ class Result:
       job: the job's name.
       text: the text to print.
       record: the JSON to write; dataclasses become their fields, NumPy's numbers plain ones.
-      curves: shares to plot over the checkpoints of a run, by name.
+      curves: numbers to plot over the checkpoints of a run, by name.
       versions: versions of libraries used besides this package, TensorFlow and Keras.
     """
 

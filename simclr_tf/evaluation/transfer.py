@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from simclr_tf.evaluation import logistic
-from simclr_tf.evaluation.accuracy import mean_per_class, top_k
+from simclr_tf.evaluation.accuracy import PerClass, top_k
 from simclr_tf.evaluation.features import Features
+from simclr_tf.evaluation.penalty_range import End, end_of
 
 PROTOCOL = (
     "SimCLR appendix B.8: multinomial logistic regression (L-BFGS; mean cross-entropy + penalty/2 "
@@ -26,7 +27,7 @@ PROTOCOL = (
 PENALTIES = tuple(float(p) for p in np.logspace(-6, 5, 45))
 METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "top1": lambda scores, labels: top_k(scores, labels, 1),
-    "mean_per_class": mean_per_class,
+    "mean_per_class": lambda scores, labels: PerClass.of_scores(scores, labels).mean,
 }
 
 
@@ -47,7 +48,7 @@ class TransferResult:
     Attributes:
       top1: share of the test examples whose class is predicted.
       top5: share of those whose class is among the first five.
-      mean_per_class: top-1 of each class, averaged over the classes.
+      mean_per_class: top-1 of each class, averaged over the classes: balanced accuracy.
       metric: the metric by which the penalty was chosen.
       penalty: the chosen one; the strongest among equals.
       at_end: "strongest" or "weakest" if the choice is an end of the range, so that a better
@@ -64,7 +65,7 @@ class TransferResult:
     mean_per_class: float
     metric: str
     penalty: float
-    at_end: str | None
+    at_end: End
     validation: tuple[Point, ...]
     converged: bool
     num_train: int
@@ -80,7 +81,7 @@ def fit_transfer(
     penalties: Sequence[float] = PENALTIES,
     metric: str = "top1",
     max_iterations: int = 1000,
-) -> TransferResult:
+) -> tuple[TransferResult, PerClass]:
     """Chooses the penalty on `validation`, trains on both, and tests once on `test`.
 
     Args:
@@ -91,6 +92,9 @@ def fit_transfer(
         any number of examples.
       metric: a key of METRICS.
       max_iterations: limit of L-BFGS, for each penalty.
+
+    Returns:
+      The numbers, and the accuracy of each class.
     """
     num_classes = int(max(train.labels.max(), validation.labels.max())) + 1
     points: list[Point] = []
@@ -106,26 +110,27 @@ def fit_transfer(
             Point(classifier.penalty, accuracy, classifier.iterations, classifier.converged)
         )
     best = int(np.argmax([point.accuracy for point in points]))
-    ends = {0: "strongest", len(points) - 1: "weakest"} if len(points) > 1 else {}
     both = np.concatenate([train.values, validation.values])
     labels = np.concatenate([train.labels, validation.labels])
     classifier = next(
         logistic.fit(both, labels, [points[best].penalty], max_iterations=max_iterations)
     )
     scores = classifier.logits(test.values)
-    return TransferResult(
+    per_class = PerClass.of_scores(scores, test.labels)
+    result = TransferResult(
         top1=top_k(scores, test.labels, 1),
         top5=top_k(scores, test.labels, 5),
-        mean_per_class=mean_per_class(scores, test.labels),
+        mean_per_class=per_class.mean,
         metric=metric,
         penalty=classifier.penalty,
-        at_end=ends.get(best),
+        at_end=end_of(best, len(points)),
         validation=tuple(points),
         converged=classifier.converged,
         num_train=len(train.labels),
         num_validation=len(validation.labels),
         num_test=len(test.labels),
     )
+    return result, per_class
 
 
 def split_by_class(features: Features, share: float, seed: int) -> tuple[Features, Features]:

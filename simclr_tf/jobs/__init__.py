@@ -21,6 +21,7 @@ _NAMES = (
     "knn",
     "watch",
     "probe_invariance",
+    "label_free",
     "embed",
     "finetune",
     "supervised",

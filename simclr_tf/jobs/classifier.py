@@ -20,7 +20,7 @@ from simclr_tf.data.source import Source
 from simclr_tf.data.subset import class_balanced
 from simclr_tf.distribute.strategy import check_global_batch, create_strategy, of_this_process
 from simclr_tf.errors import RequestError
-from simclr_tf.evaluation.accuracy import top_k
+from simclr_tf.evaluation.accuracy import PerClass, top_k
 from simclr_tf.evaluation.features import Features, FrozenEncoder
 from simclr_tf.evaluation.frozen_encoder import check_labels, labelled
 from simclr_tf.evaluation.result import Result
@@ -242,26 +242,29 @@ def train_and_test(classifier: ClassifierRun) -> Result | None:
     if folder is None:
         return None
     logits = _logits(classifier)
+    per_class, names = PerClass.of_scores(logits.values, logits.labels), source.class_names
     numbers = {f"top{k}": top_k(logits.values, logits.labels, k) for k in (1, 5)}
+    numbers["mean_per_class"] = per_class.mean
     splits = Splits.of(
         classifier.dataset, source, classifier.test, source.labels, logits.labels
     ).warned(warnings)
-    text = (
+    said = (
         f"{task.job}: top-1 {numbers['top1']:.2%}, top-5 {numbers['top5']:.2%} of "
-        f"{len(logits.labels)} test images (trained on {source.num_examples})\n"
-        f"{splits.lines()}\nclassifier: {folder}"
+        f"{len(logits.labels)} test images (trained on {source.num_examples})"
     )
+    lines = [said, *per_class.lines(names), splits.lines(), f"classifier: {folder}"]
     settings = {name: value for name, value in run.settings.items() if name not in _UNSAID}
     record = {
         "protocol": task.protocol,
         "numbers": numbers,
+        **per_class.record(names),
         **splits.record(),
         "n": {"train": source.num_examples, "test": len(logits.labels)},
         "data": classifier.dataset.name,
         "epochs": run.plan.epochs,
         **settings,
     }
-    return Result(job=task.job, text=text, record=record)
+    return Result(job=task.job, text="\n".join(lines), record=record)
 
 
 def _logits(classifier: ClassifierRun) -> Features:

@@ -47,25 +47,29 @@ def knn(
     choices = [(k, temperature)]
     choices += [(n, t) for n in table_ks if n <= count for t in table_temperatures]
     with as_request_error():
-        chosen, *table = knn_accuracies(train, test, choices, block_bytes=block_megabytes * 2**20)
-    text = (
-        f"{_table(table)}\n{chosen.k} nearest neighbours (temperature {chosen.temperature:g}) on "
+        accuracies, classes = knn_accuracies(
+            train, test, choices, block_bytes=block_megabytes * 2**20
+        )
+    (chosen, *table), per_class = accuracies, classes[0]
+    names = frozen.sources()[0].class_names
+    said = (
+        f"{chosen.k} nearest neighbours (temperature {chosen.temperature:g}) on "
         f"{frozen.layer} of {frozen.weights.path}: top-1 {chosen.top1:.2%}, top-5 "
-        f"{chosen.top5:.2%} of {len(test.labels)} test images\n"
-        f"{splits.lines()}"
+        f"{chosen.top5:.2%} of {len(test.labels)} test images"
     )
     return Result(
         job="knn",
-        text=text,
+        text="\n".join([_table(table), said, *per_class.lines(names), splits.lines()]),
         record={
             "protocol": PROTOCOL,
             "numbers": chosen,
             "n": {"train": count, "test": len(test.labels)},
             "table": table,
+            **per_class.record(names),
             **splits.record(),
             **frozen.record(),
         },
-        curves={"top1": chosen.top1, "top5": chosen.top5},
+        curves={name: getattr(chosen, name) for name in ("top1", "top5", "mean_per_class")},
     )
 
 

@@ -10,6 +10,8 @@ import gin
 from simclr_tf.context import Context
 from simclr_tf.data.source import Source
 from simclr_tf.errors import RequestError
+from simclr_tf.evaluation import penalty_range
+from simclr_tf.evaluation.accuracy import PerClass
 from simclr_tf.evaluation.features import Features
 from simclr_tf.evaluation.frozen_encoder import Frozen, check_classes, frozen_encoder, labelled
 from simclr_tf.evaluation.result import Result
@@ -71,7 +73,7 @@ def lbfgs(
     if metric == "auto":
         metric = "mean_per_class" if _asks_for_mean_per_class(frozen.data.spec) else "top1"
     with as_request_error():
-        numbers = fit_transfer(
+        numbers, per_class = fit_transfer(
             train,
             validation,
             test,
@@ -79,20 +81,8 @@ def lbfgs(
             metric=metric,
             max_iterations=max_iterations,
         )
-    record = {
-        "protocol": PROTOCOL,
-        "validation": validation_split or f"{validation_share:g} of each class of train",
-        "numbers": numbers,
-        **splits.record(),
-        "n": {
-            "train": numbers.num_train,
-            "validation": numbers.num_validation,
-            "test": numbers.num_test,
-        },
-        **frozen.record(),
-    }
-    curves = {name: getattr(numbers, name) for name in ("top1", "top5", "mean_per_class")}
-    return Result(job="lbfgs", text=_text(frozen, numbers, splits), record=record, curves=curves)
+    validated = validation_split or f"{validation_share:g} of each class of train"
+    return _result(frozen, numbers, per_class, splits.warned(_warnings(numbers)), validated)
 
 
 def _validation_source(frozen: Frozen, split: str) -> Source:
@@ -119,23 +109,48 @@ def _asks_for_mean_per_class(spec: str) -> bool:
     return spec.startswith("tfds:") and any(name in spec for name in _MEAN_PER_CLASS)
 
 
-def _text(frozen: Frozen, numbers: TransferResult, splits: Splits) -> str:
+def _result(
+    frozen: Frozen, numbers: TransferResult, per_class: PerClass, splits: Splits, validated: str
+) -> Result:
+    names = frozen.sources()[0].class_names
+    record = {
+        "protocol": PROTOCOL,
+        "validation": validated,
+        "numbers": numbers,
+        **per_class.record(names),
+        **splits.record(),
+        "n": {
+            "train": numbers.num_train,
+            "validation": numbers.num_validation,
+            "test": numbers.num_test,
+        },
+        **frozen.record(),
+    }
+    return Result(
+        job="lbfgs",
+        text="\n".join([_text(frozen, numbers), *per_class.lines(names), splits.lines()]),
+        record=record,
+        curves={name: getattr(numbers, name) for name in ("top1", "top5", "mean_per_class")},
+    )
+
+
+def _warnings(numbers: TransferResult) -> list[str]:
+    found = penalty_range.warnings(numbers.at_end, "lbfgs.penalties", numbers.penalty)
+    if not numbers.converged:
+        found.append("L-BFGS was stopped by lbfgs.max_iterations. Raise it.")
+    return found
+
+
+def _text(frozen: Frozen, numbers: TransferResult) -> str:
     lines = ["   penalty   validation"]
     for point in numbers.validation:
         mark = "  <" if point.penalty == numbers.penalty else ""
         lines.append(f"{point.penalty:>10.1e}{point.accuracy:>13.2%}{mark}")
-    if numbers.at_end:
-        lines.append(
-            f"warning: the {numbers.at_end} penalty did best on the validation part. A better one "
-            "may lie beyond: widen lbfgs.penalties."
-        )
-    if not numbers.converged:
-        lines.append("warning: L-BFGS was stopped by lbfgs.max_iterations. Raise it.")
     accuracy = getattr(numbers, numbers.metric)
     lines.append(
         f"logistic regression on {frozen.layer} of {frozen.weights.path}: {numbers.metric} "
         f"{accuracy:.2%} (top-1 {numbers.top1:.2%}, top-5 {numbers.top5:.2%}) of "
         f"{numbers.num_test} test images (trained on {numbers.num_train} + "
-        f"{numbers.num_validation}, penalty {numbers.penalty:.1e})\n{splits.lines()}"
+        f"{numbers.num_validation}, penalty {numbers.penalty:.1e})"
     )
     return "\n".join(lines)

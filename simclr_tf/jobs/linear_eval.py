@@ -10,6 +10,7 @@ from simclr_tf.context import Context
 from simclr_tf.evaluation.features import REPRESENTATION
 from simclr_tf.evaluation.frozen_encoder import Frozen, frozen_encoder
 from simclr_tf.evaluation.linear import PROTOCOL, fit_linear
+from simclr_tf.evaluation.penalty_range import warnings
 from simclr_tf.evaluation.result import Result
 from simclr_tf.export.weights import PretrainedWeights, pretrained
 from simclr_tf.jobs.classifier import (
@@ -43,24 +44,29 @@ def cached(
     """
     frozen = encoder(context=context)
     train, test, splits = frozen.splits()
-    numbers = fit_linear(train, test, tuple(penalties), max_iterations, frozen.seed)
-    text = (
+    numbers, per_class = fit_linear(train, test, tuple(penalties), max_iterations, frozen.seed)
+    splits = splits.warned(
+        warnings(numbers.at_end, "cached.penalties", numbers.penalty, inverse=True)
+    )
+    names = frozen.sources()[0].class_names
+    said = (
         f"linear classifier on {frozen.layer} of {frozen.weights.path}: top-1 {numbers.top1:.2%}, "
         f"top-5 {numbers.top5:.2%} of {numbers.num_test} test images (trained on "
-        f"{numbers.num_train}, C={numbers.penalty:g})\n{splits.lines()}"
+        f"{numbers.num_train}, C={numbers.penalty:g})"
     )
     return Result(
         job="linear_eval",
-        text=text,
+        text="\n".join([said, *per_class.lines(names), splits.lines()]),
         record={
             "protocol": PROTOCOL,
             "numbers": numbers,
             "n": {"train": numbers.num_train, "test": numbers.num_test},
             "preset": "cached",
+            **per_class.record(names),
             **splits.record(),
             **frozen.record(),
         },
-        curves={"top1": numbers.top1, "top5": numbers.top5},
+        curves={name: getattr(numbers, name) for name in ("top1", "top5", "mean_per_class")},
     )
 
 

@@ -51,13 +51,13 @@ def quickstart(
         strategy=lambda tpu: simclr.strategy,  # choosing a TPU again would delete its contents
     )
     numbers = {
-        "simclr": fit_linear(simclr.train(), simclr.test()),
-        "untrained": fit_linear(untrained.train(), untrained.test()),
+        "simclr": fit_linear(simclr.train(), simclr.test())[0],
+        "untrained": fit_linear(untrained.train(), untrained.test())[0],
     }
     with as_request_error():
         train, test = simclr.data.train(), simclr.data.evaluation()
     size = simclr.data.image_size
-    numbers["colour_histogram"] = fit_linear(
+    numbers["colour_histogram"], _ = fit_linear(
         colour_histograms(train, size), colour_histograms(test, size)
     )
     splits = Splits.of(simclr.data, train, test)

@@ -19,11 +19,13 @@ from simclr_tf.evaluation.result import Result
 from simclr_tf.export.weights import UNTRAINED, PretrainedWeights, pretrained
 from simclr_tf.jobs.embed import embed
 from simclr_tf.jobs.knn import knn
+from simclr_tf.jobs.label_free import label_free
 from simclr_tf.jobs.lbfgs import lbfgs
 from simclr_tf.jobs.linear_eval import cached
 from simclr_tf.jobs.probe_invariance import probe_invariance
 from simclr_tf.training.failures import as_request_error
 
+_WITHOUT_LABELS = {"embed", "label_free"}
 _FOREVER = 1e9  # the system sleeps no longer than some 100 years
 
 
@@ -37,6 +39,7 @@ def watch(
     linear_eval: Callable[..., Result] = cached,
     lbfgs: Callable[..., Result] = lbfgs,
     probe_invariance: Callable[..., Result] = probe_invariance,
+    label_free: Callable[..., Result] = label_free,
     embed: Callable[..., Result] = embed,
     evaluations: Sequence[str] = ("knn", "linear_eval"),
     poll_seconds: float = 30.0,
@@ -51,10 +54,11 @@ def watch(
       context: the command line's values.
       pretrained: finds the run by its folder, which need not exist yet.
       encoder: builds the networks, and gives the data.
-      knn: the evaluation of that name, as are the next four.
+      knn: the evaluation of that name, as are the next five.
       linear_eval: on features that are computed once.
       lbfgs: the transfer protocol.
       probe_invariance: needs `frozen_encoder.layer = 'projection'`.
+      label_free: needs no labels, nor does `embed`.
       embed: overwrites its files of the previous checkpoint.
       evaluations: which of these run on each checkpoint.
       poll_seconds: time between two looks at the run's folder.
@@ -70,6 +74,7 @@ def watch(
         "linear_eval": linear_eval,
         "lbfgs": lbfgs,
         "probe_invariance": probe_invariance,
+        "label_free": label_free,
         "embed": embed,
         **jobs.added_evaluations(),
     }
@@ -82,7 +87,7 @@ def watch(
                 pretrained=functools.partial(pretrained, path=UNTRAINED),
                 keep_features=False,
             )
-            frozen.sources()  # a wrong request is refused before the first checkpoint
+            _open(frozen, evaluations)
             history = History(context.model_dir, run.path)
         chosen = {name: known[name] for name in evaluations}
 
@@ -97,6 +102,14 @@ def watch(
 
         follower = Follower(run, frozen.networks, history, tuple(chosen), evaluate)
         follower.follow(poll_seconds, 60 * patience_minutes)
+
+
+def _open(frozen: Frozen, evaluations: Sequence[str]) -> None:
+    """Refuses wrong data before the first checkpoint."""
+    if set(evaluations) <= _WITHOUT_LABELS:
+        frozen.data.train()
+    else:
+        frozen.sources()
 
 
 @contextlib.contextmanager

@@ -55,6 +55,15 @@ GROUPS: tuple[tuple[str, tuple[Kind, ...]], ...] = (
 )
 
 
+# Numbers of the job label_free, over the checkpoints.
+LABEL_FREE = (
+    Kind("RankMe", "rankme", "by checkpoint; effective dimensions"),
+    Kind("alpha-ReQ", "alpha_req", "by checkpoint; decay of the eigenvalues"),
+    Kind("Alignment", "alignment", "by checkpoint; 0: views of an image are equal"),
+    Kind("Uniformity", "uniformity", "by checkpoint; 0: all images are equal"),
+)
+
+
 def charts(runs: Sequence[Run]) -> list[tuple[str, list[Chart]]]:
     """Returns all numbers of the runs' reports, in charts under headings, unknown ones last."""
     left = dict.fromkeys(name for run in runs for name in run.curves if name != "epoch")
@@ -85,15 +94,16 @@ def charts(runs: Sequence[Run]) -> list[tuple[str, list[Chart]]]:
 
 
 def watched(runs: Sequence[Run]) -> list[Chart]:
-    """Returns the shares of results/watch.jsonl: one chart per number, which compares the jobs."""
-    names = dict.fromkeys(name for run in runs for name in run.watched if is_share(name))
-    titles = list(dict.fromkeys(name.partition(" ")[2] for name in names))
+    """Returns the shares and measures of results/watch.jsonl: a chart each compares the jobs."""
+    names = dict.fromkeys(name for run in runs for name in run.watched)
+    titles = dict.fromkeys(name.partition(" ")[2] for name in names if is_share(name))
+    shares = [Kind(spoken(title), title, "by checkpoint", share=True) for title in titles]
     return [
         chart
-        for title in titles[:MAX_OTHERS]
+        for kind in (*shares[:MAX_OTHERS], *LABEL_FREE)
         for chart in _chart(
-            Kind(spoken(title), title, "by checkpoint", share=True),
-            [name for name in names if name.partition(" ")[2] == title],
+            kind,
+            [name for name in names if name.partition(" ")[2] == kind.names],
             [run.watched for run in runs],
             [run.name for run in runs],
         )

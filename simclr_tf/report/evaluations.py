@@ -12,7 +12,7 @@ from simclr_tf.report.reading import Run
 
 MAX_ROWS = 100
 _SHARES = ("representation", "projection", "chance")
-_NUMBERS = ("numbers", "chance", "table", "protocol")
+_NUMBERS = ("numbers", "chance", "table", "per_class", "protocol")
 
 
 def evaluations(runs: Sequence[Run]) -> Iterator[Markup]:
@@ -24,7 +24,7 @@ def evaluations(runs: Sequence[Run]) -> Iterator[Markup]:
         names = [run.name for run in runs]
         protocols = {str(r["protocol"]) for r in results if r.get("protocol")}
         lists = [
-            folded(f"{job}: {key}" + (f", {name}" if len(runs) > 1 else ""), _listed(rows))
+            folded(f"{job}: {spoken(key)}" + (f", {name}" if len(runs) > 1 else ""), _listed(rows))
             for name, result in zip(names, results, strict=True)
             for key, rows in _lists(result)
         ]
@@ -98,7 +98,7 @@ def _records(results: Sequence[dict[str, Any]], names: Sequence[str]) -> Markup:
 
 
 def _lists(result: dict[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    for key in ("numbers", "table"):
+    for key in ("numbers", "table", "per_class"):
         rows = [dict(flat(row)) for row in objects(result.get(key))]
         if any(rows):
             yield key, rows

@@ -27,9 +27,10 @@ def test_penalties_that_are_none_are_refused(penalties):
 
 
 def test_separable_features_are_separated():
-    result = fit_linear(blobs(600, 0.05, 0), blobs(101, 0.05, 1))
+    result, per_class = fit_linear(blobs(600, 0.05, 0), blobs(101, 0.05, 1))
     assert result.top1 == result.top5 == 1.0
     assert (result.num_train, result.num_test) == (600, 101)
+    assert result.mean_per_class == 1.0 and per_class.images.sum() == 101
 
 
 def test_close_to_the_best_possible_classifier():
@@ -38,16 +39,27 @@ def test_close_to_the_best_possible_classifier():
     centres = np.random.default_rng(9).normal(0, 1, (6, 8))
     nearest = ((test.values[:, None] - centres) ** 2).sum(-1).argmin(1)
     optimal = (nearest == test.labels).mean()
-    assert abs(fit_linear(blobs(3000, 1.0, 0), test).top1 - optimal) < 0.03
+    assert abs(fit_linear(blobs(3000, 1.0, 0), test)[0].top1 - optimal) < 0.03
 
 
 def test_random_labels_stay_at_chance():
     values = blobs(2000, 1.0, 0).values
     labels = RNG.integers(0, 6, 2000)
     train, test = of(values[:1000], labels[:1000]), of(values[1000:], labels[1000:])
-    assert fit_linear(train, test).top1 < 1 / 6 + 0.06
+    assert fit_linear(train, test)[0].top1 < 1 / 6 + 0.06
 
 
 def test_two_classes_have_scores_of_their_own():
     features = blobs(400, 0.1, 0, classes=2)
-    assert fit_linear(features, features).top1 == 1.0
+    assert fit_linear(features, features)[0].top1 == 1.0
+
+
+def test_a_penalty_at_an_end_of_its_range_is_told():
+    """So strong a penalty as C = 1e-9 leaves nothing but the most frequent class."""
+    apart = blobs(900, 0.05, 0)
+    assert fit_linear(apart, apart, (0.1, 1.0))[0].at_end == "strongest"  # all equal
+    weakest, _ = fit_linear(apart, apart, (1e-9, 1.0))
+    assert (weakest.at_end, weakest.penalty) == ("weakest", 1.0)
+    inner, _ = fit_linear(apart, apart, (1e-9, 1.0, 1.0))
+    assert inner.at_end is None
+    assert fit_linear(apart, apart, (1e-9,))[0].at_end is None  # no choice

@@ -40,7 +40,7 @@ def test_as_scikit_learn_chooses_and_then_trains_on_both(metric):
             return (predicted == part.labels).mean()
         return balanced_accuracy_score(part.labels, predicted)
 
-    result = fit_transfer(train, validation, test, penalties=penalties, metric=metric)
+    result, _ = fit_transfer(train, validation, test, penalties=penalties, metric=metric)
     falling = sorted(penalties, reverse=True)
     expected = [score(validation, train.values, train.labels, p) for p in falling]
     assert [p.penalty for p in result.validation] == falling
@@ -55,11 +55,11 @@ def test_as_scikit_learn_chooses_and_then_trains_on_both(metric):
 
 def test_a_choice_at_an_end_of_the_range_is_told():
     parts = [blobs(80, s, spread=0.01) for s in range(3)]
-    assert fit_transfer(*parts, penalties=[1e-3, 1e-2, 1e-1]).at_end == "strongest"  # all equal
+    assert fit_transfer(*parts, penalties=[1e-3, 1e-2, 1e-1])[0].at_end == "strongest"  # all equal
     parts = [blobs(80, s, spread=0.01, weights=[0.7, 0.1, 0.1, 0.1]) for s in range(3)]
     # So strong a penalty leaves nothing but the most frequent class.
-    assert fit_transfer(*parts, penalties=[1e8, 1e-3]).at_end == "weakest"
-    assert fit_transfer(*parts, penalties=[1e8, 1e-3, 1e-4]).at_end is None
+    assert fit_transfer(*parts, penalties=[1e8, 1e-3])[0].at_end == "weakest"
+    assert fit_transfer(*parts, penalties=[1e8, 1e-3, 1e-4])[0].at_end is None
 
 
 @settings(max_examples=50, deadline=None)

@@ -17,6 +17,8 @@ def test_a_part_of_train_validates(evaluation, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert f"{numbers['penalty']:.1e}" in printed
     assert ("widen lbfgs.penalties" in printed) == (numbers["at_end"] is not None)
+    told = any("widen lbfgs.penalties" in text for text in result.get("warnings", []))
+    assert told == (numbers["at_end"] is not None)
 
 
 def test_a_split_of_its_own_validates(evaluation, tmp_path):

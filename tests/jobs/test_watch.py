@@ -134,7 +134,7 @@ def test_the_curves_are_in_tensorboard(watched):
     assert found == {
         (line["step"], line["job"], name): pytest.approx(line["numbers"][name])
         for line in lines(run.folder)
-        for name in ("top1", "top5")
+        for name in ("top1", "top5", "mean_per_class")
     }
 
 

@@ -191,3 +191,23 @@ def test_pictures_have_an_end(folder, report, monkeypatch):
     assert len(pngs(parsed)) == 4
     monkeypatch.setattr(pictures.Album.__init__, "__defaults__", (100,))
     assert len(pngs(report(run))) == 1
+
+
+def test_measures_without_labels_and_accuracies_by_class(folder, report):
+    run = folder().complete()
+    numbers = {"rankme": 41.26, "alpha_req": 1.125, "alignment": 0.25, "uniformity": -2.5}
+    steps = [
+        {"step": step, "job": "label_free", "numbers": {"rankme": float(step), "alpha_req": None}}
+        for step in (10, 20, 40)
+    ]
+    cat = {"class": "cat", "images": 12, "accuracy": 0.25}
+    run.write("results/label_free.json", {"numbers": numbers, "dimensions": 64})
+    run.write("results/knn.json", {"numbers": {"top1": 0.5}, "per_class": [cat]})
+    run.write("results/watch.jsonl", steps)
+    parsed = report(run)
+    for said in ("41.26", "1.125", "-2.5", "knn: per class", "25.00 %"):
+        assert said in parsed.text, said
+    [line] = chart(parsed, "RankMe")["lines"]
+    assert (line["x"], line["y"]) == ([10, 20, 40], [10, 20, 40])
+    with pytest.raises(ValueError, match="not enough values"):
+        chart(parsed, "alpha-ReQ")  # nowhere a number

@@ -101,3 +101,47 @@ def test_what_is_no_number_is_left_out(tmp_path):
     write(tmp_path, "knn", numbers, preset=3, label_share="y")
     done = run(tmp_path)
     assert done.returncode == 0 and "10.00 %" in done.stdout and "top1" not in done.stdout
+
+
+def measured(tmp_path, *pairs):
+    """Runs with these numbers of RankMe and top-1."""
+    folders = [tmp_path / f"run{i}" for i in range(len(pairs))]
+    for folder, (rankme, top1) in zip(folders, pairs, strict=True):
+        write(folder, "label_free", {"rankme": rankme, "alpha_req": None, "uniformity": -2.34567})
+        write(folder, "linear_eval", {"top1": top1, "top5": 1 - top1}, preset="cached")
+    return folders
+
+
+def test_runs_are_sorted_by_a_row(tmp_path):
+    folders = [*measured(tmp_path, (12.5, 0.5), (50.25, 0.4)), tmp_path / "other"]
+    write(folders[2], "knn", {"top1": 0.9})
+    for row, order in (("rankme", (1, 0, 2)), ("label_free rankme", (1, 0, 2)), ("knn", (2, 0, 1))):
+        done = run(*folders, f"--sort={row}", "--format=csv")
+        header, *rows = csv.reader(done.stdout.splitlines())
+        assert header[1:] == [str(folders[i]) for i in order]
+        wanted = ["12.5", "50.25", ""]
+        assert ["label_free rankme", *(wanted[i] for i in order)] in rows
+    assert [r[1:3] for r in rows if r[0] == "label_free uniformity"] == [["", "-2.346"]]
+    done = run(*folders, "--sort=top7")
+    assert done.returncode == 2 and "'top7'. There are: label_free rankme, " in done.stderr
+
+
+def test_the_rank_correlation_of_two_rows(tmp_path):
+    """By the ranks: x = 1 2 3 4, y = 2 1 4 3, so 1 - 6 * (1 + 1 + 1 + 1) / (4 * 15) = 0.6."""
+    folders = measured(tmp_path, (1.0, 0.2), (2.0, 0.1), (30.0, 0.9), (31.0, 0.8))
+    write(tmp_path / "other", "knn", {"top1": 0.9})
+    done = run(*folders, tmp_path / "other", "--correlate=rankme,linear_eval")
+    assert done.stdout == (
+        "Spearman's rank correlation of label_free rankme and linear_eval cached top1 over 4 runs: "
+        "0.600\n"
+    )
+    ties = measured(tmp_path / "ties", (1.0, 0.1), (1.0, 0.2), (2.0, 0.3))
+    assert "over 3 runs: 0.866" in run(*ties, "--correlate=rankme,top1").stdout
+
+
+@pytest.mark.parametrize("pairs", [[(1, 0.5), (2, 0.4)], [(1, 0.5), (2, 0.5), (3, 0.5)]])
+def test_too_few_runs_or_equal_numbers_have_no_correlation(tmp_path, pairs):
+    done = run(*measured(tmp_path, *pairs), "--correlate=rankme,top1")
+    assert done.returncode == 2 and "needs at least 3 runs with both numbers" in done.stderr
+    done = run(*measured(tmp_path / "again", *pairs), "--correlate=rankme")
+    assert done.returncode == 2 and "two rows with a comma between them" in done.stderr
