@@ -164,13 +164,12 @@ class Checkpoints:
         for name, words in recipe_changes(recipe, self._recipe, self._defaults):
             (harmless if is_harmless(name) else changed).append(f"  {name}: {words}")
         if changed:
-            longer = saved.get("total_steps") != self._settings.get("total_steps")
+            told = "\n".join(changed)
+            advice = self._when_length_differs if "total_steps" in told else ""
             raise RequestError(
                 f"The run in {self._model_dir} was started with other settings, so going on would "
-                "give neither run:\n"
-                + "\n".join(changed)
-                + "\nUse the same settings, or another "
-                f"--model_dir. {self._when_length_differs if longer else ''}".rstrip()
+                f"give neither run:\n{told}\nUse the same settings, or another --model_dir."
+                f"{advice and ' ' + advice}"
             )
         if harmless and self._is_chief:
             print("changed, and of no effect on what is learnt:", *harmless, sep="\n", flush=True)
