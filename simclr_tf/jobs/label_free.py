@@ -63,6 +63,7 @@ def label_free(
     with as_request_error():
         source = _source(frozen, split)
         features = frozen.features(source)
+        _check_count(len(features.values), source)
         views = view_pairs(frozen, sample(source, view_images, frozen.seed), augmentation())
     _check_count(len(views[0]), source)
     name = frozen.data.train_split if split == "train" else frozen.data.eval_split

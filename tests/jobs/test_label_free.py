@@ -58,6 +58,7 @@ def test_no_labels_are_needed(measured, h):
     assert "fewer images (30) than dimensions (64)" in measured["warnings"][0]
 
 
+@pytest.mark.slow
 def test_views_are_the_recipe_s_and_bad_images_are_left_out(
     evaluation, unlabelled, tmp_path, capsys
 ):
@@ -75,6 +76,7 @@ def test_views_are_the_recipe_s_and_bad_images_are_left_out(
     assert f"RankMe {result['numbers']['rankme']:.2f} of 64 dimensions" in printed
 
 
+@pytest.mark.slow
 def test_a_part_of_the_evaluation_split(evaluation, tmp_path):
     bindings = ["label_free.split = 'evaluation'", "label_free.view_images = 5", *PLAIN]
     result = evaluation.result("label_free", tmp_path, *bindings)
