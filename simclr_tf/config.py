@@ -61,11 +61,9 @@ def load(gin_files: Sequence[str], gin_bindings: Sequence[str]) -> None:
       RequestError: a file is missing, a line does not parse or imports, or a name is unknown.
     """
     gin.clear_config()
-    for root in (*_RECIPE_ROOTS, *(pathlib.Path(f).parent for f in gin_files)):
-        if str(root) not in gin_internals._LOCATION_PREFIXES:
-            gin.add_config_file_search_path(str(root))
+    folders = (*_RECIPE_ROOTS, *(pathlib.Path(f).parent for f in gin_files))
     try:
-        with sandboxed_gin():
+        with sandboxed_gin([*map(str, folders)]):
             _RECIPE_JOBS.clear()
             for file in gin_files:
                 gin.parse_config_file(file)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
 
 from absl import logging
@@ -21,12 +21,17 @@ _MAX_FILES = 100
 
 
 @contextlib.contextmanager
-def sandboxed_gin() -> Iterator[None]:
+def sandboxed_gin(folders: Sequence[str]) -> Iterator[None]:
     """Makes gin raise ImportError if a recipe imports, and OSError if it includes too many files.
 
     Parameters may have their names from older versions.
+
+    Args:
+      folders: where gin looks for included files, after the working directory; no longer later on,
+        when this process may load another recipe.
     """
     process_import, readers = gin_internals.ParseContext.process_import, gin_internals._FILE_READERS
+    prefixes = gin_internals._LOCATION_PREFIXES
     bind_parameter = gin_internals.bind_parameter
     count = 0
 
@@ -48,6 +53,7 @@ def sandboxed_gin() -> Iterator[None]:
 
     gin_internals.ParseContext.process_import = refuse
     gin_internals._FILE_READERS = [(read, os.path.isfile)]
+    gin_internals._LOCATION_PREFIXES = [*prefixes, *folders]
     gin_internals.bind_parameter = functools.partial(_bind_by_name_of_today, bind_parameter)
     try:
         yield
@@ -55,6 +61,7 @@ def sandboxed_gin() -> Iterator[None]:
         gin_internals.bind_parameter = bind_parameter
         gin_internals.ParseContext.process_import = process_import
         gin_internals._FILE_READERS = readers
+        gin_internals._LOCATION_PREFIXES = prefixes
 
 
 def _bind_by_name_of_today(bind: Callable, key: tuple[str, str, str], value: Any) -> None:

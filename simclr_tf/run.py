@@ -4,15 +4,20 @@
 
 Exit codes: 0 done; 2 the request is wrong; 3 training diverged; 42 stopped after saving, safe to
 start again with the same command. A fault of this program itself ends with its traceback, and 1.
+
+From Python, one run at a time: `code = main(["--gin_file=gin/quickstart.gin"])`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging as std_logging
 import os
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from absl import flags, logging
 
@@ -20,6 +25,9 @@ from simclr_tf import jobs, names
 from simclr_tf.distribute import environment, tpu_runtime
 from simclr_tf.errors import PreemptedError, RequestError, RunError
 from simclr_tf.tensorflow_start import import_tensorflow
+
+# gin's bindings and TensorFlow's devices belong to the process.
+_RUNNING = threading.Lock()
 
 
 def _define_flags() -> flags.FlagValues:
@@ -86,7 +94,11 @@ def _define_where(values: flags.FlagValues) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the program on `argv` (default: the command line's) and returns its exit code."""
+    """Runs the program on `argv` (default: the command line's) and returns its exit code.
+
+    A Python program may call it again and again, in any thread, one run at a time. Outside of the
+    main thread, SIGTERM and Ctrl-C do not save first.
+    """
     names.print_anything()
     values = _define_flags()
     try:
@@ -96,7 +108,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         if rest:
             raise RequestError(f"Every argument must be a --flag=value. Received: {rest[0]!r}.")
-        _run(values)
+        with _alone():
+            _run(values)
         return 0
     except flags.Error as error:
         print(f"error: {error}\nSee --help.", file=sys.stderr)
@@ -121,41 +134,82 @@ def _tell(error: BaseException, message: str, debug: bool) -> None:
     print(f"error: {message}", file=sys.stderr)
 
 
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """While open, refuses a second run in this process."""
+    if not _RUNNING.acquire(blocking=False):
+        raise RequestError(
+            "A process does one run at a time. Received: a second one before the first has ended. "
+            "Wait for it, or start this one in another process: python -m simclr_tf.run ..."
+        )
+    try:
+        yield
+    finally:
+        _RUNNING.release()
+
+
+def _is_shown(record: std_logging.LogRecord) -> bool:
+    """Returns whether a line is logged: from libraries only warnings."""
+    return record.levelno > std_logging.INFO or "simclr_tf" in record.pathname
+
+
 def _run(values: flags.FlagValues) -> None:
     flags.FLAGS.mark_as_parsed()  # or absl's first line would be that they are not
     flags.FLAGS.logtostderr = True
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
-    # From libraries' logs, show only warnings.
-    logging.get_absl_handler().addFilter(
-        lambda record: record.levelno > std_logging.INFO or "simclr_tf" in record.pathname
-    )
+    logging.get_absl_handler().addFilter(_is_shown)  # added once, however often this is called
     if not values.gin_file and not values.gin_bindings:
         raise RequestError("A recipe must be given, such as --gin_file=gin/quickstart.gin.")
     model_dir = names.local(values.model_dir or jobs.default_model_dir(values.gin_file))
     problem = environment.libtpu_problem()
     if problem:  # importing TensorFlow would end the process
         raise RequestError(f"{problem} To mend it, {environment.reinstall('tpu')}")
-    runtime = tpu_runtime.choose(values.tpu_runtime, values.tpu)
-    if runtime:
-        logging.info("TPU runtime: %s", runtime)
+    _choose_tpu_runtime(values)
     import_tensorflow()
     known = jobs.load()
 
     from simclr_tf import config
 
-    config.load([*map(os.path.expanduser, values.gin_file)], values.gin_bindings)
-    job = config.job_name(values.job, tuple(jobs.MODULES))
-    # A recipe describes an encoder's pretraining, and other jobs use the parts that they need.
-    others = {config.job_name(name, tuple(jobs.MODULES)) for name in config.recipe_jobs()}
-    config.check({"pretrain", job, *others})
-    known[job](
-        jobs.Context(
-            model_dir=model_dir,
-            data_dir=values.data_dir and os.path.expanduser(values.data_dir),
-            tpu=values.tpu,
+    with _recipe_loaded(values):
+        job = config.job_name(values.job, tuple(jobs.MODULES))
+        # A recipe describes an encoder's pretraining, and other jobs use the parts that they need.
+        others = {config.job_name(name, tuple(jobs.MODULES)) for name in config.recipe_jobs()}
+        config.check({"pretrain", job, *others})
+        gc.collect()  # networks and graphs of an earlier run, which hold themselves in cycles
+        known[job](
+            jobs.Context(
+                model_dir=model_dir,
+                data_dir=values.data_dir and os.path.expanduser(values.data_dir),
+                tpu=values.tpu,
+            )
         )
-    )
+
+
+@contextlib.contextmanager
+def _recipe_loaded(values: flags.FlagValues) -> Iterator[None]:
+    """While open, gin has the recipe's bindings; none is left for what this process does next."""
+    import gin
+
+    from simclr_tf import config
+
+    try:
+        config.load([*map(os.path.expanduser, values.gin_file)], values.gin_bindings)
+        yield
+    finally:
+        gin.clear_config()
+
+
+def _choose_tpu_runtime(values: flags.FlagValues) -> None:
+    before = tpu_runtime.loaded_library()
+    runtime = tpu_runtime.choose(values.tpu_runtime, values.tpu)
+    if runtime:
+        logging.info("TPU runtime: %s", runtime)
+    if "tensorflow" in sys.modules and tpu_runtime.loaded_library() != before:
+        logging.warning(
+            "TensorFlow was imported before this runtime was chosen, and loaded another. Call "
+            "simclr_tf.run.main before anything imports TensorFlow."
+        )
 
 
 if __name__ == "__main__":

@@ -124,6 +124,20 @@ def test_the_runtime_is_chosen_before_tensorflow_is_imported(monkeypatch):
     assert done == [("pjrt", "local"), "imported"]
 
 
+def test_a_runtime_that_is_chosen_after_the_import_of_tensorflow_is_told(monkeypatch, caplog):
+    import tensorflow  # noqa: F401  as a program that calls this one may do
+
+    library = run.tpu_runtime.LIBRARY
+    monkeypatch.setattr(run.jobs, "load", dict)
+    monkeypatch.setenv(library, "")
+    monkeypatch.setattr(
+        run.tpu_runtime, "choose", lambda *asked: os.environ.update({library: "/x/libtpu.so"})
+    )
+    for _ in range(2):  # the second finds what the first has set
+        run.main(["--gin_file=gin/nowhere.gin"])
+    assert caplog.text.count("TensorFlow was imported before this runtime was chosen") == 1
+
+
 @pytest.mark.parametrize(
     ("env", "words"),
     [

@@ -24,6 +24,7 @@ from simclr_tf.jobs.lbfgs import lbfgs
 from simclr_tf.jobs.linear_eval import cached
 from simclr_tf.jobs.probe_invariance import probe_invariance
 from simclr_tf.training.failures import as_request_error
+from simclr_tf.training.preemption import handling
 
 _WITHOUT_LABELS = {"embed", "label_free"}
 _FOREVER = 1e9  # the system sleeps no longer than some 100 years
@@ -115,18 +116,13 @@ def _open(frozen: Frozen, evaluations: Sequence[str]) -> None:
 @contextlib.contextmanager
 def _stopped_on_request() -> Iterator[None]:
     """SIGTERM ends the job at once, as Ctrl-C does: a restart loses nothing but time."""
-    before = {
-        n: signal.signal(n, signal.default_int_handler) for n in (signal.SIGTERM, signal.SIGINT)
-    }
     try:
-        yield
+        with handling(signal.default_int_handler):
+            yield
     except KeyboardInterrupt as error:
         raise PreemptedError(
             "Stopped on request. What was evaluated is noted; the same command goes on from there."
         ) from error
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _check(evaluations: Sequence[str], known: Mapping[str, Callable], **positive: float) -> None:
