@@ -49,5 +49,6 @@ def test_every_document_that_the_code_names_is_there():
 
 def test_the_index_lists_every_document():
     listed = {path for path, _ in LINK.findall((ROOT / "docs/README.md").read_text())}
-    there = {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    files = (path for kind in ("*.md", "*.ipynb") for path in (ROOT / "docs").glob(kind))
+    there = {path.name for path in files} - {"README.md"}
     assert listed == there | {"../README.md"}
