@@ -50,6 +50,7 @@ REQUESTS = [
     ("compatibility", "--folder={empty}", "--python={none}"),
     ("make_old_run", "--output={empty}"),
     ("make_old_run", "--output={file}/new"),
+    *(("run_notebook", place) for place in ("{none}", "{empty}", "{file}")),
     *(("fuzz_images", f"--data_dir={place}") for place in NOT_RUNS),
     *(("compatibility_outputs", place, "{none}") for place in NOT_RUNS),
     ("compatibility_outputs",),
