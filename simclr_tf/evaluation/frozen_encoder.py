@@ -229,7 +229,7 @@ def labelled(source: Source) -> Source:
     if source.num_classes is None:
         raise RequestError(
             f"This evaluation needs labels. Received: {source.name}, which has none. For a "
-            "folder, put each class into a subfolder of its own. The jobs label_free and embed need "
-            "no labels."
+            "folder, put each class into a subfolder of its own; or use the jobs label_free and "
+            "embed, which need none."
         )
     return source

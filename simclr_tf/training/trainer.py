@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from typing import Any
 
 from absl import logging
 
@@ -109,17 +110,23 @@ class _Trainer:
     def _train_from(self, step: int, agree: Callable) -> None:
         reporter = self._reporter(step)
         self.saved = time.monotonic()
-        with StopRequest() as stop, StallWarning() as stall, self._profile() as profile:
-            around = {"agree": agree, "stop": stop, "stall": stall, "profile": profile}
+        with StopRequest() as stop, self._profile() as profile:
+            around = {"agree": agree, "stop": stop, "profile": profile}
             for stage in self.run.stages:
                 if step < stage.end:
-                    batches = self._checked(self._batches)(stage.pipeline, step)
-                    run_steps = self._checked(self._loop(stage))
-                    calls = Calls(run_steps, batches, between=self._check_folder, **around)
-                    step = self._train_stage(step, stage.end, calls, reporter)
+                    step = self._train_stage(step, stage, around, reporter)
 
-    def _train_stage(self, step: int, end: int, calls: Calls, reporter: Reporter) -> int:
-        """Takes the steps from `step` to `end`; returns `end`."""
+    def _train_stage(
+        self, step: int, stage: Stage, around: Mapping[str, Any], reporter: Reporter
+    ) -> int:
+        """Takes the steps from `step` to the end of a stage, and returns the number of that."""
+        batches = self._checked(self._batches)(stage.pipeline, step)
+        run_steps = self._checked(self._loop(stage))
+        with StallWarning() as stall:  # of each stage, whose first step is compiled
+            calls = Calls(run_steps, batches, stall=stall, between=self._check_folder, **around)
+            return self._take_steps(step, stage.end, calls, reporter)
+
+    def _take_steps(self, step: int, end: int, calls: Calls, reporter: Reporter) -> int:
         run, total = self.run, self.run.total_steps
         while step < end:
             tally = calls.take(step, min(self._goal(step), end), self._is_due)
