@@ -113,11 +113,11 @@ class NTXent:
         Raises:
             ValueError: If the shape is not [2B, P] or the global batch is one.
         """
+        z = _normalized(z)
         _check_shape(z)
         batch = z.shape[0] // 2
         global_batch = batch * collectives.num_replicas()
 
-        z = _normalized(z)
         everyone = _gathered(z)
 
         # Columns of `everyone` that hold the local view 1 and view 2.
