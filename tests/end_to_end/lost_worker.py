@@ -58,6 +58,7 @@ class Nothing(Method):
 class Pipeline:
     """Batches without end."""
 
+    groups = ()
     source = Source(name="none", num_examples=1000, class_names=None)
     bad_images = BadImages(source)
 
