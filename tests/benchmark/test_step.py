@@ -73,7 +73,7 @@ def test_a_recipe_is_measured():
     for name in ("plain Keras step", "this step, float32", "this step, mixed_bfloat16"):
         assert f"| {name}" in text
     assert "matrices, bfloat16:" in text
-    assert all(f"| {part} |" in text for part in ("forward", "backward", "optimizer"))
+    assert all(f"| {part} |" in text for part in ("forward", "backward", "optimizer, probe"))
 
 
 def test_several_replicas_are_refused():
