@@ -29,7 +29,7 @@ def temperature_fault(temperature: float) -> Finding | None:
         return None
     text = (
         f"the temperature is {temperature:.3g}, so that {effect}. From 0.05 to 1 is usual: 0.1 for "
-        "ImageNet and 0.5 for CIFAR-10. Is nt_xent.temperature what was meant?"
+        "ImageNet and 0.5 for CIFAR-10. Is this temperature what was meant?"
     )
     return Finding("temperature out of range", text)
 

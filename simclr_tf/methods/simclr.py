@@ -19,59 +19,30 @@ import tensorflow as tf
 from simclr_tf.augment.policy import Augmentation, augmentation
 from simclr_tf.augment.views import ViewGroup
 from simclr_tf.errors import InvalidArgument
-from simclr_tf.methods.base import Method, Tensors
-from simclr_tf.methods.contrastive_rules import CONTRASTIVE_RULES, temperature_fault
+from simclr_tf.methods.base import Tensors
+from simclr_tf.methods.contrastive import Contrastive, encoder_and_head
+from simclr_tf.methods.contrastive_rules import CONTRASTIVE_RULES
 from simclr_tf.methods.rules import (
     DEAD_ENCODER,
     LABELS_LEAKING,
     Chain,
-    Finding,
     learning_rules,
 )
 from simclr_tf.metrics import Metric
 from simclr_tf.models.heads import projection_head
-from simclr_tf.models.networks import Networks, representation_dim
 from simclr_tf.objectives.nt_xent import METRICS, NTXent, nt_xent
-
-# The result of `embed` for each group of views.
-_PROJECTIONS = {"images": "projection", "small": "small_projection"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class SimCLR(Method):
-    """Encoder, projection head and NT-Xent.
-
-    Attributes:
-        networks: "encoder", images [N, S, S, 3] to a dict with "final_avg_pool" [N, D], and
-            "projection_head", [N, D] to a dict "projection_0" ... "projection_n", the last z.
-        views: A group "images" of two views, and perhaps one "small" of smaller ones.
-        objective: The loss of z.
-    """
-
-    objective: NTXent
+class SimCLR(Contrastive):
+    """Contrastive learning by NT-Xent, perhaps with small views."""
 
     name = "SimCLR"
     metrics = (Metric("contrastive_loss", "contrastive loss"), *METRICS)
     target_specs = MappingProxyType({"index": tf.TensorSpec([1], tf.int32)})
-    min_batch = 2
-
-    @property
-    def embedded_specs(self) -> Mapping[str, tf.TensorSpec]:
-        dim = self.networks["projection_head"].outputs[-1].shape[-1]
-        return {_PROJECTIONS[v.name]: tf.TensorSpec([v.count, dim]) for v in self.views}
 
     def targets(self, batch: Tensors) -> Tensors:
         return {"index": batch["index"]}
-
-    def embed(self, batch: Tensors, training: bool) -> Tensors:
-        encoder, head = self.networks["encoder"], self.networks["projection_head"]
-        representations, embedded = [], {}
-        for group in self.views:
-            representation = encoder(batch[group.name], training=training)["final_avg_pool"]
-            projections = head(representation, training=training)
-            representations.append(representation)
-            embedded[_PROJECTIONS[group.name]] = projections[f"projection_{len(projections) - 1}"]
-        return {"representation": tf.concat(representations, axis=0), **embedded}
 
     def loss(self, embedded: Tensors, targets: Tensors) -> tuple[tf.Tensor, Tensors]:
         small = embedded.get("small_projection")
@@ -80,17 +51,10 @@ class SimCLR(Method):
     def expected(self, global_batch: int) -> tuple[float, float]:
         return self.objective.chance(global_batch), self.objective.floor(global_batch)
 
-    def faults(self) -> Sequence[Finding]:
-        fault = temperature_fault(self.objective.temperature)
-        return [fault] if fault else []
-
     def rules(self) -> Sequence[Chain]:
         # A temperature fault already explains why nothing is learned.
         learning = () if self.faults() else learning_rules(self.metrics[0])
         return (LABELS_LEAKING,), (DEAD_ENCODER, *CONTRASTIVE_RULES, *learning)
-
-    def exported(self) -> Mapping[str, keras.Model]:
-        return self.networks
 
     def plan_lines(self, global_batch: int) -> Mapping[str, str]:
         name = "decoupled NT-Xent" if self.objective.decoupled else "NT-Xent"
@@ -136,11 +100,8 @@ def simclr(
         size = small_size or max(image_size // 2, 1)
         _check_small(small_views, size, image_size)
         views.append(ViewGroup("small", [small_augmentation()] * small_views, size))
-    objective = loss()
-    model = encoder(image_size=image_size)
-    head = projection_head(input_dim=representation_dim(model))
-    networks = Networks({"encoder": model, "projection_head": head})
-    return SimCLR(networks, views, objective)
+    networks = encoder_and_head(encoder, projection_head, image_size)
+    return SimCLR(networks, views, loss())
 
 
 def _check_small(count: int, size: int, image_size: int) -> None:

@@ -16,62 +16,33 @@ import tensorflow as tf
 
 from simclr_tf.augment.policy import Augmentation, augmentation
 from simclr_tf.augment.views import ViewGroup
-from simclr_tf.methods.base import Method, Tensors
-from simclr_tf.methods.contrastive_rules import temperature_fault
-from simclr_tf.methods.rules import DEAD_ENCODER, Chain, Finding
+from simclr_tf.methods.base import Tensors
+from simclr_tf.methods.contrastive import Contrastive, encoder_and_head
+from simclr_tf.methods.rules import DEAD_ENCODER, Chain
 from simclr_tf.metrics import Metric
 from simclr_tf.models.heads import projection_head
-from simclr_tf.models.networks import Networks, representation_dim
 from simclr_tf.objectives.sup_con import METRICS, SupCon, sup_con
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class SupervisedContrast(Method):
-    """Encoder, projection head and SupCon.
-
-    Attributes:
-        networks: "encoder" and "projection_head", as for SimCLR.
-        views: One group, "images", of two views.
-        objective: The loss of z.
-    """
-
-    objective: SupCon
+class SupervisedContrast(Contrastive):
+    """Contrastive learning by SupCon, on two views."""
 
     name = "SupCon"
     metrics = (Metric("supcon_loss", "supervised contrastive loss"), *METRICS)
     target_specs = MappingProxyType(
         {"labels": tf.TensorSpec([1], tf.int32), "index": tf.TensorSpec([1], tf.int32)}
     )
-    min_batch = 2
     needs_labels = True
-
-    @property
-    def embedded_specs(self) -> Mapping[str, tf.TensorSpec]:
-        dim = self.networks["projection_head"].outputs[-1].shape[-1]
-        return {"projection": tf.TensorSpec([2, dim])}
 
     def targets(self, batch: Tensors) -> Tensors:
         return {"labels": batch["labels"], "index": batch["index"]}
 
-    def embed(self, batch: Tensors, training: bool) -> Tensors:
-        encoder, head = self.networks["encoder"], self.networks["projection_head"]
-        representation = encoder(batch["images"], training=training)["final_avg_pool"]
-        projections = head(representation, training=training)
-        z = projections[f"projection_{len(projections) - 1}"]
-        return {"representation": representation, "projection": z}
-
     def loss(self, embedded: Tensors, targets: Tensors) -> tuple[tf.Tensor, Tensors]:
         return self.objective(embedded["projection"], targets["labels"], targets["index"])
 
-    def faults(self) -> Sequence[Finding]:
-        fault = temperature_fault(self.objective.temperature)
-        return [fault] if fault else []
-
     def rules(self) -> Sequence[Chain]:
         return ((DEAD_ENCODER,),)
-
-    def exported(self) -> Mapping[str, keras.Model]:
-        return self.networks
 
     def plan_lines(self, global_batch: int) -> Mapping[str, str]:
         return {"loss": f"SupCon, temperature {self.objective.temperature:g}, with labels"}
@@ -102,7 +73,5 @@ def supcon(
         image_size: Side of the views in pixels.
     """
     views = ViewGroup("images", [augmentation()] * 2, image_size)
-    model = encoder(image_size=image_size)
-    head = projection_head(input_dim=representation_dim(model))
-    networks = Networks({"encoder": model, "projection_head": head})
+    networks = encoder_and_head(encoder, projection_head, image_size)
     return SupervisedContrast(networks, [views], loss())

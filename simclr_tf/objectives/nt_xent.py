@@ -17,6 +17,14 @@ from simclr_tf.distribute import collectives
 from simclr_tf.errors import InvalidArgument
 from simclr_tf.metrics import Metric
 from simclr_tf.objectives.blockwise import Sums, contrast
+from simclr_tf.objectives.projections import (
+    check_temperature,
+    gathered,
+    normalized,
+    own_columns,
+    spread,
+    two_views,
+)
 
 REDUCTIONS = ("paper", "reference")
 
@@ -77,10 +85,7 @@ class NTXent:
     decoupled: bool = False
 
     def __post_init__(self):
-        if not self.temperature > 0:
-            raise InvalidArgument(
-                f"temperature must be positive. Received: temperature={self.temperature}."
-            )
+        check_temperature(self.temperature)
         if self.reduction not in REDUCTIONS:
             raise InvalidArgument(
                 f"reduction must be a known one. Received: reduction={self.reduction!r}. "
@@ -113,16 +118,11 @@ class NTXent:
         Raises:
             ValueError: If the shape is not [2B, P] or the global batch is one.
         """
-        z = _normalized(z)
-        _check_shape(z)
+        z = two_views(z)
         batch = z.shape[0] // 2
         global_batch = batch * collectives.num_replicas()
-
-        everyone = _gathered(z)
-
-        # Columns of `everyone` that hold the local view 1 and view 2.
-        view_1 = tf.range(batch) + collectives.replica_id() * batch
-        view_2 = view_1 + global_batch
+        everyone = gathered(z)
+        view_1, view_2 = own_columns(batch)
         if images is None:
             image, every_image = view_1, tf.range(global_batch)
         else:
@@ -144,7 +144,7 @@ class NTXent:
         if small is not None:
             views = small.shape[0] // batch
             total += compare(
-                tf.tile(_normalized(small), [2, 1]),
+                tf.tile(normalized(small), [2, 1]),
                 anchor_image=tf.tile(image, [2 * views]),
                 positive_column=tf.concat([view_1] * views + [view_2] * views, axis=0),
             ).loss
@@ -189,28 +189,17 @@ def nt_xent(
     return NTXent(temperature, reduction, block_size, decoupled)
 
 
-def _gathered(z: tf.Tensor) -> tf.Tensor:
-    """Gathers [2B, P] to [2G, P]: view 1 of all examples on all replicas, then view 2."""
-    views = collectives.all_gather(tf.reshape(z, [2, z.shape[0] // 2, -1]), axis=1)
-    return tf.reshape(views, [-1, z.shape[1]])
-
-
-def _normalized(z: tf.Tensor) -> tf.Tensor:
-    return tf.math.l2_normalize(tf.cast(z, tf.float32), axis=-1, epsilon=1e-12)
-
-
 def _metrics(z: tf.Tensor, everyone: tf.Tensor, sums: Sums) -> dict[str, tf.Tensor]:
     """Computes this replica's shares, from normalized z [2B, P] and everyone [2G, P]."""
-    anchors, dim = everyone.shape
+    anchors = everyone.shape[0]
     batch = z.shape[0] // 2
     positives = 2.0 * tf.reduce_sum(z[:batch] * z[batch:])
-    spread = tf.reduce_mean(tf.math.reduce_std(everyone, axis=0)) * math.sqrt(dim)
     return {
         "contrastive_top1": sums.top1 / anchors,
         "contrastive_top5": sums.top5 / anchors,
         "positive_cosine": positives / anchors,
         "negative_cosine": sums.negative / anchors,
-        "embedding_std": spread * (z.shape[0] / anchors),
+        "embedding_std": spread(everyone) * (z.shape[0] / anchors),
         "effective_rank": _participation_ratio(everyone) * (z.shape[0] / anchors),
     }
 
@@ -227,16 +216,3 @@ def _participation_ratio(rows: tf.Tensor) -> tf.Tensor:
     return tf.math.divide_no_nan(
         tf.square(tf.linalg.trace(moments)), tf.reduce_sum(tf.square(moments))
     )
-
-
-def _check_shape(z: tf.Tensor) -> None:
-    if z.shape.rank != 2 or None in z.shape or z.shape[0] % 2:
-        raise ValueError(
-            "z must be [2B, P] with a static shape: view 1 of all examples, then view 2. "
-            f"Received: shape={tuple(z.shape)}."
-        )
-    if z.shape[0] * collectives.num_replicas() < 4:
-        raise ValueError(
-            "A contrastive loss needs a global batch of at least 2 examples, or there are no "
-            f"negatives. Received: shape={tuple(z.shape)}, replicas={collectives.num_replicas()}."
-        )

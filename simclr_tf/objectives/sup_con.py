@@ -6,14 +6,19 @@ Legend: B examples per replica, R replicas, G = B*R, P projection.
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import gin
 import tensorflow as tf
 
 from simclr_tf.distribute import collectives
-from simclr_tf.errors import InvalidArgument
 from simclr_tf.metrics import Metric
+from simclr_tf.objectives.projections import (
+    check_temperature,
+    gathered,
+    own_columns,
+    spread,
+    two_views,
+)
 
 # "supcon_top1": share of anchors whose most similar other view is of their class.
 # "positive_cosine", "negative_cosine": mean over anchors of the mean similarity to the views of
@@ -52,10 +57,7 @@ class SupCon:
     temperature: float = 0.1
 
     def __post_init__(self):
-        if not self.temperature > 0:
-            raise InvalidArgument(
-                f"temperature must be positive. Received: temperature={self.temperature}."
-            )
+        check_temperature(self.temperature)
 
     def __call__(
         self, z: tf.Tensor, labels: tf.Tensor, images: tf.Tensor
@@ -71,16 +73,16 @@ class SupCon:
 
         Returns:
             The share of the loss, float32 scalar, and float32 scalars named by `METRICS`.
+
+        Raises:
+            ValueError: If the shape is not [2B, P] or the global batch is one.
         """
-        z = tf.math.l2_normalize(tf.cast(z, tf.float32), axis=-1, epsilon=1e-12)
-        batch = z.shape[0] // 2
-        global_batch = batch * collectives.num_replicas()
-        everyone = collectives.all_gather(tf.reshape(z, [2, batch, -1]), axis=1)
-        everyone = tf.reshape(everyone, [2 * global_batch, z.shape[1]])
+        z = two_views(z)
+        everyone = gathered(z)
+        anchors = everyone.shape[0]
 
         classes = tf.where(labels >= 0, labels, -1 - images)
-        own = tf.range(batch) + collectives.replica_id() * batch
-        itself = tf.one_hot(tf.concat([own, own + global_batch], axis=0), 2 * global_batch)
+        itself = tf.one_hot(tf.concat(own_columns(z.shape[0] // 2), axis=0), anchors)
         every_class = tf.tile(collectives.gather_numbers(classes), [2])
         same = tf.cast(tf.tile(classes, [2])[:, tf.newaxis] == every_class, tf.float32)
         positive, negative = same - itself, 1.0 - same
@@ -89,14 +91,12 @@ class SupCon:
         logits = cosines / self.temperature - _MASKED * itself
         alike = _mean(cosines, positive)
         losses = tf.reduce_logsumexp(logits, axis=1) - alike / self.temperature
-        anchors = 2 * global_batch
         nearest = tf.argmax(logits, axis=1, output_type=tf.int32)
-        spread = tf.reduce_mean(tf.math.reduce_std(everyone, axis=0)) * math.sqrt(z.shape[1])
         metrics = {
             "supcon_top1": tf.reduce_sum(tf.gather(positive, nearest, axis=1, batch_dims=1)),
             "positive_cosine": tf.reduce_sum(alike),
             "negative_cosine": tf.reduce_sum(_mean(cosines, negative)),
-            "embedding_std": spread * z.shape[0],
+            "embedding_std": spread(everyone) * z.shape[0],
         }
         shares = {name: tf.stop_gradient(value) / anchors for name, value in metrics.items()}
         return tf.reduce_sum(losses) / anchors, shares

@@ -1,0 +1,68 @@
+"""What contrastive methods share: an encoder, a projection head, and a loss of the projections."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import keras
+import tensorflow as tf
+
+from simclr_tf.methods.base import Method, Tensors
+from simclr_tf.methods.contrastive_rules import temperature_fault
+from simclr_tf.methods.rules import Finding
+from simclr_tf.models.networks import Networks, representation_dim
+from simclr_tf.objectives.nt_xent import NTXent
+from simclr_tf.objectives.sup_con import SupCon
+
+# The result of `embed` for each group of views.
+_PROJECTIONS = {"images": "projection", "small": "small_projection"}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Contrastive(Method):
+    """Encoder and projection head, which see the views of a group in one pass.
+
+    Attributes:
+        networks: "encoder", images [N, S, S, 3] to a dict with "final_avg_pool" [N, D], and
+            "projection_head", [N, D] to a dict "projection_0" ... "projection_n", the last z.
+        views: A group "images" of two views, and perhaps one "small" of smaller ones.
+        objective: The loss of z.
+    """
+
+    objective: NTXent | SupCon
+
+    min_batch = 2
+
+    @property
+    def embedded_specs(self) -> Mapping[str, tf.TensorSpec]:
+        dim = self.networks["projection_head"].outputs[-1].shape[-1]
+        return {_PROJECTIONS[v.name]: tf.TensorSpec([v.count, dim]) for v in self.views}
+
+    def embed(self, batch: Tensors, training: bool) -> Tensors:
+        encoder, head = self.networks["encoder"], self.networks["projection_head"]
+        representations, embedded = [], {}
+        for group in self.views:
+            representation = encoder(batch[group.name], training=training)["final_avg_pool"]
+            projections = head(representation, training=training)
+            representations.append(representation)
+            embedded[_PROJECTIONS[group.name]] = projections[f"projection_{len(projections) - 1}"]
+        return {"representation": tf.concat(representations, axis=0), **embedded}
+
+    def faults(self) -> Sequence[Finding]:
+        fault = temperature_fault(self.objective.temperature)
+        return [fault] if fault else []
+
+    def exported(self) -> Mapping[str, keras.Model]:
+        return self.networks
+
+
+def encoder_and_head(
+    encoder: Callable[..., keras.Model],
+    projection_head: Callable[..., keras.Model],
+    image_size: int,
+) -> Networks:
+    """Builds both networks, the head for the encoder's representation."""
+    model = encoder(image_size=image_size)
+    head = projection_head(input_dim=representation_dim(model))
+    return Networks({"encoder": model, "projection_head": head})
