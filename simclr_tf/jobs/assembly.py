@@ -22,8 +22,8 @@ from simclr_tf.distribute.lowering import traced_once
 from simclr_tf.distribute.strategy import fast_precision
 from simclr_tf.distribute.xla import host_compiles
 from simclr_tf.errors import RequestError
-from simclr_tf.export.initial_weights import InitialWeights
 from simclr_tf.export.saved_model import export_networks
+from simclr_tf.jobs.initial_weights import InitialWeights
 from simclr_tf.methods.base import Method
 from simclr_tf.models.networks import fingerprint
 from simclr_tf.names import shown
@@ -131,7 +131,6 @@ def assemble(
         model_dir=run.context.model_dir,
         strategy=run.strategy,
         plan=plan,
-        stages=stages,
         method=built,
         probe=probe,
         average=average,

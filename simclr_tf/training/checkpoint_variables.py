@@ -16,7 +16,7 @@ Description = dict[str, dict[str, list[Any]]]
 PROBE_GROUP = "probe_optimizer"
 OLDER = (
     "The checkpoint is of an older version, whose online probe learned by the encoder's optimizer: "
-    "the probe starts anew, and all else goes on unchanged."
+    "the probe begins with its initial values again, and everything else resumes unchanged."
 )
 
 

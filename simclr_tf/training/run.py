@@ -78,7 +78,6 @@ class Run:
       model_dir: the run's folder.
       strategy: its replicas run the steps.
       plan: the run's numbers.
-      stages: its stages, each with its input, in order.
       method: the method that is trained.
       probe: the online probe, or None.
       average: the moving average of the method's networks, or None.
@@ -97,7 +96,6 @@ class Run:
     model_dir: str
     strategy: tf.distribute.Strategy
     plan: Plan
-    stages: Sequence[Stage]
     method: Method
     probe: OnlineProbe | None
     average: WeightAverage | None = None
@@ -113,6 +111,11 @@ class Run:
     @property
     def total_steps(self) -> int:
         return self.schedule.total_steps
+
+    @property
+    def stages(self) -> Sequence[Stage]:
+        """Its stages, each with its input, in order."""
+        return self.plan.stages
 
     @property
     def pipeline(self) -> ViewsPipeline:

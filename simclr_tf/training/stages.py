@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from simclr_tf.data.pipeline import ViewsPipeline
-from simclr_tf.errors import RequestError
+from simclr_tf.errors import InvalidArgument
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ def stages_of(
       total_steps: steps of the run.
 
     Raises:
-      RequestError: sizes do not grow up to below `image_size`, or shares leave the last stage no
+      InvalidArgument: sizes do not grow up to below `image_size`, or shares leave the last stage no
         step.
     """
     _check(image_sizes, image_size)
@@ -69,9 +69,9 @@ def _check(image_sizes: Sequence[tuple[int, float]], image_size: int) -> None:
     shares = [share for _, share in image_sizes]
     growing = all(a < b for a, b in zip([0, *sizes], [*sizes, image_size], strict=True))
     if not growing or not all(share > 0 for share in shares) or not sum(shares) < 1:
-        raise RequestError(
-            "pretrain.image_sizes must be (side in pixels, share of the steps) of each stage "
-            f"before the last: sides that grow to below data.image_size = {image_size}, and shares "
+        raise InvalidArgument(
+            "image_sizes must be (side in pixels, share of the steps) of each stage "
+            f"before the last: sides that grow to below the data's {image_size}, and shares "
             f"above 0 whose sum is below 1. Received: {list(image_sizes)}. Write "
             "[(16, 0.6), (24, 0.3)] to train 60 % of the steps at 16 pixels and 30 % at 24."
         )

@@ -58,7 +58,7 @@ def weight_average(source: Networks, copy: Networks, decay: float) -> WeightAver
     """
     if not 0 <= decay < 1:
         raise InvalidArgument(
-            "pretrain.average_decay must be None, or from 0 to below 1. Received: "
+            "average_decay must be None, or from 0 to below 1. Received: "
             f"{decay}. 0.999 averages over about 1,000 steps."
         )
     copy_values(source, copy)

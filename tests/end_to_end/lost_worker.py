@@ -113,7 +113,6 @@ def steps(strategy: tf.distribute.Strategy, folder: str) -> None:
             precision="float32",
             stages=stages,
         ),
-        stages=stages,
         method=method,
         probe=None,
         optimizer=optimizer,

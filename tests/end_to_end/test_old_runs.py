@@ -42,8 +42,11 @@ def test_the_same_command_resumes_a_run_of_an_older_version(old_run, capsys):
     # Not on every system, and no number of a step any more.
     gone = {"host_memory_mib", "temperature"}
     assert metrics[-1].keys() >= expected.keys() - gone
-    # The online probe has a rule of its own since then, and starts anew.
-    assert "the probe starts anew" in capsys.readouterr().out
+    # Since then the online probe has a rule of its own, so it begins again.
+    assert (
+        "the probe begins with its initial values again, and everything else resumes"
+        in capsys.readouterr().out
+    )
     for name in ("contrastive_loss", "gradient_norm", "learning_rate"):
         np.testing.assert_allclose(metrics[-1][name], expected[name], **CLOSE, err_msg=name)
     reader = tf.train.load_checkpoint("run/checkpoints/step_00000006/variables")

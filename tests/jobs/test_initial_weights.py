@@ -10,9 +10,9 @@ from safetensors.numpy import save_file
 
 from simclr_tf.augment.policy import augmentation
 from simclr_tf.errors import RequestError
-from simclr_tf.export.initial_weights import InitialWeights
 from simclr_tf.export.saved_model import export_networks
 from simclr_tf.export.torchvision_format import to_torchvision
+from simclr_tf.jobs.initial_weights import InitialWeights
 from simclr_tf.methods.simclr import SimCLR, simclr
 from simclr_tf.models.heads import linear_probe, projection_head
 from simclr_tf.models.networks import Networks, copy_values
