@@ -13,6 +13,8 @@ from simclr_tf import config, jobs
 from simclr_tf.errors import RequestError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+# Running the cells of a notebook that its user names is all that this tool is for.
+RUNS_CODE_ON_REQUEST = ROOT / "tools/run_notebook.py"
 SOURCES = sorted(p for part in ("simclr_tf", "tools") for p in (ROOT / part).rglob("*.py"))
 # Modules that turn bytes into objects of any class, and functions that run text or code from files.
 MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
@@ -63,7 +65,8 @@ def found_in(text: str) -> list[str]:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_nothing_unpickles_or_runs_text(path):
-    assert not found_in(path.read_text())
+    allowed = {"exec", "eval", "compile"} if path == RUNS_CODE_ON_REQUEST else set()
+    assert not set(found_in(path.read_text())) - allowed
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def test_selective_kernels_are_for_tpus():
 
 def assert_is_for_tpus(recipe: pathlib.Path, *bindings: str) -> None:
     jobs.load()
-    small = ["pretrain.global_batch_size = 16", "data.image_size = 64"]
+    small = ["pretrain.global_batch_size = 16", "data.image_size = 64", "pretrain.image_sizes = ()"]
     config.load([str(recipe)], [*small, *bindings])
     run = pretraining(
         jobs.Context(model_dir="unused"),
