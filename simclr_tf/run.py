@@ -169,9 +169,9 @@ def _run(values: flags.FlagValues) -> None:
     import_tensorflow()
     known = jobs.load()
 
-    from simclr_tf import config
+    from simclr_tf import config, custom_gradients
 
-    with _recipe_loaded(values):
+    with _recipe_loaded(values), custom_gradients.forgotten():
         job = config.job_name(values.job, tuple(jobs.MODULES))
         # A recipe describes an encoder's pretraining, and other jobs use the parts that they need.
         others = {config.job_name(name, tuple(jobs.MODULES)) for name in config.recipe_jobs()}

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from simclr_tf import custom_gradients
+
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4
 )
@@ -49,7 +51,8 @@ def clean_gin():
 @pytest.fixture(autouse=True)
 def nothing_kept(request):
     """Models and graphs hold themselves in cycles, by gigabytes before Python looks for them."""
-    yield
+    with custom_gradients.forgotten():
+        yield
     if request.node.get_closest_marker("slow"):
         gc.collect()
 

@@ -6,6 +6,7 @@ import dataclasses
 import gc
 from collections.abc import Callable
 
+from simclr_tf import custom_gradients
 from simclr_tf.preflight.analysis import Analysis
 from simclr_tf.preflight.chips import Topology
 from simclr_tf.preflight.table import row
@@ -25,7 +26,8 @@ def compile_step(
     step_for: Callable[[int], LoweredStep], topology: Topology, compiler: TpuCompiler
 ) -> dict:
     """Compiles a step, prints its row of the table, and returns its numbers."""
-    step = step_for(topology.num_devices)
+    with custom_gradients.forgotten():
+        step = step_for(topology.num_devices)
     gc.collect()  # frees the models, since the compiler could use the memory of their weights
     said, analysis = compiler(step.stablehlo, topology)
     chip = topology.chip

@@ -1,5 +1,6 @@
 """If this breaks, a program that calls run.main has its runs mixed up, or itself disturbed."""
 
+import gc
 import logging
 import pathlib
 import signal
@@ -10,6 +11,7 @@ import threading
 import gin
 import pytest
 from absl import logging as absl_logging
+from tensorflow.python.framework.func_graph import FuncGraph
 
 from simclr_tf import run
 from tests.support.program import rewrite_graphs
@@ -90,6 +92,16 @@ def test_files_are_included_from_the_folder_of_this_recipe_only(tmp_path, monkey
         arguments = [f"--gin_file={tmp_path / name}/mine.gin", f"--model_dir={tmp_path}/m"]
         assert run.main(arguments) == 0
     assert found == ["pretrain", "knn"]
+
+
+@pytest.mark.slow
+def test_a_run_leaves_no_graph_behind(tiny):
+    graphs = []
+    for name in ("graphs_1", "graphs_2"):
+        assert run.main(tiny.arguments(name, "pretrain.epochs = 1.0")) == 0
+        gc.collect()
+        graphs.append(sum(isinstance(o, FuncGraph) for o in gc.get_objects()))
+    assert graphs[1] <= graphs[0], graphs
 
 
 def test_a_second_run_at_the_same_time_is_refused(monkeypatch, capsys):
