@@ -58,9 +58,12 @@ class SimCLR(Contrastive):
 
     def plan_lines(self, global_batch: int) -> Mapping[str, str]:
         name = "decoupled NT-Xent" if self.objective.decoupled else "NT-Xent"
+        first, second = self.views[0].augmentations
+        views = {} if first == second else {"view 1": first.words, "view 2": second.words}
         return {
+            **views,
             "loss": f"{name}, temperature {self.objective.temperature:g}, "
-            f"{2 * (global_batch - 1)} negatives per anchor"
+            f"{2 * (global_batch - 1)} negatives per anchor",
         }
 
     def words(self, numbers: Mapping[str, float]) -> str:
@@ -74,6 +77,7 @@ class SimCLR(Contrastive):
 def simclr(
     *,
     augmentation: Callable[[], Augmentation] = augmentation,
+    other_augmentation: Callable[[], Augmentation] | None = None,
     projection_head: Callable[..., keras.Model] = projection_head,
     loss: Callable[[], NTXent] = nt_xent,
     small_views: int = 0,
@@ -85,7 +89,12 @@ def simclr(
     """Builds the networks of SimCLR, in the scope and precision of the caller.
 
     Args:
-        augmentation: How both views of an image are made.
+        augmentation: How both views of an image are made, or the first alone.
+        other_augmentation: How the second view is made; None for the same as the first. The paper
+            compares ops on one branch, the other being the identity (section 3.2, figure 5):
+            @other/augmentation with an empty policy. There, crop is an op like the others, so the
+            crop before it is the same on both branches. `random_crop = False` for both gives
+            them the same central square, and the op 'crop' another crop of it to one of them.
         projection_head: Builds the network that is discarded, from `input_dim`.
         loss: Returns the loss of the projections.
         small_views: Number of smaller views of each image that are compared with both large ones.
@@ -95,7 +104,8 @@ def simclr(
         encoder: Builds the network that is kept, from `image_size`.
         image_size: Side of the views in pixels.
     """
-    views = [ViewGroup("images", [augmentation()] * 2, image_size)]
+    policies = [augmentation(), (other_augmentation or augmentation)()]
+    views = [ViewGroup("images", policies, image_size)]
     if small_views:
         size = small_size or max(image_size // 2, 1)
         _check_small(small_views, size, image_size)

@@ -9,6 +9,10 @@ import pytest
 import tensorflow as tf
 
 from simclr_tf.augment.policy import augmentation
+from simclr_tf.data.bad_images import BadImages
+from simclr_tf.data.pipeline import ViewsPipeline
+from simclr_tf.data.source import ArraySource
+from simclr_tf.distribute.strategy import HostSlice
 from simclr_tf.methods.simclr import SimCLR, simclr
 from simclr_tf.models.heads import projection_head
 from simclr_tf.models.resnet import resnet
@@ -43,7 +47,7 @@ def test_what_is_built(method):
     assert list(method.exported()) == ["encoder", "projection_head"]
     [group] = method.views
     assert (group.name, group.count, group.size) == ("images", 2, 32)
-    assert group.augmentations[0] is group.augmentations[1]
+    assert group.augmentations[0] == group.augmentations[1]
     assert (method.followers, method.fixed, method.state) == ({}, {}, {})
 
 
@@ -54,6 +58,33 @@ def test_gin_binds_its_parts():
     assert built.objective == NTXent(0.25)
     assert built.embedded_specs["projection"].shape == (2, 7)
     assert built.views[0].augmentations[0] == augmentation()
+
+
+def test_ops_on_one_branch():
+    """Figure 5: the other branch is the identity, so its view is the image itself."""
+    gin.parse_config("""
+        augmentation.random_crop = False
+        augmentation.policy = [('crop', 1.0), ('color_jitter', 1.0, 0.5)]
+        simclr.other_augmentation = @other/augmentation
+        other/augmentation.policy = []
+    """)
+    method = build()
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
+    source = ArraySource(
+        name="arrays", num_examples=8, class_names=None, images=pixels, labels=None
+    )
+    pipeline = ViewsPipeline(
+        source=source, groups=method.views, seed=0, bad_images=BadImages(source)
+    )
+    host = HostSlice(index=0, num_hosts=1, replicas=1, per_replica=8)
+    batch = pipeline.with_views(next(iter(pipeline.dataset(host, start_step=0))))
+    changed, same = np.split(batch["images"].numpy(), 2)
+    images = tf.gather(pixels, batch["index"]).numpy() / 255
+    np.testing.assert_allclose(same, images, atol=1e-6)
+    assert (np.abs(changed - images).mean(axis=(1, 2, 3)) > 0.02).all()
+    lines = method.plan_lines(16)
+    assert lines["view 1"] == "central square, crop 1 x 1, color_jitter 1 x 0.5"
+    assert lines["view 2"] == "central square"
 
 
 def test_embed(method):
