@@ -16,13 +16,17 @@ from simclr_tf.distribute.strategy import HostSlice
 from simclr_tf.methods.simclr import SimCLR, simclr
 from simclr_tf.models.heads import projection_head
 from simclr_tf.models.resnet import resnet
+from simclr_tf.objectives.margin_triplet import MarginTriplet
+from simclr_tf.objectives.nt_logistic import NTLogistic
 from simclr_tf.objectives.nt_xent import NTXent
 
 
-def build(head: str = "nonlinear", temperature: float = 0.5, reduction: str = "paper") -> SimCLR:
+def build(
+    head: str = "nonlinear", temperature: float = 0.5, reduction: str = "paper", loss=None
+) -> SimCLR:
     return simclr(
         projection_head=functools.partial(projection_head, head, output_dim=5),
-        loss=lambda: NTXent(temperature, reduction),
+        loss=lambda: loss or NTXent(temperature, reduction),
         encoder=functools.partial(resnet, depth=18, width_multiplier=0.125),
         image_size=32,
     )
@@ -173,6 +177,50 @@ def test_a_temperature_that_nothing_is_learned_by_is_a_fault(temperature, words)
     else:
         [fault] = method.faults()
         assert fault.kind == "temperature out of range" and words in fault.text
+
+
+@pytest.mark.parametrize(
+    ("recipe", "objective", "line"),
+    [
+        (
+            "simclr.loss = @nt_logistic\nnt_logistic.semi_hard = True",
+            NTLogistic(semi_hard=True),
+            "NT-Logistic, temperature 0.1, the semi-hard one of 15 negatives per anchor",
+        ),
+        (
+            "simclr.loss = @margin_triplet\nmargin_triplet.margin = 0.4",
+            MarginTriplet(0.4),
+            "margin triplet, margin 0.4, 15 negatives per anchor",
+        ),
+        (
+            "nt_xent.normalize = False\nnt_xent.temperature = 10.0",
+            NTXent(10.0, normalize=False),
+            "NT-Xent, temperature 10, 30 negatives per anchor, projections not normalized",
+        ),
+        (
+            "nt_xent.one_view_negatives = True",
+            NTXent(one_view_negatives=True),
+            "NT-Xent, temperature 0.1, 15 negatives per anchor",
+        ),
+    ],
+)
+def test_gin_chooses_among_the_losses_of_the_papers_tables(recipe, objective, line):
+    gin.parse_config(recipe)
+    method = simclr(encoder=functools.partial(resnet, 18, 0.125), image_size=32)
+    assert method.objective == objective
+    assert method.plan_lines(16) == {"loss": line}
+    assert not method.faults()
+    kinds = {rule.kind for chain in method.rules() for rule in chain}
+    assert {"collapse", "identical views"} <= kinds
+    # Only of NT-Xent is known how far a run that learns comes.
+    assert ("no learning" in kinds) == isinstance(objective, NTXent)
+
+
+def test_a_loss_whose_chance_is_its_floor_has_neither():
+    method = build(loss=MarginTriplet(0.0))
+    assert method.expected(16) is None
+    numbers = {"contrastive_loss": 0.5, "contrastive_top1": 0.625}
+    assert method.words(numbers) == "contrastive loss 0.500, top-1 62.5%"
 
 
 def test_the_plan_and_the_progress_in_words(method):
