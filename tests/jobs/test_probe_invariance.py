@@ -38,16 +38,6 @@ def test_a_table_of_four_tasks(evaluation, many, tmp_path, capsys):
     assert header.endswith("chance  untrained h  untrained z       h [64]        z [8]")
     for line, (task, row) in zip(lines, rows.items(), strict=False):
         assert line.split() == [*task.split(), *(f"{share:.1%}" for share in row.values())]
-    alone = evaluation.result(
-        "probe_invariance",
-        tmp_path,  # where the features of these weights are kept
-        "probe_invariance.max_train = 150",
-        "pretrained.path = 'untrained'",
-        pictures=many,
-    )
-    for task, row in alone["numbers"].items():
-        for layer in ("representation", "projection"):
-            assert row[layer] == rows[task][f"untrained_{layer}"]
 
 
 def test_weights_without_a_head(refused):
