@@ -12,6 +12,8 @@ EXAMPLES = {
     "simclr_tf.augment.policy": "Augmentation",
     "simclr_tf.distribute.batch_norm": "SyncBatchNormalization",
     "simclr_tf.export.loading": "load_encoder",
+    "simclr_tf.objectives.margin_triplet": "MarginTriplet",
+    "simclr_tf.objectives.nt_logistic": "NTLogistic",
     "simclr_tf.objectives.nt_xent": "NTXent",
     "simclr_tf.optim.lars": "LARS",
 }

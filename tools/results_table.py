@@ -30,7 +30,8 @@ import command_line  # beside this file
 from simclr_tf.errors import RequestError
 
 Column = dict[str, float | str]
-SHARES = ("top1", "top5", "mean_per_class", "representation", "projection", "chance")
+_LAYERS = ("representation", "projection", "untrained_representation", "untrained_projection")
+SHARES = ("top1", "top5", "mean_per_class", *_LAYERS, "chance")
 MEASURES = ("rankme", "alpha_req", "alignment", "uniformity")
 _MIN_RUNS = 3
 

@@ -9,7 +9,37 @@ from __future__ import annotations
 import tensorflow as tf
 
 from simclr_tf.augment import keys as keys_lib
+from simclr_tf.augment.crop import MAX_ATTEMPTS, random_resized_crop
 from simclr_tf.augment.ops import policy_op
+
+
+@policy_op("crop", max_strength=None)
+def crop(
+    images: tf.Tensor, keys: tf.Tensor, *, op: int, probability: float = 1.0, strength: float = 1.0
+) -> tf.Tensor:
+    """Resamples a random box of an image to the image's size (figure 4b, c).
+
+    A view has already been cropped when its policy starts. This op makes cropping one of the ops
+    that figure 5 pairs, and gives it a place among them.
+
+    Args:
+        images: float32 [N, H, H, C] in [0, 1], square, H static.
+        keys: uint32 [N, 2].
+        op: id of this op among those that use these keys.
+        probability: that an image is cropped.
+        strength: ignored; part of every policy op's signature.
+
+    Returns:
+        float32 [N, H, H, C] in [0, 1].
+    """
+    del strength
+    # The box takes the numbers before this one.
+    draws = keys_lib.uniform(keys, op, 2 * MAX_ATTEMPTS + 3)[:, -1]
+
+    def resample(images: tf.Tensor) -> tf.Tensor:
+        return random_resized_crop(images, keys, size=images.shape[1], op=op)
+
+    return keys_lib.apply_to_drawn(draws, probability, resample, images)
 
 
 @policy_op("cutout")

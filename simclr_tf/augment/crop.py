@@ -11,6 +11,9 @@ from simclr_tf.augment import keys as keys_lib
 from simclr_tf.augment import separable
 from simclr_tf.augment.ops import policy_op
 
+# Boxes tried for each image, as by `tf.image.sample_distorted_bounding_box`.
+MAX_ATTEMPTS = 100
+
 
 def _heights_of_attempts(
     draws: tf.Tensor,
@@ -40,7 +43,7 @@ def sample_crop_boxes(
     area_range: tuple[float, float] = (0.08, 1.0),
     aspect_range: tuple[float, float] = (3 / 4, 4 / 3),
     min_object_covered: float = 0.1,
-    max_attempts: int = 100,
+    max_attempts: int = MAX_ATTEMPTS,
     op: int = 0,
 ) -> tf.Tensor:
     """Draws random crop boxes, distributed as those of SimCLR's reference code.

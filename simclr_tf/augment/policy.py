@@ -165,6 +165,14 @@ class Augmentation:
         """Whether XLA compiles every op of the policy."""
         return all(entry.compiles for entry in self.policy)
 
+    @property
+    def words(self) -> str:
+        """The crop and the ops in order, for the plan of a run."""
+        low, high = self.area_range
+        crop = f"random crop of {low:.0%} to {high:.0%}" if self.random_crop else "central square"
+        ops = [f"{op.name} {op.probability:g} x {op.strength:g}" for op in self.policy]
+        return ", ".join([crop, *ops])
+
     def sample_boxes(self, keys: tf.Tensor, heights: tf.Tensor, widths: tf.Tensor) -> tf.Tensor:
         """Returns the box that each image's crop keeps.
 

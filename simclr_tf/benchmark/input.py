@@ -97,7 +97,8 @@ def _pair(pipeline: ViewsPipeline) -> tuple[Augmentation, int]:
     if len(groups) != 1 or [count for _, count in groups[0][0]] != [2]:
         raise RequestError(
             "The pipeline is compared with a plain one of two views an image by one policy. "
-            "Received: a method with other views. Measure with pretrain.method = @simclr."
+            "Received: a method with other views. Measure with pretrain.method = @simclr, "
+            "without simclr.other_augmentation and small views."
         )
     [([(augmentation, _)], size)] = groups
     return augmentation, size

@@ -19,7 +19,7 @@ from simclr_tf.distribute.strategy import create_strategy, refuse_workers
 from simclr_tf.errors import RequestError
 from simclr_tf.evaluation.features import REPRESENTATION, Features, FrozenEncoder
 from simclr_tf.evaluation.splits import Splits
-from simclr_tf.export.weights import PretrainedWeights, pretrained
+from simclr_tf.export.weights import UNTRAINED, PretrainedWeights, pretrained
 from simclr_tf.models.heads import projection_head
 from simclr_tf.models.networks import representation_dim
 from simclr_tf.models.resnet import resnet
@@ -62,6 +62,7 @@ class Frozen:
       weights: the weights that the networks were filled with.
       seed: seed of the initial weights, for networks that are not filled.
       strategy: distributes the images over its devices.
+      untrained: builds the same networks with their initial weights, on the same devices.
       at_hand: features that were computed already, if several evaluations share them.
     """
 
@@ -72,6 +73,7 @@ class Frozen:
     weights: PretrainedWeights
     seed: int
     strategy: tf.distribute.Strategy
+    untrained: Callable[[], Frozen]
     at_hand: _AtHand | None = None
 
     def train(self) -> Features:
@@ -176,18 +178,25 @@ def frozen_encoder(
         devices = strategy(tpu=context.tpu)
         recipe = data(data_dir=context.data_dir)
         weights = pretrained(model_dir=context.model_dir)
+    cache = os.path.join(context.model_dir, "features") if keep_features else None
+
+    def build(weights: PretrainedWeights) -> Frozen:
         keras.utils.set_random_seed(seed)
-        with devices.scope():
+        with as_request_error(), devices.scope():
             networks = {"encoder": encoder(image_size=recipe.image_size)}
             if layer != REPRESENTATION:
                 dim = representation_dim(networks["encoder"])
                 networks["projection_head"] = projection_head(input_dim=dim)
             weights.restore(networks)
-    cache = os.path.join(context.model_dir, "features") if keep_features else None
-    frozen = FrozenEncoder(
-        **networks, image_size=recipe.image_size, strategy=devices, cache_dir=cache
-    )
-    return Frozen(frozen, networks, recipe, layer, weights, seed, devices)
+        frozen = FrozenEncoder(
+            **networks, image_size=recipe.image_size, strategy=devices, cache_dir=cache
+        )
+        return Frozen(frozen, networks, recipe, layer, weights, seed, devices, untrained)
+
+    def untrained() -> Frozen:
+        return build(PretrainedWeights(UNTRAINED, None, ()))
+
+    return build(weights)
 
 
 def check_classes(train: Features, other: Features, names: Sequence[str]) -> None:

@@ -38,7 +38,7 @@ from simclr_tf.training.failures import as_request_error
 from simclr_tf.training.run import Cadence, Run, check_limits
 from simclr_tf.training.trainer import train
 
-# SimCLR appendix B.4, B.5: random crops and flips, no colour distortion, no blur.
+# SimCLR appendix B.5, B.6: random crops and flips, no colour distortion, no blur.
 CROP_AND_FLIP = Augmentation(parse_policy((("flip", 0.5),)))
 
 
@@ -103,6 +103,7 @@ def classifier_training(
     scaling: Literal["linear", "sqrt", "none"] = "linear",
     warmup_epochs: float = 0.0,
     weight_decay: float = 0.0,
+    decay_classifier: bool = False,
     global_batch_size: int = 256,
     epochs: float = 90.0,
     strategy: Callable[..., tf.distribute.Strategy] = create_strategy,
@@ -127,7 +128,9 @@ def classifier_training(
       base_learning_rate: learning rate before scaling with the batch.
       scaling: scaling of the learning rate: base * G / 256, base * sqrt(G), or base.
       warmup_epochs: length of the linear warm-up; then the rate follows a cosine to zero.
-      weight_decay: decay of kernels; the classifier's is never decayed.
+      weight_decay: decay of kernels by the optimizer, the classifier's excluded.
+      decay_classifier: whether the classifier's kernel is decayed too, in the loss, as by the
+        reference.
       global_batch_size: G, images per step over all replicas.
       epochs: passes over the training images.
       strategy: picks the tf.distribute strategy.
@@ -175,7 +178,8 @@ def classifier_training(
         )
         networks = functools.partial(build_classifier, encoder, projection_head, seed=seed)
         decayed = functools.partial(optimizer, weight_decay=weight_decay)
-        run = _assemble(ingredients, requested, networks, decayed)
+        classifier_decay = weight_decay if decay_classifier else 0.0
+        run = _assemble(ingredients, requested, networks, decayed, classifier_decay)
     return ClassifierRun(run, requested, dataset, test)
 
 
@@ -206,6 +210,7 @@ def _assemble(
     task: ClassifierTask,
     networks: Callable[..., Networks],
     optimizer: Callable[..., keras.optimizers.Optimizer],
+    classifier_decay: float,
 ) -> Run:
     """Builds the method restored and partly frozen for training, and plain for export and test."""
     image_size = ingredients.dataset.image_size
@@ -222,7 +227,8 @@ def _assemble(
             restore=restore,
         )
         freeze(built)
-        return Supervised(built, [ViewGroup("images", [task.augmentation], image_size)])
+        views = ViewGroup("images", [task.augmentation], image_size)
+        return Supervised(built, [views], classifier_decay=classifier_decay)
 
     trained = functools.partial(build, restore=task.restore, freeze=task.freeze)
     return assemble(ingredients, method=trained, optimizer=optimizer, rebuild=build)

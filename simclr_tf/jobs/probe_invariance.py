@@ -1,9 +1,9 @@
-"""`probe_invariance`: which transformations h keeps and z loses (the SimCLR paper's table 3)."""
+"""`probe_invariance`: which transformations h and z keep (the SimCLR paper's table 3)."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import gin
 
@@ -19,13 +19,16 @@ from simclr_tf.evaluation.splits import Splits
 from simclr_tf.training.failures import as_request_error
 
 _PROJECTION = "projection"
+_LAYERS = (REPRESENTATION, _PROJECTION)
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """Accuracy of predicting a transformation from h, from z, and by guessing."""
+    """Accuracy of predicting a transformation: by guessing, and from h and z of both networks."""
 
     chance: float
+    untrained_representation: float
+    untrained_projection: float
     representation: float
     projection: float
 
@@ -40,8 +43,10 @@ def probe_invariance(
 ) -> Result:
     """Predicts from h and from z which transformation an image went through.
 
-    The paper pretrained with rotation, noise and Sobel filtering among the augmentations for its
-    last three rows: z loses what it was trained to be invariant to.
+    Pretraining makes z lose what the augmentations change. A narrow z loses some of everything,
+    even in an untrained network, which is measured too. So the paper's z is as wide as h
+    (projection_head.output_dim = None), and for its last three rows the paper pretrained with
+    rotation, noise and Sobel filtering among the augmentations, as gin/cifar10_invariance.gin does.
 
     Args:
       context: the command line's values.
@@ -61,8 +66,11 @@ def probe_invariance(
     with as_request_error():
         train = sample(frozen.data.train(), max_train, frozen.seed)
         test = sample(frozen.data.evaluation(), max_test, frozen.seed)
+    networks = {"untrained_": frozen.untrained(), "": frozen}
     with as_request_error():
-        rows = {task.name: _row(frozen, task, train, test) for task in invariance.TASKS}
+        rows = {task.name: _row(networks, task, train, test) for task in invariance.TASKS}
+    head = frozen.networks["projection_head"]
+    dimensions = {REPRESENTATION: head.input.shape[-1], _PROJECTION: head.outputs[-1].shape[-1]}
     splits = Splits.of(frozen.data, train, test)
     record = {
         "protocol": invariance.PROTOCOL,
@@ -70,24 +78,34 @@ def probe_invariance(
         "numbers": rows,
         "n": {"train": train.num_examples, "test": test.num_examples},
         **frozen.record(),
-        "layer": [REPRESENTATION, _PROJECTION],
+        "layer": _LAYERS,
+        "dimensions": dimensions,
     }
     curves = {
-        f"{task}/{layer}": getattr(row, layer)
-        for task, row in rows.items()
-        for layer in (REPRESENTATION, _PROJECTION)
+        f"{task}/{layer}": getattr(row, layer) for task, row in rows.items() for layer in _LAYERS
     }
-    text = f"{_table(rows)}\n{splits.lines()}"
+    text = f"{_table(rows, dimensions)}\n{splits.lines()}"
     return Result(job="probe_invariance", text=text, record=record, curves=curves)
 
 
-def _row(frozen: Frozen, task: invariance.Task, train: Source, test: Source) -> Row:
+def _row(networks: Mapping[str, Frozen], task: invariance.Task, train: Source, test: Source) -> Row:
+    """Trains and tests a network on each layer of `networks`, which are named by prefix."""
+    accuracies = {
+        prefix + layer: accuracy
+        for prefix, frozen in networks.items()
+        for layer, accuracy in _accuracies(frozen, task, train, test).items()
+    }
+    return Row(chance=task.chance, **accuracies)
+
+
+def _accuracies(
+    frozen: Frozen, task: invariance.Task, train: Source, test: Source
+) -> dict[str, float]:
     transform = invariance.transform(task, frozen.seed)
-    layers = (REPRESENTATION, _PROJECTION)
     seen, unseen = (
-        frozen.encoder.features(source, layers, transform=transform) for source in (train, test)
+        frozen.encoder.features(source, _LAYERS, transform=transform) for source in (train, test)
     )
-    found = {
+    return {
         layer: invariance.accuracy(
             seen[layer].values,
             invariance.labels(task, frozen.seed, seen[layer].index),
@@ -95,15 +113,15 @@ def _row(frozen: Frozen, task: invariance.Task, train: Source, test: Source) -> 
             invariance.labels(task, frozen.seed, unseen[layer].index),
             frozen.seed,
         )
-        for layer in layers
+        for layer in _LAYERS
     }
-    return Row(chance=task.chance, **found)
 
 
-def _table(rows: dict[str, Row]) -> str:
-    lines = [f"{'what is predicted':<36}{'chance':>8}{'h':>8}{'z = g(h)':>10}"]
+def _table(rows: Mapping[str, Row], dimensions: Mapping[str, int]) -> str:
+    wide, narrow = dimensions[REPRESENTATION], dimensions[_PROJECTION]
+    names = ["chance", "untrained h", "untrained z", f"h [{wide}]", f"z [{narrow}]"]
+    lines = [f"{'what is predicted':<34}" + "".join(f"{name:>13}" for name in names)]
     for task, row in rows.items():
-        lines.append(
-            f"{task:<36}{row.chance:>8.1%}{row.representation:>8.1%}{row.projection:>10.1%}"
-        )
+        cells = "".join(f"{value:>13.1%}" for value in dataclasses.astuple(row))
+        lines.append(f"{task:<34}{cells}")
     return "\n".join(lines)

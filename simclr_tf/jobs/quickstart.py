@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,7 +15,6 @@ from simclr_tf.evaluation.frozen_encoder import Frozen, frozen_encoder
 from simclr_tf.evaluation.linear import PROTOCOL, fit_linear
 from simclr_tf.evaluation.result import Result
 from simclr_tf.evaluation.splits import Splits
-from simclr_tf.export.weights import UNTRAINED, pretrained
 from simclr_tf.jobs.pretrain import pretraining, train_and_export
 from simclr_tf.training.failures import as_request_error
 from simclr_tf.training.run import Run
@@ -45,11 +43,7 @@ def quickstart(
         pretrain(context)
     )  # before anything else, since it chooses the devices
     simclr = encoder(context=context)
-    untrained = encoder(
-        context=context,
-        pretrained=functools.partial(pretrained, path=UNTRAINED),
-        strategy=lambda tpu: simclr.strategy,  # choosing a TPU again would delete its contents
-    )
+    untrained = simclr.untrained()
     numbers = {
         "simclr": fit_linear(simclr.train(), simclr.test())[0],
         "untrained": fit_linear(untrained.train(), untrained.test())[0],

@@ -12,7 +12,7 @@ from simclr_tf.methods.base import Method, Tensors
 from simclr_tf.methods.contrastive_rules import temperature_fault
 from simclr_tf.methods.rules import Finding
 from simclr_tf.models.networks import Networks, representation_dim
-from simclr_tf.objectives.nt_xent import NTXent
+from simclr_tf.objectives.base import ViewLoss
 from simclr_tf.objectives.sup_con import SupCon
 
 # The result of `embed` for each group of views.
@@ -30,7 +30,7 @@ class Contrastive(Method):
         objective: The loss of z.
     """
 
-    objective: NTXent | SupCon
+    objective: ViewLoss | SupCon
 
     min_batch = 2
 
@@ -50,7 +50,8 @@ class Contrastive(Method):
         return {"representation": tf.concat(representations, axis=0), **embedded}
 
     def faults(self) -> Sequence[Finding]:
-        fault = temperature_fault(self.objective.temperature)
+        temperature = self.objective.softmax_temperature
+        fault = None if temperature is None else temperature_fault(temperature)
         return [fault] if fault else []
 
     def exported(self) -> Mapping[str, keras.Model]:

@@ -30,12 +30,15 @@ from simclr_tf.methods.rules import (
 )
 from simclr_tf.metrics import Metric
 from simclr_tf.models.heads import projection_head
-from simclr_tf.objectives.nt_xent import METRICS, NTXent, nt_xent
+from simclr_tf.objectives import margin_triplet, nt_logistic  # noqa: F401, for recipes
+from simclr_tf.objectives.base import ViewLoss
+from simclr_tf.objectives.nt_xent import nt_xent
+from simclr_tf.objectives.view_metrics import METRICS
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SimCLR(Contrastive):
-    """Contrastive learning by NT-Xent, perhaps with small views."""
+    """Contrastive learning by a loss of two views, perhaps with small views."""
 
     name = "SimCLR"
     metrics = (Metric("contrastive_loss", "contrastive loss"), *METRICS)
@@ -48,25 +51,29 @@ class SimCLR(Contrastive):
         small = embedded.get("small_projection")
         return self.objective(embedded["projection"], targets["index"], small)
 
-    def expected(self, global_batch: int) -> tuple[float, float]:
-        return self.objective.chance(global_batch), self.objective.floor(global_batch)
+    def expected(self, global_batch: int) -> tuple[float, float] | None:
+        chance, floor = self.objective.chance(global_batch), self.objective.floor(global_batch)
+        return (chance, floor) if chance > floor else None
 
     def rules(self) -> Sequence[Chain]:
         # A temperature fault already explains why nothing is learned.
-        learning = () if self.faults() else learning_rules(self.metrics[0])
+        judged = self.objective.tells_learning and not self.faults()
+        learning = learning_rules(self.metrics[0]) if judged else ()
         return (LABELS_LEAKING,), (DEAD_ENCODER, *CONTRASTIVE_RULES, *learning)
 
     def plan_lines(self, global_batch: int) -> Mapping[str, str]:
-        name = "decoupled NT-Xent" if self.objective.decoupled else "NT-Xent"
+        first, second = self.views[0].augmentations
+        views = {} if first == second else {"view 1": first.words, "view 2": second.words}
         return {
-            "loss": f"{name}, temperature {self.objective.temperature:g}, "
-            f"{2 * (global_batch - 1)} negatives per anchor"
+            **views,
+            "loss": self.objective.words(global_batch),
         }
 
     def words(self, numbers: Mapping[str, float]) -> str:
+        chance = f" (chance {numbers['loss_chance']:.2f})" if "loss_chance" in numbers else ""
         return (
-            f"contrastive loss {numbers['contrastive_loss']:.3f} (chance "
-            f"{numbers['loss_chance']:.2f}), top-1 {numbers['contrastive_top1']:.1%}"
+            f"contrastive loss {numbers['contrastive_loss']:.3f}{chance}, "
+            f"top-1 {numbers['contrastive_top1']:.1%}"
         )
 
 
@@ -74,8 +81,9 @@ class SimCLR(Contrastive):
 def simclr(
     *,
     augmentation: Callable[[], Augmentation] = augmentation,
+    other_augmentation: Callable[[], Augmentation] | None = None,
     projection_head: Callable[..., keras.Model] = projection_head,
-    loss: Callable[[], NTXent] = nt_xent,
+    loss: Callable[[], ViewLoss] = nt_xent,
     small_views: int = 0,
     small_size: int | None = None,
     small_augmentation: Callable[[], Augmentation] = augmentation,
@@ -85,9 +93,15 @@ def simclr(
     """Builds the networks of SimCLR, in the scope and precision of the caller.
 
     Args:
-        augmentation: How both views of an image are made.
+        augmentation: How both views of an image are made, or the first alone.
+        other_augmentation: How the second view is made; None for the same as the first. The paper
+            compares ops on one branch, the other being the identity (section 3.2, figure 5):
+            @other/augmentation with an empty policy. There, crop is an op like the others, so the
+            crop before it is the same on both branches. `random_crop = False` for both gives
+            them the same central square, and the op 'crop' another crop of it to one of them.
         projection_head: Builds the network that is discarded, from `input_dim`.
-        loss: Returns the loss of the projections.
+        loss: Returns the loss of the projections: @nt_xent, or those that table 4 compares with
+            it, @nt_logistic and @margin_triplet.
         small_views: Number of smaller views of each image that are compared with both large ones.
         small_size: Side of the small views in pixels; None for half of `image_size`.
         small_augmentation: How small views are made, such as @small/augmentation whose
@@ -95,7 +109,8 @@ def simclr(
         encoder: Builds the network that is kept, from `image_size`.
         image_size: Side of the views in pixels.
     """
-    views = [ViewGroup("images", [augmentation()] * 2, image_size)]
+    policies = [augmentation(), (other_augmentation or augmentation)()]
+    views = [ViewGroup("images", policies, image_size)]
     if small_views:
         size = small_size or max(image_size // 2, 1)
         _check_small(small_views, size, image_size)

@@ -27,7 +27,12 @@ class Supervised(Method):
             classifier, from the last of these layers, else from the representation, to logits
             [N, classes].
         views: One group, "images", of one view.
+        classifier_decay: Weight decay of the classifier's kernel in the gradient, as the reference
+            has it: it adds decay / 2 * ||kernel||^2 to what is minimized, and LARS, which excludes
+            the classifier, does not adapt it. 0 for none.
     """
+
+    classifier_decay: float = 0.0
 
     name = "supervised"
     metrics = (
@@ -62,6 +67,24 @@ class Supervised(Method):
         ranks = label_ranks(logits, labels)
         found = {f"top{k}": tf.reduce_sum(tf.cast(ranks < k, tf.float32)) / rows for k in (1, 5)}
         return share, found
+
+    def transform_gradients(
+        self, step: keras.Variable, gradients: list[tf.Tensor]
+    ) -> list[tf.Tensor]:
+        del step
+        if not self.classifier_decay:
+            return gradients
+        kernel, _ = self.networks["probe"].variables
+        return [
+            gradient + self.classifier_decay * variable if variable is kernel else gradient
+            for variable, gradient in zip(self.networks.trainable_variables, gradients, strict=True)
+        ]
+
+    def plan_lines(self, global_batch: int) -> Mapping[str, str]:
+        del global_batch
+        if not self.classifier_decay:
+            return {}
+        return {"classifier": f"its kernel decayed by {self.classifier_decay:g} in the loss"}
 
     def expected(self, global_batch: int) -> tuple[float, float]:
         return math.log(self.num_classes), 0.0

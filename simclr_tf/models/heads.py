@@ -18,7 +18,7 @@ KINDS = ("none", "linear", "nonlinear")
 def projection_head(
     kind: str = "nonlinear",
     num_layers: int = 2,
-    output_dim: int = 128,
+    output_dim: int | None = 128,
     *,
     input_dim: int,
 ) -> keras.Model:
@@ -31,7 +31,7 @@ def projection_head(
     Args:
         kind: "none", "linear" or "nonlinear".
         num_layers: Layers of the nonlinear head, the last one included: 2 in SimCLR, 3 in v2.
-        output_dim: P, the dimension of the projection.
+        output_dim: P, the dimension of the projection; None for D, as the paper's table 3 has it.
         input_dim: D, the dimension of the representation.
 
     Returns:
@@ -47,6 +47,7 @@ def projection_head(
             f"kind must be one of the known heads. Received: kind={kind!r}. "
             f"Valid: {', '.join(KINDS)}."
         )
+    output_dim = input_dim if output_dim is None else output_dim
     if not (1 <= num_layers <= MAX_LAYERS and 1 <= output_dim <= MAX_DIM and input_dim >= 1):
         raise InvalidArgument(
             f"num_layers must be from 1 to {MAX_LAYERS}, output_dim from 1 to {MAX_DIM:,}, and "

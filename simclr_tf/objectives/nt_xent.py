@@ -13,37 +13,20 @@ from typing import Literal
 import gin
 import tensorflow as tf
 
-from simclr_tf.distribute import collectives
 from simclr_tf.errors import InvalidArgument
-from simclr_tf.metrics import Metric
 from simclr_tf.objectives.blockwise import Sums, contrast
 from simclr_tf.objectives.projections import (
     check_temperature,
     gathered,
+    image_numbers,
     normalized,
     own_columns,
-    spread,
+    rows,
     two_views,
 )
+from simclr_tf.objectives.view_metrics import view_metrics
 
 REDUCTIONS = ("paper", "reference")
-
-# "contrastive_top1", "contrastive_top5": share of anchors whose positive is the most similar, or
-# among the five most similar, of it and the negatives; ties count against it.
-# "positive_cosine": mean similarity of the 2G positive pairs. "negative_cosine": mean over anchors
-# of the mean similarity to their negatives.
-# "embedding_std": standard deviation per dimension of the normalized projections over the global
-# batch, times sqrt(P); 1 when spread over the sphere, 0 when collapsed to a point.
-# "effective_rank": number of the P directions that the normalized projections use, see
-# `_participation_ratio`.
-METRICS = (
-    Metric("contrastive_top1", "contrastive top-1"),
-    Metric("contrastive_top5"),
-    Metric("positive_cosine"),
-    Metric("negative_cosine"),
-    Metric("embedding_std", "embedding spread (1: whole sphere)"),
-    Metric("effective_rank", "effective rank of projections"),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,16 +56,24 @@ class NTXent:
             memory and time, and results only by rounding. Memory is linear in G.
         decoupled: whether the positive is left out of the denominator, which helps small batches
             (DCL; Yeh et al., https://arxiv.org/abs/2110.06848, eq. 6).
+        normalize: whether the similarity is the cosine, else the product (table 5, which tries
+            temperatures of 10 and 100 for products).
+        one_view_negatives: whether negatives are of the positive's view alone, G - 1 of them, as
+            for all losses of table 4 (appendix B.10).
 
     Raises:
-        InvalidArgument: If the temperature is not positive, the reduction is unknown or
-            block_size is below 1.
+        InvalidArgument: If the temperature is not positive, the reduction is unknown,
+            block_size is below 1, or the loss is decoupled and not normalized.
     """
 
     temperature: float = 0.1
     reduction: Literal["paper", "reference"] = "paper"
     block_size: int | None = None
     decoupled: bool = False
+    normalize: bool = True
+    one_view_negatives: bool = False
+
+    tells_learning = True
 
     def __post_init__(self):
         check_temperature(self.temperature)
@@ -96,6 +87,12 @@ class NTXent:
                 f"block_size must be None or at least 1. Received: block_size={self.block_size}."
             )
 
+        if self.decoupled and not self.normalize:
+            raise InvalidArgument(
+                "decoupled needs normalized projections: longer ones would lower the loss without "
+                "end. Received: decoupled=True, normalize=False. Leave one of them out."
+            )
+
     def __call__(
         self, z: tf.Tensor, images: tf.Tensor | None = None, small: tf.Tensor | None = None
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
@@ -103,7 +100,8 @@ class NTXent:
 
         Args:
             z: [2B, P] projections of any float dtype, view 1 of all local examples, then view 2.
-                The shape must be static and the same on all replicas. The rows are normalized here.
+                The shape must be static and the same on all replicas. The rows are normalized here,
+                unless `normalize` is off.
             images: [B] int32, the number of each local example's image, from 0 on. None if no image
                 occurs twice in the global batch.
             small: [V*B, P] projections of V more views of each local example, view after view.
@@ -112,66 +110,108 @@ class NTXent:
                 https://arxiv.org/abs/2006.09882, section 3.2). None for no more views.
 
         Returns:
-            The share of the loss, float32 scalar, and float32 scalars named by `METRICS`. These
+            The share of the loss, float32 scalar, and float32 scalars named by
+            `view_metrics.METRICS`. These
             are shares too: the sum over replicas is the global value.
 
         Raises:
             ValueError: If the shape is not [2B, P] or the global batch is one.
         """
-        z = two_views(z)
-        batch = z.shape[0] // 2
-        global_batch = batch * collectives.num_replicas()
+        z = two_views(z, self.normalize)
         everyone = gathered(z)
-        view_1, view_2 = own_columns(batch)
-        if images is None:
-            image, every_image = view_1, tf.range(global_batch)
-        else:
-            image, every_image = images, collectives.gather_numbers(images)
+        image, every_image = image_numbers(images, z.shape[0] // 2)
         compare = functools.partial(
-            contrast,
-            candidates=everyone,
-            candidate_image=tf.tile(every_image, [2]),
-            temperature=self.temperature,
-            block_size=self.block_size,
-            decoupled=self.decoupled,
+            self._compare, candidates=everyone, image=image, every_image=every_image
         )
-        sums = compare(
-            z,
-            anchor_image=tf.tile(image, [2]),
-            positive_column=tf.concat([view_2, view_1], axis=0),
-        )
-        total, pairs = sums.loss, 2 * global_batch
+        sums = compare(z, sought=(1, 0))
+        total, pairs = sums.loss, everyone.shape[0]
         if small is not None:
-            views = small.shape[0] // batch
-            total += compare(
-                tf.tile(normalized(small), [2, 1]),
-                anchor_image=tf.tile(image, [2 * views]),
-                positive_column=tf.concat([view_1] * views + [view_2] * views, axis=0),
-            ).loss
+            views = small.shape[0] // image.shape[0]
+            total += compare(tf.tile(rows(small, self.normalize), [2, 1]), sought=(0, 1)).loss
             pairs *= 1 + views
         loss = total / pairs
         if self.reduction == "reference":
             loss *= self._factor
-        return loss, _metrics(tf.stop_gradient(z), tf.stop_gradient(everyone), sums)
+        if not self.normalize:
+            z, everyone = normalized(z), normalized(everyone)
+            cosines = self._compare(z, everyone, image, every_image, sought=(1, 0))
+            sums = sums._replace(negative=cosines.negative)
+        metrics = view_metrics(z, everyone, top1=sums.top1, top5=sums.top5, negative=sums.negative)
+        return loss, metrics
+
+    def _compare(
+        self,
+        anchors: tf.Tensor,
+        candidates: tf.Tensor,
+        image: tf.Tensor,
+        every_image: tf.Tensor,
+        sought: tuple[int, int],
+    ) -> Sums:
+        """Compares anchors [n*B, P], whose first and second half have their positives in a view.
+
+        Args:
+            anchors: rows of the local examples' views, view after view.
+            candidates: [2G, P], view 1 of all examples and then view 2.
+            image: [B], the numbers of the local examples' images.
+            every_image: [G], the same of all examples.
+            sought: the views of both halves' positives, 0 for view 1.
+        """
+        run = functools.partial(
+            contrast,
+            temperature=self.temperature,
+            block_size=self.block_size,
+            decoupled=self.decoupled,
+        )
+        batch = image.shape[0]
+        columns, views = own_columns(batch), anchors.shape[0] // batch
+        if not self.one_view_negatives:
+            return run(
+                anchors,
+                candidates,
+                tf.tile(image, [views]),
+                tf.tile(every_image, [2]),
+                tf.concat([columns[v] for v in sought for _ in range(views // 2)], axis=0),
+            )
+        by_view, half = tf.split(candidates, 2), [views // 2]
+        found = [
+            run(some, by_view[v], tf.tile(image, half), every_image, tf.tile(columns[0], half))
+            for some, v in zip(tf.split(anchors, 2), sought, strict=True)
+        ]
+        return Sums(*map(sum, zip(*found, strict=True)))
 
     def chance(self, global_batch: int) -> float:
         """Returns the loss of equal embeddings.
 
-        log(2G - 1), or log(2G - 2) if decoupled; twice that for "reference".
+        log(1 + n) for n negatives, or log(n) if decoupled; twice that for "reference".
         """
-        return self._factor * math.log(2 * global_batch - (2 if self.decoupled else 1))
+        return self._factor * math.log(self._negatives(global_batch) + (not self.decoupled))
 
     def floor(self, global_batch: int) -> float:
         """Returns the loss for equal positives, and negatives at right angles.
 
-        log(1 + (2G - 2) e^(-1 / temperature)), without the 1 if decoupled; twice that for
-        "reference". Only negatives at obtuse angles lower it, and 2G - 2 vectors can exceed right
-        angles to each other only minimally.
+        log(1 + n e^(-1 / temperature)) for n negatives, without the 1 if decoupled; twice that for
+        "reference". Only negatives at obtuse angles lower it, and n vectors can exceed right
+        angles to each other only minimally. 0 for projections of any length.
         """
-        negatives = 2 * global_batch - 2
+        if not self.normalize:
+            return 0.0
+        negatives = self._negatives(global_batch)
         if self.decoupled:
             return self._factor * (math.log(negatives) - 1.0 / self.temperature)
         return self._factor * math.log1p(negatives * math.exp(-1.0 / self.temperature))
+
+    def words(self, global_batch: int) -> str:
+        name = "decoupled NT-Xent" if self.decoupled else "NT-Xent"
+        raw = "" if self.normalize else ", projections not normalized"
+        negatives = self._negatives(global_batch)
+        return f"{name}, temperature {self.temperature:g}, {negatives} negatives per anchor{raw}"
+
+    @property
+    def softmax_temperature(self) -> float | None:
+        return self.temperature if self.normalize else None
+
+    def _negatives(self, global_batch: int) -> int:
+        return (1 if self.one_view_negatives else 2) * (global_batch - 1)
 
     @property
     def _factor(self) -> float:
@@ -184,35 +224,8 @@ def nt_xent(
     reduction: Literal["paper", "reference"] = "paper",
     block_size: int | None = None,
     decoupled: bool = False,
+    normalize: bool = True,
+    one_view_negatives: bool = False,
 ) -> NTXent:
     """Returns the loss of SimCLR; see `NTXent` for the arguments."""
-    return NTXent(temperature, reduction, block_size, decoupled)
-
-
-def _metrics(z: tf.Tensor, everyone: tf.Tensor, sums: Sums) -> dict[str, tf.Tensor]:
-    """Computes this replica's shares, from normalized z [2B, P] and everyone [2G, P]."""
-    anchors = everyone.shape[0]
-    batch = z.shape[0] // 2
-    positives = 2.0 * tf.reduce_sum(z[:batch] * z[batch:])
-    return {
-        "contrastive_top1": sums.top1 / anchors,
-        "contrastive_top5": sums.top5 / anchors,
-        "positive_cosine": positives / anchors,
-        "negative_cosine": sums.negative / anchors,
-        "embedding_std": spread(everyone) * (z.shape[0] / anchors),
-        "effective_rank": _participation_ratio(everyone) * (z.shape[0] / anchors),
-    }
-
-
-def _participation_ratio(rows: tf.Tensor) -> tf.Tensor:
-    """Computes tr(C)^2 / tr(C^2), C the second moments of rows [N, P]: 1 to P, 0 for all zeros.
-
-    It equals (sum of C's eigenvalues)^2 / (sum of their squares), without computing eigenvalues: P
-    if all are equal, k if k are equal and the others vanish (Gao et al., A theory of multineuronal
-    dimensionality, dynamics and measurement, https://doi.org/10.1101/214262). The mean is not
-    subtracted, so rows collapsed to a point give 1 regardless of rounding.
-    """
-    moments = tf.matmul(rows, rows, transpose_a=True)
-    return tf.math.divide_no_nan(
-        tf.square(tf.linalg.trace(moments)), tf.reduce_sum(tf.square(moments))
-    )
+    return NTXent(temperature, reduction, block_size, decoupled, normalize, one_view_negatives)

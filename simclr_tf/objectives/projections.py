@@ -24,16 +24,22 @@ def normalized(z: tf.Tensor) -> tf.Tensor:
     return tf.math.l2_normalize(tf.cast(z, tf.float32), axis=-1, epsilon=1e-12)
 
 
-def two_views(z: tf.Tensor) -> tf.Tensor:
-    """Returns the normalized projections of two views of each example.
+def rows(z: tf.Tensor, normalize: bool) -> tf.Tensor:
+    """Returns float32 rows, of length 1 if `normalize`."""
+    return normalized(z) if normalize else tf.cast(z, tf.float32)
+
+
+def two_views(z: tf.Tensor, normalize: bool = True) -> tf.Tensor:
+    """Returns the projections of two views of each example, float32, of length 1 if `normalize`.
 
     Args:
         z: [2B, P] of any float dtype, view 1 of all local examples, then view 2.
+        normalize: Whether the similarity of projections is their cosine, else their product.
 
     Raises:
         ValueError: If the shape is not [2B, P] and static, or the global batch is one.
     """
-    z = normalized(z)
+    z = rows(z, normalize)
     if z.shape.rank != 2 or None in z.shape or z.shape[0] % 2:
         raise ValueError(
             "z must be [2B, P] with a static shape: view 1 of all examples, then view 2. "
@@ -57,6 +63,18 @@ def own_columns(batch: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns where `gathered` puts view 1 and view 2 of the B local examples, int32 [B] each."""
     view_1 = tf.range(batch) + collectives.replica_id() * batch
     return view_1, view_1 + batch * collectives.num_replicas()
+
+
+def image_numbers(images: tf.Tensor | None, batch: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the numbers of the images of the B local examples, and of all G, int32.
+
+    Args:
+        images: [B] int32, or None to give each example a number of its own.
+        batch: B.
+    """
+    if images is not None:
+        return images, collectives.gather_numbers(images)
+    return own_columns(batch)[0], tf.range(batch * collectives.num_replicas())
 
 
 def spread(everyone: tf.Tensor) -> tf.Tensor:

@@ -59,6 +59,10 @@ class SupCon:
     def __post_init__(self):
         check_temperature(self.temperature)
 
+    @property
+    def softmax_temperature(self) -> float:
+        return self.temperature
+
     def __call__(
         self, z: tf.Tensor, labels: tf.Tensor, images: tf.Tensor
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:

@@ -11,7 +11,8 @@ from simclr_tf.report.markup import Markup, folded, shortened, table, tag
 from simclr_tf.report.reading import Run
 
 MAX_ROWS = 100
-_SHARES = ("representation", "projection", "chance")
+_LAYERS = ("representation", "projection", "untrained_representation", "untrained_projection")
+_SHARES = (*_LAYERS, "chance")
 _NUMBERS = ("numbers", "chance", "table", "per_class", "protocol")
 
 

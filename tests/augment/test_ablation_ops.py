@@ -10,6 +10,19 @@ import tensorflow as tf
 from simclr_tf.augment import ablation_ops
 
 
+def test_crop_shows_a_part_of_the_image(many_keys):
+    """Of a ramp, a part is a ramp again, within the same levels and not as steep."""
+    ramp = np.broadcast_to(np.linspace(0, 1, 24, dtype=np.float32)[:, None], (24, 24))
+    images = tf.tile(tf.constant(ramp)[None, :, :, None], [512, 1, 1, 3])
+    cropped = ablation_ops.crop(images, many_keys[:512], op=1, probability=1.0).numpy()
+    np.testing.assert_allclose(cropped.std(axis=(2, 3)), 0, atol=1e-6)
+    steps = np.diff(cropped[:, 4:-4, 0, 0], axis=1)
+    np.testing.assert_allclose(steps - steps.mean(axis=1, keepdims=True), 0, atol=4e-3)
+    height = steps.mean(axis=1) * 23  # as a share of the image's height
+    # Areas of 0.1 to 1 at aspects of 3/4 to 4/3, in whole pixels.
+    assert 0.25 < height.min() < 0.35 and height.max() == pytest.approx(1, abs=0.02)
+
+
 @pytest.mark.parametrize(("strength", "side"), [(1.0, 16), (0.5, 8), (0.32, 5)])
 def test_cutout_zeroes_one_square(many_keys, strength, side):
     images = tf.ones([512, 32, 32, 3])

@@ -39,7 +39,8 @@ def test_op_changes_as_many_examples_as_its_probability(name, images, many_keys,
         for probability in (0.0, 0.3, 1.0)
     }
     assert fraction[0.0] == 0.0
-    assert fraction[1.0] == 1.0
+    # A crop may be the whole image.
+    assert fraction[1.0] == 1.0 or (name == "crop" and fraction[1.0] > 0.97)
     # Four standard deviations of the mean of 512 draws.
     assert abs(fraction[0.3] - 0.3) < 4 * np.sqrt(0.3 * 0.7 / 512)
 

@@ -68,7 +68,9 @@ def gin_file(name):
 
 
 def test_supervised_training_takes_a_batch_of_one(evaluation):
-    assert assemble(evaluation, global_batch_size=1).run.plan.global_batch_size == 1
+    run = assemble(evaluation, global_batch_size=1, weight_decay=0.25, decay_classifier=True).run
+    assert run.plan.global_batch_size == 1
+    assert run.plan_lines()["classifier"] == "its kernel decayed by 0.25 in the loss"
 
 
 def test_what_does_not_fit_is_told_the_jobs_own_settings(evaluation, tmp_path, monkeypatch):

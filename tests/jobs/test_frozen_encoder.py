@@ -1,15 +1,21 @@
 """If this breaks, evaluating what cannot be evaluated ends in a traceback or a wrong number."""
 
+import functools
 import json
 import shutil
 
+import gin
 import numpy as np
 import pytest
 
+from simclr_tf.context import Context
+from simclr_tf.data.dataset import Dataset
 from simclr_tf.distribute import strategy
 from simclr_tf.errors import RequestError
 from simclr_tf.evaluation.features import Features
-from simclr_tf.evaluation.frozen_encoder import check_classes
+from simclr_tf.evaluation.frozen_encoder import check_classes, frozen_encoder
+from simclr_tf.export.weights import UNTRAINED, pretrained
+from simclr_tf.models.heads import projection_head
 
 
 def of(labels):
@@ -34,6 +40,25 @@ def test_classes_that_fit():
 def test_classes_that_do_not_fit(train, other, words):
     with pytest.raises(RequestError, match=words):
         check_classes(of(train), of(other), "abc")
+
+
+def test_the_untrained_twin_has_the_initial_weights(evaluation):
+    """Those that the same seed gives the same networks, whatever weights are evaluated."""
+    gin.parse_config("resnet.depth = 18\nresnet.width_multiplier = 0.125")
+    build = functools.partial(
+        frozen_encoder,
+        context=Context(model_dir="", data_dir=str(evaluation.pictures), tpu="none"),
+        data=functools.partial(Dataset, "folder:", 16, "train", "test", 64),
+        projection_head=functools.partial(projection_head, output_dim=8),
+        layer="projection",
+        keep_features=False,
+    )
+    weights = str(evaluation.runs / "whole")
+    frozen = build(pretrained=functools.partial(pretrained, weights))
+    initial = build(pretrained=functools.partial(pretrained, UNTRAINED))
+    assert frozen.untrained().encoder.fingerprint() == initial.encoder.fingerprint()
+    assert frozen.encoder.fingerprint() != initial.encoder.fingerprint()
+    assert frozen.untrained().strategy is frozen.strategy
 
 
 def test_pictures_without_classes(evaluation, refused, tmp_path):

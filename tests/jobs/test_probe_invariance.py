@@ -31,9 +31,13 @@ def test_a_table_of_four_tasks(evaluation, many, tmp_path, capsys):
     rows = result["numbers"]
     assert [row["chance"] for row in rows.values()] == [0.5, 0.25, 0.5, 0.5]
     assert rows["original or Sobel filtered"]["representation"] > 0.8
-    assert len(list((tmp_path / "features").iterdir())) == 4 * 2 * 2  # tasks, layers, splits
-    printed = capsys.readouterr().out
-    assert "z = g(h)" in printed and all(task in printed for task in rows)
+    # Of tasks, networks, layers and splits.
+    assert len(list((tmp_path / "features").iterdir())) == 4 * 2 * 2 * 2
+    assert result["dimensions"] == {"representation": 64, "projection": 8}
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert header.endswith("chance  untrained h  untrained z       h [64]        z [8]")
+    for line, (task, row) in zip(lines, rows.items(), strict=False):
+        assert line.split() == [*task.split(), *(f"{share:.1%}" for share in row.values())]
 
 
 def test_weights_without_a_head(refused):

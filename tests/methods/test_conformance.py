@@ -7,12 +7,15 @@ import functools
 
 import pytest
 
+from simclr_tf.augment.policy import augmentation
 from simclr_tf.augment.views import ViewGroup
 from simclr_tf.methods.simclr import simclr
 from simclr_tf.methods.supcon import supcon
 from simclr_tf.methods.supervised import Supervised
 from simclr_tf.models.classifier import build_classifier
 from simclr_tf.models.heads import projection_head
+from simclr_tf.objectives.margin_triplet import MarginTriplet
+from simclr_tf.objectives.nt_logistic import NTLogistic
 from simclr_tf.objectives.nt_xent import NTXent
 from simclr_tf.objectives.sup_con import SupCon
 from tests.methods import conformance
@@ -75,6 +78,20 @@ def test_a_run_goes_on_bit_for_bit(method, tmp_path):
 
 def test_a_step_is_for_tpus(method):
     conformance.check_lowering(method)
+
+
+@pytest.mark.parametrize("loss", [NTLogistic(semi_hard=True), MarginTriplet(normalize=False)])
+def test_a_step_of_the_other_losses_is_for_tpus(loss):
+    """With small views, and ops on one branch."""
+    pair = functools.partial(augmentation, policy=(("crop", 0.5), ("sobel", 0.5)))
+    conformance.check_lowering(
+        functools.partial(
+            METHODS["multi-crop"],
+            augmentation=pair,
+            other_augmentation=conformance.AUGMENTATION,
+            loss=lambda: loss,
+        )
+    )
 
 
 def test_microbatches_are_the_whole_batch(method):

@@ -9,16 +9,24 @@ import pytest
 import tensorflow as tf
 
 from simclr_tf.augment.policy import augmentation
+from simclr_tf.data.bad_images import BadImages
+from simclr_tf.data.pipeline import ViewsPipeline
+from simclr_tf.data.source import ArraySource
+from simclr_tf.distribute.strategy import HostSlice
 from simclr_tf.methods.simclr import SimCLR, simclr
 from simclr_tf.models.heads import projection_head
 from simclr_tf.models.resnet import resnet
+from simclr_tf.objectives.margin_triplet import MarginTriplet
+from simclr_tf.objectives.nt_logistic import NTLogistic
 from simclr_tf.objectives.nt_xent import NTXent
 
 
-def build(head: str = "nonlinear", temperature: float = 0.5, reduction: str = "paper") -> SimCLR:
+def build(
+    head: str = "nonlinear", temperature: float = 0.5, reduction: str = "paper", loss=None
+) -> SimCLR:
     return simclr(
         projection_head=functools.partial(projection_head, head, output_dim=5),
-        loss=lambda: NTXent(temperature, reduction),
+        loss=lambda: loss or NTXent(temperature, reduction),
         encoder=functools.partial(resnet, depth=18, width_multiplier=0.125),
         image_size=32,
     )
@@ -43,7 +51,7 @@ def test_what_is_built(method):
     assert list(method.exported()) == ["encoder", "projection_head"]
     [group] = method.views
     assert (group.name, group.count, group.size) == ("images", 2, 32)
-    assert group.augmentations[0] is group.augmentations[1]
+    assert group.augmentations[0] == group.augmentations[1]
     assert (method.followers, method.fixed, method.state) == ({}, {}, {})
 
 
@@ -54,6 +62,33 @@ def test_gin_binds_its_parts():
     assert built.objective == NTXent(0.25)
     assert built.embedded_specs["projection"].shape == (2, 7)
     assert built.views[0].augmentations[0] == augmentation()
+
+
+def test_ops_on_one_branch():
+    """Figure 5: the other branch is the identity, so its view is the image itself."""
+    gin.parse_config("""
+        augmentation.random_crop = False
+        augmentation.policy = [('crop', 1.0), ('color_jitter', 1.0, 0.5)]
+        simclr.other_augmentation = @other/augmentation
+        other/augmentation.policy = []
+    """)
+    method = build()
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
+    source = ArraySource(
+        name="arrays", num_examples=8, class_names=None, images=pixels, labels=None
+    )
+    pipeline = ViewsPipeline(
+        source=source, groups=method.views, seed=0, bad_images=BadImages(source)
+    )
+    host = HostSlice(index=0, num_hosts=1, replicas=1, per_replica=8)
+    batch = pipeline.with_views(next(iter(pipeline.dataset(host, start_step=0))))
+    changed, same = np.split(batch["images"].numpy(), 2)
+    images = tf.gather(pixels, batch["index"]).numpy() / 255
+    np.testing.assert_allclose(same, images, atol=1e-6)
+    assert (np.abs(changed - images).mean(axis=(1, 2, 3)) > 0.02).all()
+    lines = method.plan_lines(16)
+    assert lines["view 1"] == "central square, crop 1 x 1, color_jitter 1 x 0.5"
+    assert lines["view 2"] == "central square"
 
 
 def test_embed(method):
@@ -142,6 +177,50 @@ def test_a_temperature_that_nothing_is_learned_by_is_a_fault(temperature, words)
     else:
         [fault] = method.faults()
         assert fault.kind == "temperature out of range" and words in fault.text
+
+
+@pytest.mark.parametrize(
+    ("recipe", "objective", "line"),
+    [
+        (
+            "simclr.loss = @nt_logistic\nnt_logistic.semi_hard = True",
+            NTLogistic(semi_hard=True),
+            "NT-Logistic, temperature 0.1, the semi-hard one of 15 negatives per anchor",
+        ),
+        (
+            "simclr.loss = @margin_triplet\nmargin_triplet.margin = 0.4",
+            MarginTriplet(0.4),
+            "margin triplet, margin 0.4, 15 negatives per anchor",
+        ),
+        (
+            "nt_xent.normalize = False\nnt_xent.temperature = 10.0",
+            NTXent(10.0, normalize=False),
+            "NT-Xent, temperature 10, 30 negatives per anchor, projections not normalized",
+        ),
+        (
+            "nt_xent.one_view_negatives = True",
+            NTXent(one_view_negatives=True),
+            "NT-Xent, temperature 0.1, 15 negatives per anchor",
+        ),
+    ],
+)
+def test_gin_chooses_among_the_losses_of_the_papers_tables(recipe, objective, line):
+    gin.parse_config(recipe)
+    method = simclr(encoder=functools.partial(resnet, 18, 0.125), image_size=32)
+    assert method.objective == objective
+    assert method.plan_lines(16) == {"loss": line}
+    assert not method.faults()
+    kinds = {rule.kind for chain in method.rules() for rule in chain}
+    assert {"collapse", "identical views"} <= kinds
+    # Only of NT-Xent is known how far a run that learns comes.
+    assert ("no learning" in kinds) == isinstance(objective, NTXent)
+
+
+def test_a_loss_whose_chance_is_its_floor_has_neither():
+    method = build(loss=MarginTriplet(0.0))
+    assert method.expected(16) is None
+    numbers = {"contrastive_loss": 0.5, "contrastive_top1": 0.625}
+    assert method.words(numbers) == "contrastive loss 0.500, top-1 62.5%"
 
 
 def test_the_plan_and_the_progress_in_words(method):

@@ -24,7 +24,7 @@ LABELS = np.array([0, 1, 2, 3, 0, -1, 2, 1], np.int32)
 BATCH = {"images": tf.constant(IMAGES), "labels": tf.constant(LABELS)}
 
 
-def build(head_layers=1, frozen=-1) -> Supervised:
+def build(head_layers=1, frozen=-1, decay=0.0) -> Supervised:
     networks = build_classifier(
         functools.partial(resnet, 18, 0.125),
         functools.partial(projection_head, num_layers=2, output_dim=8),
@@ -35,7 +35,8 @@ def build(head_layers=1, frozen=-1) -> Supervised:
         seed=1,
     )
     freeze_groups(networks["encoder"], frozen)
-    return Supervised(networks, [ViewGroup("images", [CROP_AND_FLIP], 16)])
+    views = ViewGroup("images", [CROP_AND_FLIP], 16)
+    return Supervised(networks, [views], classifier_decay=decay)
 
 
 def step_of(method):
@@ -83,6 +84,22 @@ def test_a_step_follows_the_gradient_of_the_mean_cross_entropy():
     assert numbers["loss"] == numbers["cross_entropy"]
     found = [row.argmax() == y for row, y in zip(p, LABELS, strict=True)]
     assert numbers["top1"] == pytest.approx(np.mean(found))
+
+
+def test_the_classifiers_kernel_alone_is_decayed_by_the_loss():
+    """Its gradient is that of decay / 2 * ||kernel||^2, by autodiff."""
+    method = build(decay=0.5)
+    variables = method.networks.trainable_variables
+    zeros = [tf.zeros_like(v) for v in variables]
+    with tf.GradientTape() as tape:
+        kernel = next(v for v in variables if v.path == "probe_dense/kernel")
+        loss = 0.5 * tf.nn.l2_loss(kernel.value)
+    expected = tape.gradient(loss, kernel.value)
+    gradients = method.transform_gradients(None, zeros)
+    for variable, gradient in zip(variables, gradients, strict=True):
+        wanted = expected if variable is kernel else tf.zeros_like(variable)
+        np.testing.assert_allclose(gradient, wanted, rtol=1e-6, err_msg=variable.path)
+    assert method.plan_lines(8) == {"classifier": "its kernel decayed by 0.5 in the loss"}
 
 
 def test_the_numbers_of_a_step_are_declared():

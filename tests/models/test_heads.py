@@ -45,6 +45,11 @@ def test_layers(kind, num_layers, widths):
     assert count_parameters(head) == dense + norms
 
 
+def test_a_projection_as_wide_as_the_representation():
+    outputs = projection_head(output_dim=None, input_dim=12)(representations())
+    assert [out.shape[-1] for out in outputs.values()] == [12, 12, 12]
+
+
 def test_equals_numpy():
     """Dense, normalization, ReLU, Dense, normalization without offset."""
     head = projection_head(output_dim=5, input_dim=12)

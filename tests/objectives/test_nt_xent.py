@@ -16,7 +16,8 @@ import tensorflow as tf
 from simclr_tf.distribute.batch_norm import SyncBatchNormalization
 from simclr_tf.distribute.strategy import simulated_replicas
 from simclr_tf.models.heads import projection_head
-from simclr_tf.objectives.nt_xent import METRICS, NTXent, nt_xent
+from simclr_tf.objectives.nt_xent import NTXent, nt_xent
+from simclr_tf.objectives.view_metrics import METRICS
 
 
 @pytest.fixture(params=[None, 3], ids=["at once", "in blocks"])

@@ -27,7 +27,11 @@ def runs(tmp_path):
     simclr, untrained = tmp_path / "simclr", tmp_path / "untrained"
     write(simclr, "linear_eval", {"top1": 0.6533, "top5": 0.969, "penalty": 0.01}, preset="cached")
     write(simclr, "finetune", {"top1": 0.5}, label_share=0.01)
-    write(simclr, "probe_invariance", {"rotation": {"chance": 0.25, "representation": 0.7}})
+    write(
+        simclr,
+        "probe_invariance",
+        {"rotation": {"chance": 0.25, "representation": 0.7, "untrained_representation": 0.6}},
+    )
     write(untrained, "linear_eval", {"top1": 0.3843, "top5": 0.9}, preset="cached")
     return simclr, untrained
 
@@ -44,6 +48,7 @@ def test_numbers_stand_in_their_run_s_column(tmp_path):
         "finetune 0.01 of labels top1": ["50.00 %", ""],
         "probe_invariance rotation chance": ["25.00 %", ""],
         "probe_invariance rotation representation": ["70.00 %", ""],
+        "probe_invariance rotation untrained_representation": ["60.00 %", ""],
     }
 
 

@@ -18,6 +18,7 @@ from simclr_tf.distribute.strategy import create_strategy
 from simclr_tf.jobs.pretrain import pretraining
 from simclr_tf.methods.simclr import simclr
 from simclr_tf.models.heads import projection_head
+from simclr_tf.objectives.margin_triplet import MarginTriplet
 from simclr_tf.objectives.nt_xent import NTXent
 from simclr_tf.optim.factory import lars, momentum
 from simclr_tf.optim.schedules import WarmupCosine, learning_rate
@@ -163,6 +164,7 @@ HEALTHY = {
     "without labels, by another optimizer": {"labels": "none", "optimizer": momentum, "rate": 0.1},
     "synchronized": {"strategy": functools.partial(create_strategy, cpu_replicas=2)},
     "twice the loss": {"loss": lambda: NTXent(0.5, reduction="reference")},
+    "a loss of pairs": {"loss": lambda: MarginTriplet(0.8, semi_hard=True), "epochs": 10.0},
 }
 
 
