@@ -22,6 +22,7 @@ from simclr_tf.jobs.pretrain import pretraining
 from simclr_tf.study import commands
 from simclr_tf.study.budget import Budget
 from simclr_tf.study.cells import Cell, Study, share
+from simclr_tf.study.claims import Claims
 from simclr_tf.study.processes import Processes
 from simclr_tf.study.record import Record
 from simclr_tf.study.report import report
@@ -105,13 +106,11 @@ def _run(study: Study, cells: Sequence[Cell], minutes: float | None) -> None:
     commands.check(study)
     record = Record(study)
     record.open()
-    for cell in cells:
-        print(f"{cell.name}: {commands.line(study, cell)}")
     with StopRequest() as stop, Processes() as processes:
         budget = Budget(minutes)
         session = Session(study, cells, budget=budget, stop=stop, processes=processes)
         left = session.run()
-    publish(report(study), study.folder)
+    _report(study, record)
     if left:
         print(
             f"study.minutes={minutes:g} have no room for {len(left)} more cells: "
@@ -120,6 +119,16 @@ def _run(study: Study, cells: Sequence[Cell], minutes: float | None) -> None:
     error = failures(record, cells)
     if error:
         raise error
+
+
+def _report(study: Study, record: Record) -> None:
+    """Reports, unless another process of the study does at this moment."""
+    claim = Claims(record.status_folder).take("report")
+    if claim is not None:
+        try:
+            publish(report(study), study.folder)
+        finally:
+            claim.give_back()
 
 
 def _refuse_url(study: Study) -> None:

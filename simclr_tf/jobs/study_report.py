@@ -27,10 +27,10 @@ def study_report(context: Context, *, study: Callable = planned) -> Result:
       The numbers, which the command line writes into `results/study.json`.
     """
     described, _ = study(context)
-    if not os.path.exists(os.path.join(described.folder, "study.json")):
+    if not os.path.isdir(os.path.join(described.folder, "cells")):
         raise RequestError(
-            f"--model_dir must be a study's. Received: {described.folder}, which has no "
-            "study.json. Start the study with --job=study."
+            f"--model_dir must be a study's. Received: {described.folder}, which has no folder "
+            "cells. Start the study with --job=study."
         )
     Record(described).open()
     return report(described)

@@ -21,7 +21,7 @@ class Budget:
     """
 
     def __init__(self, minutes: float | None, clock: Callable[[], float] = time.monotonic):
-        self._clock = clock
+        self.clock = clock
         self._end = None if minutes is None else clock() + 60 * minutes
         self._took: dict[Cell, float] = {}
 
@@ -32,7 +32,7 @@ class Budget:
 
     def left(self) -> float:
         """Returns the seconds that are left."""
-        return float("inf") if self._end is None else self._end - self._clock()
+        return float("inf") if self._end is None else self._end - self.clock()
 
     def estimate(self, cell: Cell) -> float | None:
         """Returns the seconds of a cell: as the finished ones that are most like it, on average."""

@@ -17,6 +17,7 @@ import json
 import math
 import os
 import pathlib
+import uuid
 from typing import Any
 
 from simclr_tf.errors import RequestError
@@ -61,13 +62,13 @@ class Record:
         with explain_write_errors(self.study.folder):
             if path.exists():
                 _compare(_read(path), self._identity(), folder)
-            elif folder.is_dir() and any(folder.iterdir()):
-                raise RequestError(
-                    "A study's --model_dir must be its own or empty. Received: "
-                    f"{folder}, which has files but no study.json. Choose another --model_dir."
-                )
+                return
+            _refuse_foreign(folder)
             self.status_folder.mkdir(parents=True, exist_ok=True)
-            write_text(str(path), json.dumps(self._identity(), indent=1) + "\n")
+            # Another process of the study may start at the same time, and write the same.
+            partial = folder / f"study.json.{uuid.uuid4().hex}"
+            partial.write_text(json.dumps(self._identity(), indent=1) + "\n")
+            partial.replace(path)
 
     def path(self, cell: Cell, ending: str) -> pathlib.Path:
         """Returns a file about a cell."""
@@ -120,6 +121,17 @@ class Record:
             },
             "seed_parameters": list(study.seed_parameters),
         }
+
+
+def _refuse_foreign(folder: pathlib.Path) -> None:
+    """Refuses the folder of a run; cells may lie there whose commands another scheduler has run."""
+    own = ("cells", "status", "results", "figures", "study.json")
+    found = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    if any(not name.startswith(own) for name in found):
+        raise RequestError(
+            "A study's --model_dir must be its own or empty. Received: "
+            f"{folder}, which has files but no study.json. Choose another --model_dir."
+        )
 
 
 def _compare(found: dict[str, Any], wanted: dict[str, Any], folder: pathlib.Path) -> None:

@@ -121,7 +121,7 @@ class Session:
                     print(f"waiting for {len(self.waiting)} cells of other processes", flush=True)
                 said, idle = True, 0
                 self._sleep()
-        return sorted(self.waiting, key=self.cells.index)
+        return [cell for cell in self.cells if cell in self.waiting and not self._is_done(cell)]
 
     def _is_done(self, cell: Cell) -> bool:
         """Returns whether nothing is left to do, now or by this start of the study."""
@@ -145,16 +145,16 @@ class Session:
 
     def _run(self, cell: Cell, claim: Claim) -> None:
         place = f"cell {self.cells.index(cell) + 1} of {len(self.cells)}, {cell.name}"
-        print(place, flush=True)
-        began, before = time.monotonic(), self.record.status(cell)
+        print(f"{place}\n  {commands.line(self.study, cell)}", flush=True)
+        began, before = self.budget.clock(), self.record.status(cell)
         run = pathlib.Path(commands.folder(self.study, cell))
-        kept = _Kept(claim, self.stop, self.budget, cell, Forecast(run))
+        kept = _Kept(claim, self.stop, self.budget, cell, Forecast(run, self.budget.clock))
         self.record.note(cell, dataclasses.replace(before, starts=before.starts + 1, failed=None))
         failed = self._commands(cell, kept)
         if kept.lost:
             print("  another process has taken this cell over", flush=True)
             return
-        seconds = before.seconds + time.monotonic() - began
+        seconds = before.seconds + self.budget.clock() - began
         self.record.note(cell, Status(seconds, before.starts + 1, failed))
         if self.stop.requested:
             raise PreemptedError(
