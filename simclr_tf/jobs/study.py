@@ -6,6 +6,7 @@ of the command line, are the base of every cell.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
@@ -30,6 +31,23 @@ from simclr_tf.study.running import Session, failures
 from simclr_tf.training.preemption import StopRequest
 
 
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What this process does of a study.
+
+    Attributes:
+      study: the definition.
+      cells: this process's share.
+      minutes: the time that it may take, or None.
+      only_list: whether it prints the commands of the cells instead of running them.
+    """
+
+    study: Study
+    cells: tuple[Cell, ...]
+    minutes: float | None
+    only_list: bool
+
+
 @gin.configurable("study", denylist=["context"])
 def planned(
     context: Context,
@@ -46,7 +64,7 @@ def planned(
     list: bool = False,
     part: tuple[int, int] | None = None,
     minutes: float | None = None,
-) -> tuple[Study, Callable[[], None]]:
+) -> Plan:
     """Describes a study.
 
     Args:
@@ -65,9 +83,6 @@ def planned(
       list: prints the command line of each cell instead, one a line, for other schedulers.
       part: (number from 1, number of parts): the share of this process.
       minutes: no cell is started that would not end in this time.
-
-    Returns:
-      The study, and a function that runs it.
     """
     study = Study(
         folder=context.model_dir,
@@ -84,39 +99,36 @@ def planned(
     )
     if minutes is not None and not minutes > 0:
         raise RequestError(f"study.minutes must be positive. Received: study.minutes={minutes}.")
-    cells = share(study.cells(), part)
-    return study, lambda: _list(study, cells) if list else _run(study, cells, minutes)
+    return Plan(study, tuple(share(study.cells(), part)), minutes, list)
 
 
 def study(context: Context) -> None:
     """Runs the cells, one after another, and reports them."""
-    _, start = planned(context)
-    start()
+    plan = planned(context)
+    commands.check(plan.study)
+    if plan.only_list:
+        for cell in plan.cells:
+            print(commands.line(plan.study, cell))
+    else:
+        _run(plan)
 
 
-def _list(study: Study, cells: Sequence[Cell]) -> None:
-    commands.check(study)
-    for cell in cells:
-        print(commands.line(study, cell))
-
-
-def _run(study: Study, cells: Sequence[Cell], minutes: float | None) -> None:
+def _run(plan: Plan) -> None:
     refuse_workers()
-    _refuse_url(study)
-    commands.check(study)
-    record = Record(study)
+    _refuse_url(plan.study)
+    record = Record(plan.study)
     record.open()
+    budget = Budget(plan.minutes)
     with StopRequest() as stop, Processes() as processes:
-        budget = Budget(minutes)
-        session = Session(study, cells, budget=budget, stop=stop, processes=processes)
+        session = Session(plan.study, plan.cells, budget=budget, stop=stop, processes=processes)
         left = session.run()
-    _report(study, record)
+    _report(plan.study, record)
     if left:
         print(
-            f"study.minutes={minutes:g} have no room for {len(left)} more cells: "
+            f"study.minutes={plan.minutes:g} have no room for {len(left)} more cells: "
             f"{budget.plan(left)}. The same command goes on with them."
         )
-    error = failures(record, cells)
+    error = failures(record, plan.cells)
     if error:
         raise error
 

@@ -10,13 +10,13 @@ import gin
 from simclr_tf.context import Context
 from simclr_tf.errors import RequestError
 from simclr_tf.evaluation.result import Result
-from simclr_tf.jobs.study import planned
+from simclr_tf.jobs.study import Plan, planned
 from simclr_tf.study.record import Record
 from simclr_tf.study.report import report
 
 
 @gin.configurable
-def study_report(context: Context, *, study: Callable = planned) -> Result:
+def study_report(context: Context, *, study: Callable[..., Plan] = planned) -> Result:
     """Reports a study, while it runs or afterwards.
 
     Args:
@@ -26,7 +26,7 @@ def study_report(context: Context, *, study: Callable = planned) -> Result:
     Returns:
       The numbers, which the command line writes into `results/study.json`.
     """
-    described, _ = study(context)
+    described = study(context).study
     if not os.path.isdir(os.path.join(described.folder, "cells")):
         raise RequestError(
             f"--model_dir must be a study's. Received: {described.folder}, which has no folder "

@@ -76,7 +76,7 @@ def _lines(axis, study: Study, table: Table, ours: bool) -> None:
 
 def _frame(axis, study: Study, first: list[str], others: list[tuple[str, ...]]) -> None:
     axis.set_xticks(range(len(first)), map(plotting.plain, first))
-    axis.set_xlabel(plotting.plain(next(iter(study.axes))))
+    axis.set(xlim=(-0.5, len(first) - 0.5), xlabel=plotting.plain(next(iter(study.axes))))
     axis.grid(alpha=0.3, axis="y")
     if others != [()]:
         axis.legend(title=plotting.plain(", ".join(list(study.axes)[1:])), fontsize=8)

@@ -165,8 +165,9 @@ class Session:
         if failed is None:
             self.budget.learn(cell, seconds)
         print(f"  {failed or self._said(cell)} ({duration(seconds)})", flush=True)
-        if self.waiting:
-            print(f"  left: {self.budget.plan([c for c in self.waiting if c != cell])}", flush=True)
+        left = [other for other in self.waiting if not self._is_done(other)]
+        if left:
+            print(f"  left: {self.budget.plan(left)}", flush=True)
 
     def _commands(self, cell: Cell, kept: _Kept) -> str | None:
         """Runs the commands of a cell that lack a result; returns the message of a failure."""

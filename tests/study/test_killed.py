@@ -21,7 +21,7 @@ from tests.support.program import SMALLEST_DEPTH
 
 pytestmark = pytest.mark.slow
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-LAST = 30  # 24 images in batches of 8, 10 epochs
+LAST = 31  # 24 images in batches of 8, 10 epochs
 
 RECIPE = f"""
 include 'gin/base.gin'

@@ -173,6 +173,7 @@ def test_no_cell_is_started_that_does_not_fit(study, capsys):
     said = capsys.readouterr().out
     assert "no cell is finished" in said
     assert "5 cells take about 5 min 0 s, and 2 of them fit into the 2 min 30 s left" in said
+    assert "4 cells take about 4 min 0 s, and 1 of them fit" in said
     session(study, runs, minutes=1.5, clock=clock).run()
     assert "3 cells take about 3 min 0 s, and 1 of them fit" in capsys.readouterr().out
     assert len(runs.commands) == 8
@@ -245,3 +246,12 @@ def test_a_folder_of_another_study_or_of_a_run_is_refused(tmp_path):
     os.makedirs(run)
     with pytest.raises(RequestError, match="its own or empty"):
         Record(make_study(run.parent)).open()
+
+
+def test_a_crash_fails_its_cell_alone_and_says_by_which_signal(study):
+    bad = study.cells()[0]
+    runs = Runs(study, codes={(bad.name, "linear_eval"): -9})
+    session(study, runs).run()
+    assert len(runs.commands) == 12
+    error = failures(Record(study), study.cells())
+    assert f"{bad.name} failed in linear_eval: ended by signal 9" in str(error)
