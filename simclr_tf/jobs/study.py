@@ -125,8 +125,8 @@ def _run(plan: Plan) -> None:
     _report(plan.study, record)
     if left:
         print(
-            f"study.minutes={plan.minutes:g} have no room for {len(left)} more cells: "
-            f"{budget.plan(left)}. The same command goes on with them."
+            f"{len(left)} of {len(plan.cells)} cells are left: {budget.plan(left)}. The same "
+            "command goes on with them."
         )
     error = failures(record, plan.cells)
     if error:

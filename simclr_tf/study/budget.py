@@ -51,7 +51,8 @@ class Budget:
         times = [self.estimate(cell) for cell in cells]
         if not cells or None in times:
             return "no cell is finished, so the first one's steps will tell how long one takes"
-        text = f"{len(cells)} cells take about {duration(sum(times))}"
+        number = "1 cell takes" if len(cells) == 1 else f"{len(cells)} cells take"
+        text = f"{number} about {duration(sum(times))}"
         if self._end is None:
             return text
         spent, fitting = 0.0, 0
@@ -59,7 +60,7 @@ class Budget:
             if spent + seconds < self.left():
                 spent += seconds
                 fitting += 1
-        return f"{text}, and {fitting} of them fit into the {duration(max(0, self.left()))} left"
+        return f"{text}; the {duration(max(0, self.left()))} left have room for {fitting}"
 
 
 class Forecast:

@@ -15,6 +15,7 @@ from typing import Any
 
 from simclr_tf import jobs
 
+_WORKER = "simclr_tf.study.worker"
 _LOOK = 1.0  # seconds between two calls of `keep`
 
 
@@ -72,7 +73,8 @@ def _started() -> subprocess.Popen:
     """Starts a worker with this program's modules, out of reach of the terminal's Ctrl-C."""
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     worker = subprocess.Popen(
-        [sys.executable, "-m", "simclr_tf.study.worker"],
+        # Python warns of a fork beside threads; those of an import are idle, and end with it.
+        [sys.executable, "-W", "ignore::DeprecationWarning:__main__", "-m", _WORKER],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         bufsize=0,

@@ -31,7 +31,7 @@ def report(study: Study) -> Result:
         f"study.csv\nfigure: {figure}",
         record={
             "protocol": f"{table.measure}: mean and sample standard deviation over seeds; axes "
-            f"{', '.join(study.axes)}",
+            f"{', '.join(study.axes)}. {table.lines()}",
             "numbers": table.record(),
             "rank_correlation": table.correlation(),
         },

@@ -86,9 +86,9 @@ class Table:
         name = self.measure.split()[-1]
         return {
             ", ".join(row.labels): {
-                f"mean {name}": row.mean / scale,
-                **({} if row.spread is None else {f"spread {name}": row.spread / scale}),
-                **({} if row.published is None else {f"published {name}": row.published / scale}),
+                f"mean_{name}": row.mean / scale,
+                **({} if row.spread is None else {f"spread_{name}": row.spread / scale}),
+                **({} if row.published is None else {f"published_{name}": row.published / scale}),
                 "seeds": len(row.values),
             }
             for row in self.rows

@@ -24,6 +24,8 @@ from simclr_tf.tensorflow_start import import_tensorflow
 
 def main() -> None:
     """Serves requests until standard input ends."""
+    # A scheduler signals every process of a job; the study's own process tells when to stop.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     answers = os.dup(1)
     os.dup2(2, 1)  # what is printed while modules are imported is no answer
     requests = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115
@@ -59,6 +61,7 @@ def _run(request: dict[str, Any], requests: IO[bytes]) -> int:
 
 def _become(request: dict[str, Any]) -> None:
     """Turns this process into the run."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     log = os.open(request["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     for stream in (1, 2):
         os.dup2(log, stream)

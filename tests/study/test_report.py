@@ -91,6 +91,7 @@ def test_a_report_is_written_at_any_time(tmp_path, figure):
     assert "| 0.1" in markdown and "Spearman" in markdown
     page = write_page(read_runs([folder]), datetime.datetime.now(datetime.timezone.utc)).decode()
     assert "0.1, 64" in page and "62.80 %" in page and "figures/study.png" in page
+    assert "Spearman" in page
 
 
 def test_a_report_of_nothing_is_a_report(study):

@@ -172,10 +172,13 @@ def test_no_cell_is_started_that_does_not_fit(study, capsys):
     assert left == study.cells()[3:] and len(runs.commands) == 6
     said = capsys.readouterr().out
     assert "no cell is finished" in said
-    assert "5 cells take about 5 min 0 s, and 2 of them fit into the 2 min 30 s left" in said
-    assert "4 cells take about 4 min 0 s, and 1 of them fit" in said
+    assert "5 cells take about 5 min 0 s; the 2 min 30 s left have room for 2" in said
+    assert "4 cells take about 4 min 0 s; the 1 min 30 s left have room for 1" in said
     session(study, runs, minutes=1.5, clock=clock).run()
-    assert "3 cells take about 3 min 0 s, and 1 of them fit" in capsys.readouterr().out
+    assert (
+        "3 cells take about 3 min 0 s; the 1 min 30 s left have room for 1"
+        in capsys.readouterr().out
+    )
     assert len(runs.commands) == 8
 
 
