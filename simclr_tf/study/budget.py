@@ -49,7 +49,7 @@ class Budget:
     def plan(self, cells: Sequence[Cell]) -> str:
         """Says in words what fits of the cells that are to run."""
         times = [self.estimate(cell) for cell in cells]
-        if not cells or None in times:
+        if None in times:
             return "no cell is finished, so the first one's steps will tell how long one takes"
         number = "1 cell takes" if len(cells) == 1 else f"{len(cells)} cells take"
         text = f"{number} about {duration(sum(times))}"

@@ -104,8 +104,10 @@ class Session:
         Raises:
           PreemptedError: this process was told to stop; the running cell has saved.
         """
-        print(f"{len(self.cells) - len(self.waiting)} of {len(self.cells)} cells are finished")
-        print(f"time: {self.budget.plan(self.waiting)}", flush=True)
+        done = len(self.cells) - len(self.waiting)
+        print(f"{done} of {len(self.cells)} cells are finished", flush=True)
+        if self.waiting:
+            print(self.budget.plan(self.waiting), flush=True)
         idle, said = 0, False
         while self.waiting and any(map(self.budget.fits, self.waiting)):
             cell = self.waiting.popleft()
