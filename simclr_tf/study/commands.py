@@ -15,18 +15,13 @@ from simclr_tf.errors import RequestError
 from simclr_tf.study.cells import Cell, Study
 
 # Bindings of the study itself, such as study.minutes, are none of a cell's business.
-_OF_THE_STUDY = re.compile(r"\s*study\.")
+_OF_THE_STUDY = re.compile(r"--gin_bindings=\s*study\.")
 _FILE, _BINDING = "--gin_file=", "--gin_bindings="
 
 
 def shared(arguments: Sequence[str]) -> tuple[str, ...]:
     """Returns the flags of the study's command line that its cells have too."""
-    return tuple(
-        argument
-        for argument in arguments
-        if not _OF_THE_STUDY.match(argument.removeprefix(_BINDING))
-        or not argument.startswith(_BINDING)
-    )
+    return tuple(argument for argument in arguments if not _OF_THE_STUDY.match(argument))
 
 
 def arguments(study: Study, cell: Cell, job: str) -> list[str]:

@@ -18,6 +18,7 @@ import math
 import os
 import pathlib
 import uuid
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from simclr_tf.errors import RequestError
@@ -113,7 +114,7 @@ class Record:
     def _identity(self) -> dict[str, Any]:
         study = self.study
         return {
-            "arguments": [a for a in study.arguments if not a.startswith(("--tpu", "--data_dir"))],
+            "arguments": list(_of_the_recipe(study.arguments)),
             "job": study.job,
             "evaluations": list(study.evaluations),
             "axes": {
@@ -121,6 +122,16 @@ class Record:
             },
             "seed_parameters": list(study.seed_parameters),
         }
+
+
+def _of_the_recipe(arguments: Sequence[str]) -> Iterator[str]:
+    """Yields what names the base recipe, without folders, in which hosts may differ."""
+    for argument in arguments:
+        flag, _, value = argument.partition("=")
+        if flag == "--gin_file":
+            yield f"{flag}={os.path.basename(value)}"
+        elif flag == "--gin_bindings":
+            yield argument
 
 
 def _refuse_foreign(folder: pathlib.Path) -> None:

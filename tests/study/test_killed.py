@@ -16,7 +16,6 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from simclr_tf import run
 from tests.support.program import SMALLEST_DEPTH
 
 pytestmark = pytest.mark.slow
@@ -176,15 +175,3 @@ def test_killed_shared_and_resumed_equals_undisturbed_and_plain_commands(tmp_pat
     table = (tmp_path / "alone" / "results" / "study.csv").read_text()
     assert (tmp_path / "shared" / "results" / "study.csv").read_text() == table
     assert table.count("2 of 2") == 2
-
-
-def test_a_binding_that_names_nothing_is_refused_before_the_first_cell(tmp_path, capsys):
-    recipe = tmp_path / "study.gin"
-    recipe.write_text(
-        "include 'gin/quickstart.gin'\nrun.job = 'study'\n"
-        "study.axes = {'a': {'x': ['nt_xent.temperature = 1.0'], 'y': ['lars.nothing = 1']}}\n"
-    )
-    code = run.main([f"--gin_file={recipe}", f"--model_dir={tmp_path / 'study'}", "--tpu=none"])
-    said = capsys.readouterr().err
-    assert code == 2 and "The cell a-y_seed-0 cannot run" in said and "nothing" in said
-    assert not (tmp_path / "study").exists()
