@@ -29,7 +29,10 @@ setup(
     python_requires=">=3.10",
     packages=[*find_packages(include=["simclr_tf", "simclr_tf.*"]), "simclr_tf.gin"],
     package_dir={"simclr_tf.gin": "gin"},
-    package_data={"simclr_tf.gin": ["*.gin"], "simclr_tf.report": ["*.css", "*.js"]},
+    package_data={
+        "simclr_tf.gin": ["*.gin", "studies/*.gin"],
+        "simclr_tf.report": ["*.css", "*.js"],
+    },
     install_requires=[
         "absl-py>=2.0",
         "gin-config>=0.5.0,<0.6",  # config.py reads the parsed bindings, which has no public API

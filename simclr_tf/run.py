@@ -169,21 +169,26 @@ def _run(values: flags.FlagValues) -> None:
     import_tensorflow()
     known = jobs.load()
 
-    from simclr_tf import config, custom_gradients
+    from simclr_tf import custom_gradients
 
     with _recipe_loaded(values), custom_gradients.forgotten():
-        job = config.job_name(values.job, tuple(jobs.MODULES))
-        # A recipe describes an encoder's pretraining, and other jobs use the parts that they need.
-        others = {config.job_name(name, tuple(jobs.MODULES)) for name in config.recipe_jobs()}
-        config.check({"pretrain", job, *others})
+        job = jobs.checked(values.job)
         gc.collect()  # networks and graphs of an earlier run, which hold themselves in cycles
         known[job](
             jobs.Context(
                 model_dir=model_dir,
                 data_dir=values.data_dir and os.path.expanduser(values.data_dir),
                 tpu=values.tpu,
+                arguments=_given(values),
             )
         )
+
+
+def _given(values: flags.FlagValues) -> tuple[str, ...]:
+    """Returns the given flags that a run with another job in another folder would have too."""
+    several = [(name, v) for name in ("gin_file", "gin_bindings") for v in values[name].value]
+    single = [(n, values[n].value) for n in ("data_dir", "tpu", "tpu_runtime") if values[n].present]
+    return tuple(f"--{name}={value}" for name, value in (*several, *single))
 
 
 @contextlib.contextmanager

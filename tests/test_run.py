@@ -10,6 +10,7 @@ import pytest
 from simclr_tf import run
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+RECIPES = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "gin").rglob("*.gin"))
 
 
 def python(program, **env):
@@ -153,11 +154,11 @@ def test_another_keras_is_one_sentence_at_import(env, words):
     )
 
 
-@pytest.mark.parametrize("recipe", sorted(p.name for p in (ROOT / "gin").glob("*.gin")))
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_passes_its_checks(recipe):
     from simclr_tf import config, jobs
 
     jobs.load()
-    config.load([f"gin/{recipe}"], [])
+    config.load([recipe], [])
     job = config.job_name(None, tuple(jobs.MODULES))
     config.check({job})

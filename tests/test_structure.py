@@ -11,7 +11,7 @@ FILES = [*PACKAGE, *sorted((ROOT / "tools").glob("*.py"))]
 LINES, BODY, PARAMETERS = 300, 40, 10
 # What each package may import, beside itself and the modules at the top; later ones none before.
 LAYERS = (
-    ("benchmark", "jobs", "report"),
+    ("benchmark", "jobs", "report", "study"),
     ("preflight",),
     ("evaluation",),
     ("export",),

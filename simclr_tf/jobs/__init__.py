@@ -28,6 +28,8 @@ _NAMES = (
     "export",
     "quickstart",
     "preflight",
+    "study",
+    "study_report",
 )
 # A job's name -> the module with the function of that name. A program that extends this one adds
 # its own.
@@ -48,9 +50,29 @@ def load() -> dict[str, Callable[[Context], None]]:
     return {name: functools.partial(_run, name, job) for name, job in jobs.items()}
 
 
+def checked(requested: str | None) -> str:
+    """Returns the job to run, after checking the loaded recipe for it.
+
+    Raises:
+      RequestError: the job is unknown, or the recipe holds what it would not use.
+    """
+    from simclr_tf import config
+
+    job = config.job_name(requested, tuple(MODULES))
+    # A recipe describes an encoder's pretraining, and other jobs use the parts that they need.
+    others = {config.job_name(name, tuple(MODULES)) for name in config.recipe_jobs()}
+    config.check({"pretrain", job, *others})
+    return job
+
+
+def added_modules() -> dict[str, str]:
+    """Returns the jobs that a program added to `MODULES`, with their modules."""
+    return {name: module for name, module in MODULES.items() if name not in _NAMES}
+
+
 def added_evaluations() -> dict[str, Callable]:
     """Returns evaluations that a program added to `MODULES`, by name: they take `encoder`."""
-    added = {name: _function(name) for name in MODULES if name not in _NAMES}
+    added = {name: _function(name) for name in added_modules()}
     return {n: job for n, job in added.items() if "encoder" in inspect.signature(job).parameters}
 
 
