@@ -17,12 +17,13 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import gin
 import tensorflow as tf
 
 from simclr_tf.augment import ablation_ops, addons, blur, color, crop  # noqa: F401, for their ops
+from simclr_tf.augment.op_pair import op_pair
 from simclr_tf.augment.ops import OPS, Op
 from simclr_tf.errors import InvalidArgument
 
@@ -245,7 +246,7 @@ def _check_range(name: str, values: Sequence[float], largest: float) -> tuple[fl
 
 @gin.configurable
 def augmentation(
-    policy: Sequence[Any] = SIMCLR_POLICY,
+    policy: Annotated[Sequence[Any] | Callable[[], Sequence[Any]], op_pair] = SIMCLR_POLICY,
     area_range: Sequence[float] = (0.08, 1.0),
     aspect_range: Sequence[float] = (3 / 4, 4 / 3),
     min_object_covered: float = 0.1,
@@ -254,7 +255,8 @@ def augmentation(
     """Returns SimCLR's augmentation for ImageNet (paper, appendix A); every part is configurable.
 
     Args:
-        policy: entries as `parse_policy` takes them; for CIFAR, colour strength 0.5 and no blur.
+        policy: entries as `parse_policy` takes them, or a function that returns them, such as
+            @op_pair; for CIFAR, colour strength 0.5 and no blur.
         area_range: areas of the random crop, as fractions of the image's.
         aspect_range: aspect ratios (width / height) of the random crop.
         min_object_covered: the reference's 0.1 makes 0.10 the smallest area; 0 keeps 0.08.
@@ -272,7 +274,7 @@ def augmentation(
             f"Received: min_object_covered={min_object_covered}. The reference's is 0.1."
         )
     return Augmentation(
-        policy=parse_policy(policy),
+        policy=parse_policy(policy() if callable(policy) else policy),
         random_crop=random_crop,
         area_range=_check_range("area_range", area_range, 1.0),
         aspect_range=_check_range("aspect_range", aspect_range, math.inf),

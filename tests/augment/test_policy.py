@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from simclr_tf.augment import keys as keys_lib
 from simclr_tf.augment import policy as policy_lib
+from simclr_tf.augment.op_pair import op_pair
 from simclr_tf.augment.ops import policy_op
 
 # gaussian_blur leaves images below 20 pixels as they are, so these tests use 24.
@@ -236,3 +237,15 @@ def test_an_op_has_a_name_of_its_own_and_all_parameters():
     with pytest.raises(ValueError, match="'mirror', whose function lacks probability, strength"):
         policy_op("mirror")(lambda images, keys, *, op: images)
     assert "mirror" not in policy_lib.OPS
+
+
+def test_a_pair_of_ops_is_applied_in_order_and_an_equal_pair_once():
+    colour, sobel = [("color_jitter", 0.8, 1.0), ("grayscale", 0.2)], [("sobel", 1.0)]
+
+    def names(first, second):
+        policy = functools.partial(op_pair, first, second)
+        return [op.name for op in policy_lib.augmentation(policy=policy).policy]
+
+    assert names(colour, sobel) == ["color_jitter", "grayscale", "sobel"]
+    assert names(sobel, colour) == ["sobel", "color_jitter", "grayscale"]
+    assert names(colour, tuple(colour)) == ["color_jitter", "grayscale"]

@@ -143,7 +143,7 @@ def assert_equal_numbers(found: list[dict], expected: list[dict]) -> None:
             )
 
 
-def assert_close(found: Values, expected: Values, tolerance: float = 1e-5) -> None:
+def assert_close(found: Values, expected: Values, tolerance: float = 3e-5) -> None:
     assert found.keys() == expected.keys()
     for path, value in expected.items():
         error = np.linalg.norm(found[path] - value)

@@ -59,7 +59,8 @@ def test_a_large_bfloat16_kernel_has_the_gradient_of_conv2d(stride, padding, mon
     assert taken
     for found, expected in zip(ours, gradients(tf.nn.conv2d), strict=True):
         found, expected = (np.float32(v) for v in (found, expected))
-        assert np.linalg.norm(found - expected) < 0.01 * np.linalg.norm(expected)
+        # Without bfloat16 instructions, a CPU's conv2d rounds its sums to it too.
+        assert np.linalg.norm(found - expected) < 0.02 * np.linalg.norm(expected)
 
 
 @on_a_cpu

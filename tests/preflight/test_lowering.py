@@ -31,7 +31,7 @@ from simclr_tf.training.step import make_train_step
 
 RECIPES = sorted(
     path
-    for path in (pathlib.Path(__file__).parents[2] / "gin").rglob("*.gin")
+    for path in (pathlib.Path(__file__).parents[2] / "gin").glob("*.gin")
     if path.stem not in ("base", "imagenet", "cifar10")  # parts of the others
     and "train_classifier" not in path.read_text()
 )
