@@ -75,8 +75,12 @@ def test_paths_may_begin_with_the_home_folder(tmp_path, monkeypatch):
     found = []
     monkeypatch.setattr(run.jobs, "load", lambda: dict.fromkeys(run.jobs.MODULES, found.append))
     monkeypatch.setattr("simclr_tf.config.check", lambda roots: None)
-    assert run.main(["--gin_file=~/mine.gin", "--model_dir=~/m", "--data_dir=~/caf\udce9"]) == 0
-    assert found == [run.jobs.Context(model_dir=f"{tmp_path}/m", data_dir=f"{tmp_path}/caf\udce9")]
+    given = ("--gin_file=~/mine.gin", "--data_dir=~/caf\udce9")
+    assert run.main([*given, "--model_dir=~/m", "--job=pretrain"]) == 0
+    wanted = run.jobs.Context(
+        model_dir=f"{tmp_path}/m", data_dir=f"{tmp_path}/caf\udce9", arguments=given
+    )
+    assert found == [wanted]
 
 
 def test_a_message_shows_any_name_on_any_terminal(tmp_path):

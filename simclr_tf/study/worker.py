@@ -25,7 +25,8 @@ from simclr_tf.tensorflow_start import import_tensorflow
 def main() -> None:
     """Serves requests until standard input ends."""
     # A scheduler signals every process of a job; the study's own process tells when to stop.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Blocked and not ignored: a run that is stopped as it starts must not lose the signal.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     answers = os.dup(1)
     os.dup2(2, 1)  # what is printed while modules are imported is no answer
     requests = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115
@@ -35,20 +36,22 @@ def main() -> None:
     import_tensorflow()
     jobs.load()
     while request := requests.readline():
-        code = _run(json.loads(request), requests)
+        code = _run(json.loads(request), requests, answers)
         os.write(answers, f"{code}\n".encode())
 
 
-def _run(request: dict[str, Any], requests: IO[bytes]) -> int:
+def _run(request: dict[str, Any], requests: IO[bytes], answers: int) -> int:
     """Runs one command in a process of its own, and returns its exit code, negative for a signal.
 
     Args:
       request: `arguments` of `simclr_tf.run`, `log` for its output, and the `claim` of its cell.
       requests: the study's process at its other end.
+      answers: a pipe to that, which ends with this process, whatever becomes of the run.
     """
     ended, held = os.pipe()  # the run holds the second end as long as it lives
     process = os.fork()
     if not process:
+        os.close(answers)
         _become(request)
     os.close(held)
     if ended not in select.select([ended, requests], [], [])[0]:
@@ -61,7 +64,7 @@ def _run(request: dict[str, Any], requests: IO[bytes]) -> int:
 
 def _become(request: dict[str, Any]) -> None:
     """Turns this process into the run."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     log = os.open(request["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     for stream in (1, 2):
         os.dup2(log, stream)
