@@ -33,7 +33,7 @@ def _heat_map(axis, study: Study, table: Table, ours: bool) -> None:
         grid[place] = _value(row, ours)
         if study.symmetric:
             grid[place[::-1]] = grid[place]
-    axis.imshow(grid, cmap="viridis")
+    axis.imshow(grid, cmap="viridis", aspect="auto")
     axis.set_xticks(range(len(columns)), map(plotting.plain, columns), rotation=45, ha="right")
     axis.set_yticks(range(len(rows)), map(plotting.plain, rows))
     axis.set(xlabel=plotting.plain(right), ylabel=plotting.plain(down))
