@@ -30,7 +30,7 @@ setup(
     packages=[*find_packages(include=["simclr_tf", "simclr_tf.*"]), "simclr_tf.gin"],
     package_dir={"simclr_tf.gin": "gin"},
     package_data={
-        "simclr_tf.gin": ["*.gin", "studies/*.gin"],
+        "simclr_tf.gin": ["*.gin", "methods/*.gin", "studies/*.gin"],
         "simclr_tf.report": ["*.css", "*.js"],
     },
     install_requires=[

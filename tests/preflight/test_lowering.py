@@ -31,8 +31,10 @@ from simclr_tf.training.step import make_train_step
 
 RECIPES = sorted(
     path
-    for path in (pathlib.Path(__file__).parents[2] / "gin").glob("*.gin")
-    if path.stem not in ("base", "imagenet", "cifar10")  # parts of the others
+    for path in (pathlib.Path(__file__).parents[2] / "gin").rglob("*.gin")
+    if path.stem != "base"
+    and "pretrain.epochs" in path.read_text()  # else it is a part of others
+    and path.parent.name != "studies"
     and "train_classifier" not in path.read_text()
 )
 
