@@ -15,12 +15,15 @@ import pytest
 import tensorflow as tf
 
 from simclr_tf import custom_gradients
+from tests.support.small_resnet import register_small_depths
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4
 )
 if not tf.config.list_physical_devices("GPU"):
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # jobs refuse the CPU beside a card they do not see
+
+register_small_depths()
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 

@@ -137,9 +137,13 @@ def planar_map(values: np.ndarray, method: str, seed: int) -> np.ndarray:
 
         search = umap.UMAP(n_neighbors=min(15, count - 1), random_state=seed, n_jobs=1)
     else:
+        import threadpoolctl
         from sklearn.manifold import TSNE
 
         search = TSNE(perplexity=min(30.0, (count - 1) / 3), init="pca", random_state=seed)
+        # Its sums depend on the number of threads, which also wait for each other on busy cores.
+        with threadpoolctl.threadpool_limits(1, user_api="openmp"):
+            return search.fit_transform(values)
     return search.fit_transform(values)
 
 

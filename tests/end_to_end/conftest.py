@@ -14,7 +14,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tests.support.program import SMALLEST_DEPTH, Program, register_smallest
+from tests.support.program import Program
+from tests.support.small_resnet import SMALLEST_DEPTH
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -55,7 +56,6 @@ class Tiny:
         self.recipe, self.resnet_18 = folder / "tiny.gin", folder / "resnet_18.gin"
         self.recipe.write_text(TINY.format(depth=SMALLEST_DEPTH))
         self.resnet_18.write_text(TINY.format(depth=18))
-        register_smallest()
 
     def arguments(
         self, model_dir: str, *bindings: str, job=None, recipe=None, data=None

@@ -16,7 +16,7 @@ RECIPE = """
 include 'gin/base.gin'
 data.source = 'folder:'
 data.image_size = 16
-resnet.depth = 18
+resnet.depth = 6
 resnet.width_multiplier = 0.125
 projection_head.output_dim = 16
 augmentation.policy = [('flip', 0.5), ('blur', 0.5)]

@@ -17,6 +17,7 @@ from simclr_tf.evaluation.features import FrozenEncoder, Transform
 from simclr_tf.models.heads import projection_head
 from simclr_tf.models.resnet import resnet
 from tests.support.fake_tpu import fake_tpu_strategy, faults, ops_on_tpu
+from tests.support.small_resnet import SMALL_DEPTH
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (11, 16, 16, 3), np.uint8)
 SOURCE = ArraySource(
@@ -28,9 +29,13 @@ SOURCE = ArraySource(
 )
 
 
+def build_networks():
+    return resnet(SMALL_DEPTH, 0.125, image_size=16), projection_head(output_dim=8, input_dim=64)
+
+
 @pytest.fixture(scope="module")
 def networks():
-    return resnet(18, 0.125, image_size=16), projection_head(output_dim=8, input_dim=64)
+    return build_networks()
 
 
 def frozen(networks, cache_dir=None):
@@ -122,7 +127,10 @@ def test_a_layer_that_is_not_there_is_refused(networks):
 def replicated(networks, strategy):
     """The same networks, built in the scope of `strategy`."""
     with strategy.scope():
-        copies = resnet(18, 0.125, image_size=16), projection_head(output_dim=8, input_dim=64)
+        copies = (
+            resnet(SMALL_DEPTH, 0.125, image_size=16),
+            projection_head(output_dim=8, input_dim=64),
+        )
     for copy, network in zip(copies, networks, strict=True):
         copy.set_weights(network.get_weights())
     return FrozenEncoder(*copies, image_size=16, strategy=strategy)

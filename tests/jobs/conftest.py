@@ -11,12 +11,13 @@ from simclr_tf.models.heads import projection_head
 from simclr_tf.models.resnet import resnet
 from simclr_tf.training.checkpoints import Checkpoints, named_groups
 from tests.support.pictures import write_pictures
+from tests.support.small_resnet import SMALL_DEPTH
 
 RECIPE = """
 include 'gin/base.gin'
 data.source = 'folder:'
 data.image_size = 16
-resnet.depth = 18
+resnet.depth = 6
 resnet.width_multiplier = 0.125
 projection_head.output_dim = 8
 """
@@ -33,7 +34,7 @@ class Evaluation:
         rng = np.random.default_rng(0)
         write_pictures(self.pictures, rng)
         networks = {
-            "encoder": resnet(18, 0.125, image_size=16),
+            "encoder": resnet(SMALL_DEPTH, 0.125, image_size=16),
             "projection_head": projection_head(output_dim=8, input_dim=64),
         }
         for network in networks.values():

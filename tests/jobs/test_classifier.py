@@ -12,6 +12,7 @@ from simclr_tf.errors import RequestError
 from simclr_tf.jobs.classifier import CROP_AND_FLIP, ClassifierTask, classifier_training
 from simclr_tf.models.resnet import resnet
 from simclr_tf.training import trainer
+from tests.support.small_resnet import SMALL_DEPTH
 
 
 def assemble(evaluation, model_dir="", **kwargs):
@@ -21,7 +22,7 @@ def assemble(evaluation, model_dir="", **kwargs):
         Context(model_dir=str(model_dir), data_dir=str(evaluation.pictures), tpu="none"),
         lambda: task,
         data=functools.partial(Dataset, "folder:", 16, "train", "test", 64),
-        encoder=functools.partial(resnet, depth=18, width_multiplier=0.125),
+        encoder=functools.partial(resnet, depth=SMALL_DEPTH, width_multiplier=0.125),
         precision="float32",
         **{"global_batch_size": 4, "epochs": 1.0} | kwargs,
     )

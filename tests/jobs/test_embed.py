@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from simclr_tf.export.weights import pretrained
 from simclr_tf.models.resnet import resnet
+from tests.support.small_resnet import SMALL_DEPTH
 
 
 @pytest.mark.slow
@@ -23,7 +24,7 @@ def test_both_splits_with_everything(evaluation, tmp_path):
         "embed.neighbours = 50",  # more than there are
         "embed.max_points = 20",
     )
-    encoder = resnet(18, 0.125, image_size=16)
+    encoder = resnet(SMALL_DEPTH, 0.125, image_size=16)
     pretrained(str(evaluation.runs / "whole"), model_dir="").restore({"encoder": encoder})
     for split, folder, count in (("train", "train", 30), ("evaluation", "test", 12)):
         written = tmp_path / "embeddings" / split

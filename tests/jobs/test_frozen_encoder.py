@@ -44,7 +44,7 @@ def test_classes_that_do_not_fit(train, other, words):
 
 def test_the_untrained_twin_has_the_initial_weights(evaluation):
     """Those that the same seed gives the same networks, whatever weights are evaluated."""
-    gin.parse_config("resnet.depth = 18\nresnet.width_multiplier = 0.125")
+    gin.parse_config("resnet.depth = 6\nresnet.width_multiplier = 0.125")
     build = functools.partial(
         frozen_encoder,
         context=Context(model_dir="", data_dir=str(evaluation.pictures), tpu="none"),

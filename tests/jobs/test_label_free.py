@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from simclr_tf.export.weights import pretrained
 from simclr_tf.models.resnet import resnet
+from tests.support.small_resnet import SMALL_DEPTH
 
 PLAIN = ("augmentation.random_crop = False", "augmentation.policy = ()")
 
@@ -25,7 +26,7 @@ def unlabelled(evaluation, tmp_path_factory):
 @pytest.fixture(scope="module")
 def h(evaluation, unlabelled):
     """The representations of the unlabelled pictures, by the networks themselves."""
-    encoder = resnet(18, 0.125, image_size=16)
+    encoder = resnet(SMALL_DEPTH, 0.125, image_size=16)
     pretrained(str(evaluation.runs / "whole"), model_dir="").restore({"encoder": encoder})
     files = sorted(unlabelled.glob("*.png"))
     images = [tf.io.decode_png(file.read_bytes()).numpy() / np.float32(255) for file in files]

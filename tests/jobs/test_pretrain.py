@@ -26,6 +26,7 @@ from simclr_tf.training import plan as plan_module
 from simclr_tf.training import trainer
 from simclr_tf.training.checkpoints import Checkpoints
 from simclr_tf.training.loss_scale import SCALE_METRICS
+from tests.support.small_resnet import SMALL_DEPTH
 
 
 def put_together(pictures, model_dir="", **kwargs):
@@ -34,7 +35,7 @@ def put_together(pictures, model_dir="", **kwargs):
         Context(model_dir=str(model_dir), data_dir=str(pictures), tpu="none"),
         data=functools.partial(Dataset, "folder:", 16, "train", "test", 64),
         **{
-            "encoder": functools.partial(resnet, depth=18, width_multiplier=0.125),
+            "encoder": functools.partial(resnet, depth=SMALL_DEPTH, width_multiplier=0.125),
             "global_batch_size": 4,
             "epochs": 20.0,
             "augment_on": "device",

@@ -12,6 +12,7 @@ import tensorflow as tf
 from simclr_tf.evaluation import checkpoint_follower as following
 from simclr_tf.models.resnet import resnet
 from simclr_tf.training.checkpoints import Checkpoints, named_groups
+from tests.support.small_resnet import SMALL_DEPTH
 
 pytestmark = pytest.mark.slow
 TOTAL = 9
@@ -22,7 +23,7 @@ class Run:
 
     def __init__(self, folder, keep=10):
         self.folder = folder
-        self.encoder = resnet(18, 0.125, image_size=16)
+        self.encoder = resnet(SMALL_DEPTH, 0.125, image_size=16)
         groups = named_groups({"encoder": self.encoder})
         self.checkpoints = Checkpoints(str(folder), groups, {"total_steps": TOTAL}, keep=keep)
 

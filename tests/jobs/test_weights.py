@@ -11,11 +11,12 @@ from simclr_tf.export.weights import UNTRAINED, pretrained
 from simclr_tf.models.heads import projection_head
 from simclr_tf.models.resnet import resnet
 from simclr_tf.training.checkpoints import Checkpoints, named_groups
+from tests.support.small_resnet import SMALL_DEPTH
 
 
 def build():
     return {
-        "encoder": resnet(18, 0.125, image_size=16),
+        "encoder": resnet(SMALL_DEPTH, 0.125, image_size=16),
         "projection_head": projection_head(output_dim=8, input_dim=64),
     }
 

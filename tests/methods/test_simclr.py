@@ -19,6 +19,7 @@ from simclr_tf.models.resnet import resnet
 from simclr_tf.objectives.margin_triplet import MarginTriplet
 from simclr_tf.objectives.nt_logistic import NTLogistic
 from simclr_tf.objectives.nt_xent import NTXent
+from tests.support.small_resnet import SMALL_DEPTH
 
 
 def build(
@@ -27,7 +28,7 @@ def build(
     return simclr(
         projection_head=functools.partial(projection_head, head, output_dim=5),
         loss=lambda: loss or NTXent(temperature, reduction),
-        encoder=functools.partial(resnet, depth=18, width_multiplier=0.125),
+        encoder=functools.partial(resnet, depth=SMALL_DEPTH, width_multiplier=0.125),
         image_size=32,
     )
 

@@ -4,20 +4,20 @@ import json
 import os
 import pathlib
 import runpy
-import subprocess
-import sys
 
 import pytest
 
 from simclr_tf.context import Context
 from simclr_tf.errors import RequestError
 from simclr_tf.jobs import preflight as job
+from tests.support.small_resnet import SMALL_DEPTH
 
 pytest.importorskip("libtpu", reason="needs the extra [preflight]")
 
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOOL = str(ROOT / "tools" / "preflight.py")
+SMALL = f"--gin_bindings=resnet.depth = {SMALL_DEPTH}"
 
 
 def arguments(folder, *others) -> list[str]:
@@ -30,12 +30,10 @@ def preflight(folder, *others) -> int:
 
 
 @pytest.mark.slow
-def test_a_small_recipe_compiles_for_two_generations(tmp_path):
-    options = arguments(tmp_path, "--topology=v3:2x2", "--topology=v5e:2x2")
-    done = subprocess.run(
-        [sys.executable, TOOL, *options], capture_output=True, text=True, cwd=ROOT, check=False
-    )
-    assert done.returncode == 0, done.stderr
+def test_a_small_recipe_compiles_for_two_generations(tmp_path, capfd):
+    options = ("--topology=v3:2x2", "--topology=v5e:2x2", SMALL)
+    assert preflight(tmp_path, *options) == 0
+    output = capfd.readouterr().out
     record = json.loads((tmp_path / "results" / "preflight.json").read_text())
     assert record["versions"]["libtpu"]
     for result, devices, batch in zip(record["numbers"], (8, 4), (16, 32), strict=True):
@@ -45,18 +43,18 @@ def test_a_small_recipe_compiles_for_two_generations(tmp_path):
         assert 0.9 < result["aliased_bytes"] / result["output_bytes"] <= 1
         assert result["model_flop"] <= result["flop"] < 3 * result["model_flop"]
         assert 0 < result["estimated_utilization"] < 1
-        assert sum(c["count"] for c in result["collectives"]) > 20
+        assert sum(c["count"] for c in result["collectives"]) > 10
         assert len(result["longest"]) == 10 and all(f["op"] for f in result["longest"])
-        assert result["topology"] in done.stdout
+        assert result["topology"] in output
 
 
 @pytest.mark.slow
 def test_one_device_that_works_in_parts(tmp_path, capfd):
     """Four micro-batches of 4 images, twice; and the loss of 32 views in blocks of 10 anchors."""
-    small = ["resnet.width_multiplier = 0.125", "pretrain.global_batch_size = 16"]
+    batch = ["pretrain.global_batch_size = 16"]
     parts = ["pretrain.microbatch_size = 4", "nt_xent.block_size = 10"]
-    bindings = [f"--gin_bindings={binding}" for binding in (*small, *parts)]
-    assert preflight(tmp_path, "--topology=v5e:1x1", *bindings) == 0
+    bindings = [f"--gin_bindings={binding}" for binding in (*batch, *parts)]
+    assert preflight(tmp_path, "--topology=v5e:1x1", SMALL, *bindings) == 0
     output = capfd.readouterr().out
     (result,) = json.loads((tmp_path / "results" / "preflight.json").read_text())["numbers"]
     assert (result["devices"], result["images_per_device"]) == (1, 16)

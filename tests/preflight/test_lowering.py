@@ -28,6 +28,7 @@ from simclr_tf.preflight.compiled_step import LoweredStep, estimates
 from simclr_tf.preflight.table import details, row
 from simclr_tf.preflight.tpu_compiler import TpuCompiler
 from simclr_tf.training.step import make_train_step
+from tests.support.small_resnet import SMALL_BOTTLENECK, SMALL_DEPTH
 
 RECIPES = sorted(
     path
@@ -42,7 +43,7 @@ RECIPES = sorted(
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_is_for_tpus(recipe):
-    """At a small batch and resolution, with the stem that the recipe's own resolution has."""
+    """At a small batch, resolution and depth, with the stem of the recipe's own resolution."""
     stem = "imagenet" if "imagenet" in recipe.read_text() or recipe.stem == "folder" else "cifar"
     assert_is_for_tpus(recipe, f"resnet.stem = '{stem}'")
 
@@ -57,7 +58,8 @@ def test_selective_kernels_are_for_tpus():
 def assert_is_for_tpus(recipe: pathlib.Path, *bindings: str) -> None:
     jobs.load()
     small = ["pretrain.global_batch_size = 16", "data.image_size = 64", "pretrain.image_sizes = ()"]
-    config.load([str(recipe)], [*small, *bindings])
+    depth = SMALL_BOTTLENECK if "resnet.depth = 50" in recipe.read_text() else SMALL_DEPTH
+    config.load([str(recipe)], [*small, f"resnet.depth = {depth}", *bindings])
     run = pretraining(
         jobs.Context(model_dir="unused"),
         data=_OnPaper(num_classes=10),
@@ -75,7 +77,7 @@ def test_training_a_classifier_is_for_tpus():
     replicas = LoweringStrategy(8)
     with replicas.scope(), dtype_policy("mixed_bfloat16"):
         networks = build_classifier(
-            functools.partial(resnet, 18, 0.125),
+            functools.partial(resnet, SMALL_DEPTH, 0.125),
             projection_head,
             image_size=32,
             num_classes=10,
@@ -215,7 +217,8 @@ def test_what_would_fit_is_found_by_trying(monkeypatch, tmp_path):
 
     monkeypatch.setattr(TpuCompiler, "__call__", compile_program)
     jobs.load()
-    config.load(["gin/quickstart.gin"], ["pretrain.global_batch_size = 16"])
+    small = ["pretrain.global_batch_size = 16", f"resnet.depth = {SMALL_DEPTH}"]
+    config.load(["gin/quickstart.gin"], small)
     config.check({"quickstart", "preflight"})
     before = gin.config_str()
     result = preflight.preflight(

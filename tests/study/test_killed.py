@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tests.support.program import SMALLEST_DEPTH
+from tests.support.small_resnet import SMALLEST_DEPTH
 
 pytestmark = pytest.mark.slow
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -54,7 +54,7 @@ from simclr_tf.run import main
 jobs.EXTENSIONS += ["smallest"]
 sys.exit(main())
 """
-EXTENSION = "from tests.support.program import register_smallest\nregister_smallest()\n"
+EXTENSION = "from tests.support import small_resnet\nsmall_resnet.register_small_depths()\n"
 
 
 class Studies:

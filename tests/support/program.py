@@ -15,15 +15,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 
-from simclr_tf.models.resnet import DEPTHS
-
-# Not of the paper: one block, with the names and layers of the others.
-SMALLEST_DEPTH = 4
-
-
-def register_smallest() -> None:
-    """Makes `resnet.depth = 4` valid in this process: a stem and one block."""
-    DEPTHS[SMALLEST_DEPTH] = ("basic", (1, 0, 0, 0))
+from tests.support.small_resnet import register_small_depths
 
 
 def rewrite_graphs(on: bool) -> None:
@@ -91,7 +83,7 @@ def _run(arguments: list[str], fault: str | None, environment: dict[str, str], o
     file = os.open(output, os.O_WRONLY | os.O_APPEND)
     os.dup2(file, sys.stdout.fileno())
     os.dup2(file, sys.stderr.fileno())
-    register_smallest()
+    register_small_depths()
     rewrite_graphs(False)  # a person's runs, with the rewrites, are of test_run.py
     if fault:
         faults.inject(fault)

@@ -18,6 +18,7 @@ from simclr_tf.optim.factory import lars
 from simclr_tf.optim.schedules import WarmupCosine
 from simclr_tf.training.probe import OnlineProbe
 from simclr_tf.training.step import make_train_step, step_metrics
+from tests.support.small_resnet import SMALL_DEPTH
 
 LOSS = NTXent(0.5)
 
@@ -59,7 +60,9 @@ def build_tiny(
             augmentation=augmentation,
             projection_head=functools.partial(projection_head, output_dim=16),
             loss=lambda: loss,
-            encoder=functools.partial(resnet, depth=18, width_multiplier=0.125, remat=remat),
+            encoder=functools.partial(
+                resnet, depth=SMALL_DEPTH, width_multiplier=0.125, remat=remat
+            ),
             image_size=16,
         )
     optimizer = lars(learning_rate=WarmupCosine(rate, 0, 10), networks=method.networks)

@@ -22,6 +22,7 @@ from simclr_tf.training.checkpoints import complete_steps
 from simclr_tf.training.stall import StallWarning
 from simclr_tf.training.trainer import train
 from tests.support.pictures import write_pictures
+from tests.support.small_resnet import SMALL_DEPTH
 
 pytestmark = pytest.mark.slow
 TOTAL = 12
@@ -45,7 +46,7 @@ def run(pictures):
             method=functools.partial(
                 simclr, projection_head=functools.partial(projection_head, output_dim=8)
             ),
-            encoder=functools.partial(resnet, depth=18, width_multiplier=0.125),
+            encoder=functools.partial(resnet, depth=SMALL_DEPTH, width_multiplier=0.125),
             global_batch_size=5,
             epochs=1.9,
             precision="float32",
