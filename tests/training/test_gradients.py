@@ -52,7 +52,7 @@ def test_norm_and_trust_ratios_equal_numpy(build_tiny, batch):
             slope = np.linalg.norm(gradients[path] + 1e-6 * weight)
             size = np.linalg.norm(weight)
             ratios.append(0.001 * size / slope if size > 0 and slope > 0 else 1.0)
-    assert len(ratios) > 20
+    assert len(ratios) > 8
     for name, value in (("min", np.min), ("median", np.median), ("max", np.max)):
         np.testing.assert_allclose(found[f"trust_ratio_{name}"], value(ratios), rtol=1e-4)
 

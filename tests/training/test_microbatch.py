@@ -112,7 +112,7 @@ def test_parts_move_the_weights_as_the_whole_batch_does(
     np.testing.assert_allclose(numbers, whole_batch[0], rtol=1e-5, atol=1e-5)
     for path, value in whole_batch[1].items():
         error = np.linalg.norm(moved[path] - value) / (np.linalg.norm(value) + 1e-9)
-        assert error < 1e-5, f"{path}: relative error {error:.1e}"
+        assert error < 3e-5, f"{path}: relative error {error:.1e}"
 
 
 def compare(found, expected, atol=1e-5):
@@ -202,14 +202,14 @@ def step_for_tpus(build_tiny, strategy, count: int):
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [LoweringStrategy, fake_tpu_strategy])
 def test_a_tpu_is_given_one_loop_a_pass_whatever_the_number_of_parts(build_tiny, make):
-    """And not a copy of the networks for every part. The networks have 21 convolutions."""
+    """And not a copy of the networks for every part. The networks have 7 convolutions."""
     for count in (2, 4):
         strategy = make(8)
         ops = program(strategy, step_for_tpus(build_tiny, strategy, count), TPU_BATCH)
         kinds = collections.Counter(op.type for op in ops)
         assert kinds["While"] + kinds["StatelessWhile"] == 2
-        assert kinds["Conv2D"] == 2 * 21
-        assert kinds["CrossReplicaSum"] + kinds["XlaAllReduce"] > 100
+        assert kinds["Conv2D"] == 2 * 7
+        assert kinds["CrossReplicaSum"] + kinds["XlaAllReduce"] > 30
         assert not [fault for op in ops for fault in faults(op)]
 
 

@@ -77,4 +77,4 @@ def test_replicas_train_as_one_device_does(single, build_tiny, replicas):
             np.testing.assert_allclose(here[name], there[name], rtol=rtol, atol=atol, err_msg=name)
     for path, value in single[1].items():
         error = np.linalg.norm(weights[path] - value) / (np.linalg.norm(value) + 1e-6)
-        assert error < 1e-5, f"{path}: relative error {error:.1e}"
+        assert error < 3e-5, f"{path}: relative error {error:.1e}"
