@@ -27,7 +27,7 @@ from simclr_tf.jobs.initial_weights import InitialWeights
 from simclr_tf.methods.base import Method
 from simclr_tf.models.networks import fingerprint
 from simclr_tf.names import shown
-from simclr_tf.optim.schedules import WarmupCosine
+from simclr_tf.optim.schedules import RunSchedule
 from simclr_tf.training import figures
 from simclr_tf.training.checkpoints import started_settings
 from simclr_tf.training.loss_scale import with_loss_scale
@@ -73,7 +73,7 @@ class Ingredients:
     strategy: tf.distribute.Strategy
     dataset: Dataset
     source: Source
-    schedule: WarmupCosine
+    schedule: RunSchedule
     epochs: float
     precision: str
     seed: int

@@ -24,7 +24,7 @@ from simclr_tf.methods.simclr import simclr
 from simclr_tf.models.resnet import resnet
 from simclr_tf.optim.factory import lars
 from simclr_tf.optim.schedules import (
-    WarmupCosine,
+    RunSchedule,
     batch_by_count,
     epochs_by_count,
     learning_rate,
@@ -61,7 +61,7 @@ def pretraining(
     method: Callable[..., Method] = simclr,
     encoder: Callable[..., keras.Model] = resnet,
     optimizer: Callable[..., keras.optimizers.Optimizer] = lars,
-    learning_rate: Callable[..., WarmupCosine] = learning_rate,
+    learning_rate: Callable[..., RunSchedule] = learning_rate,
     strategy: Callable[..., tf.distribute.Strategy] = create_strategy,
     global_batch_size: Annotated[int | Callable[..., int], batch_by_count] = 4096,
     microbatch_size: int | None = None,
