@@ -9,11 +9,12 @@ import pytest
 
 from simclr_tf.augment.policy import augmentation
 from simclr_tf.augment.views import ViewGroup
+from simclr_tf.methods.moco import moco
 from simclr_tf.methods.simclr import simclr
 from simclr_tf.methods.supcon import supcon
 from simclr_tf.methods.supervised import Supervised
 from simclr_tf.models.classifier import build_classifier
-from simclr_tf.models.heads import projection_head
+from simclr_tf.models.heads import plain_projection_head, projection_head
 from simclr_tf.objectives.margin_triplet import MarginTriplet
 from simclr_tf.objectives.nt_logistic import NTLogistic
 from simclr_tf.objectives.nt_xent import NTXent
@@ -50,6 +51,14 @@ METHODS = {
         loss=lambda: NTXent(0.5),
         small_views=3,
         small_augmentation=conformance.AUGMENTATION,
+    ),
+    "MoCo": functools.partial(
+        moco,
+        augmentation=conformance.AUGMENTATION,
+        projection_head=functools.partial(plain_projection_head, output_dim=5),
+        queue_size=32,
+        momentum=0.8,
+        batch_norm_groups=2,
     ),
     "SupCon": functools.partial(
         supcon,
