@@ -57,7 +57,7 @@ def momentum(
 
 
 @gin.configurable
-def sgd(
+def sgd_l2(
     momentum: float = 0.9,
     weight_decay: float = 1e-4,
     nesterov: bool = False,

@@ -18,7 +18,7 @@ def training_flop(method: Method, images: int) -> int:
 
     Args:
       method: the method whose `embed` and `targets` are counted.
-      images: B; the method's views of each image are embedded.
+      images: G, such as the method can take; its views of each image are counted.
     """
     embed = _forward_flop(lambda batch: method.embed(batch, training=False), method, images)
     return 3 * embed + _forward_flop(method.targets, method, images)

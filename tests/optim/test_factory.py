@@ -100,7 +100,7 @@ def test_summary(networks):
 
 
 def test_sgd_decays_everything(networks):
-    optimizer = factory.sgd(learning_rate=SCHEDULE, networks=networks)
+    optimizer = factory.sgd_l2(learning_rate=SCHEDULE, networks=networks)
     assert (optimizer.momentum, optimizer.l2, optimizer.nesterov) == (0.9, 1e-4, False)
     lines = factory.exclusion_summary(networks, factory.excluded_roles(optimizer))
     assert all(line.adapted for line in lines)
