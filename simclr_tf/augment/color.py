@@ -160,6 +160,7 @@ def _in_turn(
 
 @policy_op("color_jitter", max_strength=MAX_STRENGTH)
 @policy_op("color_jitter_v1", max_strength=MAX_STRENGTH, brightness="additive")
+@policy_op("color_jitter_moco_v1", max_strength=MAX_STRENGTH, hue=0.8)
 def color_jitter(
     images: tf.Tensor,
     keys: tf.Tensor,
@@ -168,12 +169,14 @@ def color_jitter(
     probability: float = 0.8,
     strength: float = 1.0,
     brightness: str = "multiplicative",
+    hue: float = 0.2,
 ) -> tf.Tensor:
     """Applies SimCLR's colour jitter (paper, appendix A): four distortions in a random order.
 
     With s the strength, contrast and saturation are scaled by U(1 - 0.8s, 1 + 0.8s) and hue moves
-    by U(-0.2s, 0.2s) turns. Strength 1 is for ImageNet and 0.5 for CIFAR; 0 leaves images unchanged
-    (the reference code then skips grayscale too: remove it from the policy to do the same).
+    by U(-0.2s, 0.2s) turns; MoCo v1 has 0.8s there too, with s = 0.5. Strength 1 is for ImageNet
+    and 0.5 for CIFAR; 0 leaves images unchanged (the reference code then skips grayscale too:
+    remove it from the policy to do the same).
 
     Args:
         images: float32 [N, H, W, 3] in [0, 1].
@@ -183,6 +186,7 @@ def color_jitter(
         strength: in [0, 1.25].
         brightness: 'multiplicative', by U(1 - 0.8s, 1 + 0.8s), as in SimCLRv2 and by the
             reference's default, or 'additive', by U(-0.8s, 0.8s), as in SimCLRv1.
+        hue: largest change of the hue at strength 1, in turns.
 
     Returns:
         float32 [N, H, W, 3] in [0, 1].
@@ -214,7 +218,7 @@ def color_jitter(
             brightness_shift=none if multiplies else brightness_change,
             contrast=1.0 + 0.8 * around_zero[:, 1],
             saturation=1.0 + 0.8 * around_zero[:, 2],
-            hue=0.2 * around_zero[:, 3],
+            hue=hue * around_zero[:, 3],
         )
 
     return keys_lib.apply_to_drawn(draws[:, 0], probability, jitter, images)

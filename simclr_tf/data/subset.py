@@ -1,6 +1,6 @@
-"""Draws a part of a source as a source: a sample, or a share of each class.
+"""Draws a part of a source as a source: a sample, a share of each class, or of its labels.
 
-Both are the same for the same seed.
+All are the same for the same seed.
 """
 
 from __future__ import annotations
@@ -41,19 +41,44 @@ def class_balanced(source: Source, share: float, seed: int) -> Source:
     Raises:
       RequestError: the share is out of range, or the source's labels lie in its records.
     """
-    if not 0.0 < share <= 1.0:
-        raise RequestError(f"The share of labels must be in (0, 1]. Received: {share}.")
+    _check_share(source, share)
     if share == 1.0:
         return source
-    if source.labels is None:
+    chosen = np.sort(np.concatenate(list(_drawn(source.labels, share, seed))))
+    name = f"{source.name} ({share:.4g} of each class, seed {seed})"
+    return dataclasses.replace(source.select(chosen), name=name)
+
+
+def labels_of_share(source: Source, share: float, seed: int) -> Source:
+    """Keeps the labels of the images that `class_balanced` draws, and all images.
+
+    Args:
+      source: labelled images in files or in memory.
+      share: share of the labels, above 0 and at most 1.
+      seed: seed of the draw.
+
+    Raises:
+      RequestError: as for `class_balanced`.
+    """
+    _check_share(source, share)
+    if share == 1.0:
+        return source
+    labels = np.full_like(source.labels, -1)
+    for drawn in _drawn(source.labels, share, seed):
+        labels[drawn] = source.labels[drawn]
+    name = f"{source.name} (labels of {share:.4g} of each class, seed {seed})"
+    return dataclasses.replace(source, name=name, labels=labels)
+
+
+def _check_share(source: Source, share: float) -> None:
+    if not 0.0 < share <= 1.0:
+        raise RequestError(f"The share of labels must be in (0, 1]. Received: {share}.")
+    if share < 1.0 and source.labels is None:
         raise RequestError(
             f"A share of the labels can be drawn from files or small data sets. Received: {share} "
             f"of {source.name}, which is read from records in order. Use a data set that holds the "
             "share, such as tfds:imagenet2012_subset/1pct, with the share 1.0."
         )
-    chosen = np.sort(np.concatenate(list(_drawn(source.labels, share, seed))))
-    name = f"{source.name} ({share:.4g} of each class, seed {seed})"
-    return dataclasses.replace(source.select(chosen), name=name)
 
 
 def _drawn(labels: np.ndarray, share: float, seed: int) -> Iterator[np.ndarray]:

@@ -15,6 +15,7 @@ from simclr_tf.distribute.xla import in_xla
 
 # Per thread, since replicas and exports are traced in separate threads.
 _STATISTICS_FROZEN = contextvars.ContextVar("moving_statistics_frozen", default=False)
+_GROUPS = contextvars.ContextVar("batch_norm_groups", default=1)
 
 
 @keras.saving.register_keras_serializable(package="simclr_tf")
@@ -35,6 +36,9 @@ class SyncBatchNormalization(keras.layers.Layer):
     The moving statistics follow the biased variance, as in the SimCLR reference. Their updates are
     equal on all replicas, so every replica writes its own copy and no aggregation is needed.
     `trainable = False` means inference mode: the moving statistics are used and not updated.
+
+    Inside `separate_statistics` each part of the images has a mean and variance of its own, and the
+    moving statistics follow their average.
 
     Statistics and parameters are float32 under any dtype policy; the output has the policy's
     compute dtype.
@@ -111,21 +115,46 @@ class SyncBatchNormalization(keras.layers.Layer):
             else:
                 y = fused_batch_norm.infer(x, gamma, beta, mean, variance, self.epsilon)
         else:
-            y, mean, variance = self._form(x)(x, gamma, beta, epsilon=self.epsilon)
+            y, mean, variance = self._normalize(x, gamma, beta)
             if not _STATISTICS_FROZEN.get():
                 self._update(self.moving_mean, mean)
                 self._update(self.moving_variance, variance)
         return tf.cast(y, self.compute_dtype)
 
-    def _form(self, x: tf.Tensor) -> Callable[..., tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
-        """Returns (x, gamma, beta, epsilon) -> (y, mean [C], biased variance [C]) to use here."""
-        if in_xla():
-            return functools.partial(_normalize_in_xla, shift=self._shift(x))
-        if collectives.num_replicas() == 1:
-            return fused_batch_norm.normalize
-        return fused_batch_norm.normalize_over_replicas
+    def _normalize(self, x, gamma, beta) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Normalizes with the statistics of the batch: (y, mean [C], biased variance [C])."""
+        groups, replicas = _GROUPS.get(), collectives.num_replicas()
+        if groups == 1:
+            return self._form(x, 1)(x, gamma, beta, epsilon=self.epsilon)
+        if groups % replicas and replicas % groups:
+            raise ValueError(
+                "The groups of images with statistics of their own must divide the replicas, or "
+                f"the other way round. Received: groups={groups}, replicas={replicas}."
+            )
+        found = [
+            self._form(part, min(groups, replicas))(part, gamma, beta, epsilon=self.epsilon)
+            for part in tf.split(x, max(groups // replicas, 1))
+        ]
+        ys, *statistics = zip(*found, strict=True)
+        own = tf.reduce_mean(tf.stack(statistics), axis=1)
+        return tf.concat(ys, axis=0), *tf.unstack(collectives.all_reduce_mean(own))
 
-    def _shift(self, x: tf.Tensor) -> tf.Tensor:
+    def _form(
+        self, x: tf.Tensor, groups: int
+    ) -> Callable[..., tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
+        """Returns (x, gamma, beta, epsilon) -> (y, mean [C], biased variance [C]) to use here.
+
+        Args:
+            x: What will be normalized, or like it.
+            groups: In how many groups the replicas stand, 1 for all of them together.
+        """
+        if in_xla():
+            return functools.partial(_normalize_in_xla, shift=self._shift(x, groups), groups=groups)
+        if collectives.num_replicas() == groups:
+            return fused_batch_norm.normalize
+        return functools.partial(fused_batch_norm.normalize_over_replicas, groups=groups)
+
+    def _shift(self, x: tf.Tensor, groups: int) -> tf.Tensor:
         """Returns a value at or near the mean [C], from which deviations are summed.
 
         Passes over feature maps bound a TPU's speed, so feature maps use the moving mean. Vectors,
@@ -135,7 +164,7 @@ class SyncBatchNormalization(keras.layers.Layer):
         if x.shape.rank > 2:
             return tf.convert_to_tensor(self.moving_mean)
         local = tf.reduce_mean(tf.cast(x, tf.float32), list(range(x.shape.rank - 1)))
-        return tf.stop_gradient(collectives.all_reduce_mean(local))
+        return tf.stop_gradient(collectives.group_mean(local, groups))
 
     def _update(self, moving: keras.Variable, value: tf.Tensor) -> None:
         moving.assign(moving * self.momentum + tf.stop_gradient(value) * (1.0 - self.momentum))
@@ -178,8 +207,31 @@ def moving_statistics_frozen() -> Iterator[None]:
         _STATISTICS_FROZEN.reset(token)
 
 
-def _normalize_in_xla(x, gamma, beta, shift, epsilon: float):
-    """Normalizes over all replicas and K copies of C channels: (y float32, mean, variance [C]).
+@contextlib.contextmanager
+def separate_statistics(groups: int) -> Iterator[None]:
+    """Has normalization in training mode use statistics of equal parts of the global batch.
+
+    A part is images that follow each other, of one replica or of several. With as many parts as
+    replicas this is batch normalization as it is without synchronization; the numbers of groups
+    and replicas must divide each other. It affects the calling thread alone.
+
+    Args:
+        groups: The number of parts.
+    """
+    token = _GROUPS.set(groups)
+    try:
+        yield
+    finally:
+        _GROUPS.reset(token)
+
+
+def statistics_groups() -> int:
+    """Returns the number of `separate_statistics` here, 1 outside of it."""
+    return _GROUPS.get()
+
+
+def _normalize_in_xla(x, gamma, beta, shift, epsilon: float, groups: int):
+    """Normalizes over a group of replicas and K copies of C channels: (y float32, mean, variance).
 
     Both statistics, relative to `shift`, take one pass and one collective; so do both sums of the
     gradient, which is written out because autodiff would need two of each.
@@ -198,7 +250,7 @@ def _normalize_in_xla(x, gamma, beta, shift, epsilon: float):
         count = tf.cast(tf.size(x) // gamma.shape[0], tf.float32)
         off = tf.cast(x, tf.float32) - wide(shift)
         totals = fold([tf.reduce_sum(off, axes), tf.reduce_sum(tf.square(off), axes)])
-        offset, square = tf.unstack(collectives.all_reduce_mean(totals / count))
+        offset, square = tf.unstack(collectives.group_mean(totals / count, groups))
         mean, variance = shift + offset, tf.maximum(square - tf.square(offset), 0.0)
         inverse = tf.math.rsqrt(variance + epsilon)
         scale = inverse * gamma
@@ -207,7 +259,7 @@ def _normalize_in_xla(x, gamma, beta, shift, epsilon: float):
         def gradient(dy, *_):
             centred = tf.cast(x, tf.float32) - wide(mean)
             sums = fold([tf.reduce_sum(dy, axes), tf.reduce_sum(dy * centred, axes)])
-            mean_dy, covariance = tf.unstack(collectives.all_reduce_mean(sums / count))
+            mean_dy, covariance = tf.unstack(collectives.group_mean(sums / count, groups))
             slope = tf.square(inverse) * covariance
             dx = (dy - wide(mean_dy) - centred * wide(slope)) * wide(scale)
             return tf.cast(dx, x.dtype), sums[1] * inverse, sums[0]

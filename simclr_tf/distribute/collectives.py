@@ -76,18 +76,31 @@ def gather_numbers(numbers: tf.Tensor) -> tf.Tensor:
     return tf.cast(upper, tf.int32) * 2**16 + tf.cast(lower, tf.int32)
 
 
-def stack(x: tf.Tensor) -> tf.Tensor:
-    """Stacks the replicas' small tensors in the order of their ids: x [...] to [R, ...].
+def stack(x: tf.Tensor, groups: int = 1) -> tf.Tensor:
+    """Stacks the small tensors of this replica's group by id: x [...] to [R / groups, ...].
 
     It sums blocks that are zero except for the replica's own: one collective of static shape. Where
     `all_gather` uses collective ops, it gathers shapes first, and waits for the GPU to do so.
+
+    Args:
+        x: The replica's tensor.
+        groups: In how many groups of equal size, each of consecutive replicas, they stand.
     """
     context = _context()
-    if context is None:
+    if context is None or groups == context.num_replicas_in_sync:
         return x[tf.newaxis]
     own = tf.one_hot(replica_id(), context.num_replicas_in_sync, dtype=x.dtype)
     # Not a matrix product, whose factors a GPU may round.
-    return all_reduce_sum(tf.reshape(own, [-1] + [1] * x.shape.rank) * x)
+    everyone = all_reduce_sum(tf.reshape(own, [-1] + [1] * x.shape.rank) * x)
+    if groups == 1:
+        return everyone
+    size = context.num_replicas_in_sync // groups
+    return tf.gather(tf.reshape(everyone, [groups, size, *x.shape]), replica_id() // size)
+
+
+def group_mean(x: tf.Tensor, groups: int) -> tf.Tensor:
+    """Averages a small tensor over this replica's group of `groups`, as in `stack`."""
+    return all_reduce_mean(x) if groups == 1 else tf.reduce_mean(stack(x, groups), axis=0)
 
 
 def usable_in_loops() -> bool:

@@ -38,23 +38,28 @@ def normalize(x, gamma, beta, epsilon: float) -> tuple[tf.Tensor, tf.Tensor, tf.
     return y, mean, variance * (tf.maximum(count - 1.0, 1.0) / count)
 
 
-def normalize_over_replicas(x, gamma, beta, epsilon: float):
-    """Normalizes by all replicas' statistics: (y like x, mean [C], biased variance [C]).
+def normalize_over_replicas(x, gamma, beta, epsilon: float, groups: int = 1):
+    """Normalizes by the statistics of the replica's group: (y like x, mean, biased variance [C]).
 
     One collective each way: the statistics of every replica forward, two sums backward.
+
+    Args:
+        x: See the module, like `gamma` and `beta`.
+        epsilon: Added to the variance.
+        groups: In how many groups the replicas stand, 1 for all of them together.
     """
 
     @tf.custom_gradient
     def normalized(x, gamma, beta):
         _, *own = normalize(x, gamma, beta, epsilon)
-        means, variances = tf.unstack(collectives.stack(tf.stack(own)), axis=1)
+        means, variances = tf.unstack(collectives.stack(tf.stack(own), groups), axis=1)
         mean = tf.reduce_mean(means, axis=0)
         variance = tf.reduce_mean(variances + tf.square(means - mean), axis=0)
 
         def gradient(dy, *_):
             dx, dgamma, dbeta = _backward(x, dy, gamma, mean, variance, epsilon)
-            count = tf.cast(tf.size(x) // gamma.shape[0] * collectives.num_replicas(), tf.float32)
-            means = collectives.all_reduce_sum(tf.stack([dgamma, dbeta])) / count
+            count = tf.cast(tf.size(x) // gamma.shape[0], tf.float32)
+            means = collectives.group_mean(tf.stack([dgamma, dbeta]) / count, groups)
             slopes = means * gamma * tf.math.rsqrt(variance + epsilon)
             return dx - infer(x, slopes[0], slopes[1], mean, variance, epsilon), dgamma, dbeta
 

@@ -15,6 +15,7 @@ from simclr_tf.errors import RequestError
 from simclr_tf.export.encoder_json import build_encoder
 from simclr_tf.export.metadata import architecture_path, metadata_path
 from simclr_tf.files import checkpoint_prefix
+from simclr_tf.models.heads import first_layers, linear_probe, projection_head
 
 Weights = dict[str, dict[str, np.ndarray]]
 
@@ -102,6 +103,51 @@ def load_encoder(path: str, trainable: bool = True) -> keras.Model:
         ) from error
     encoder.trainable = trainable
     return encoder
+
+
+def load_classifier(path: str) -> keras.Model:
+    """Returns the classifier of a SavedModel, from representations [B, D] to logits [B, K].
+
+    Beside the linear layer it may have layers of `projection_head`, as after fine-tuning from one.
+
+    Args:
+      path: the folder of the SavedModel.
+
+    Raises:
+      RequestError: `path` is no SavedModel of this project, it is not complete, or it has no such
+        classifier.
+    """
+    values = read_weights(path).get("classifier", {})
+    try:
+        classifier = _build_classifier(values)
+        if sorted(v.path for v in classifier.variables) != sorted(values):
+            raise LookupError("it has other layers")
+        for variable in classifier.variables:
+            variable.assign(values[variable.path])
+    except (ValueError, LookupError) as error:
+        raise RequestError(
+            "The SavedModel must hold a linear classifier, on the representation or on a layer of "
+            f"@projection_head. Received: {path}, with {len(values)} variables of a classifier. "
+            "Take one that finetune or supervised exported."
+        ) from error
+    return classifier
+
+
+def _build_classifier(values: dict[str, np.ndarray]) -> keras.Model:
+    width, classes = values["probe_dense/kernel"].shape
+    layers = sum(path.endswith("_dense/kernel") for path in values) - 1
+    if not layers:
+        return linear_probe(classes, input_dim=width)
+    # Only the last layer of a whole head has no offset.
+    cut_off = f"projection_{layers}_bn/beta" in values
+    head = projection_head(
+        num_layers=layers + cut_off,
+        output_dim=width,
+        input_dim=values["projection_1_dense/kernel"].shape[0],
+    )
+    kept = first_layers(head, layers)
+    logits = linear_probe(classes, input_dim=width)(kept.output[f"projection_{layers}"])
+    return keras.Model(kept.input, logits, name="classifier")
 
 
 def _checked(metadata: Any) -> dict[str, Any]:

@@ -24,6 +24,7 @@ _NAMES = (
     "label_free",
     "embed",
     "finetune",
+    "distill",
     "supervised",
     "export",
     "quickstart",

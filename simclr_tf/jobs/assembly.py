@@ -27,7 +27,7 @@ from simclr_tf.jobs.initial_weights import InitialWeights
 from simclr_tf.methods.base import Method
 from simclr_tf.models.networks import fingerprint
 from simclr_tf.names import shown
-from simclr_tf.optim.schedules import WarmupCosine
+from simclr_tf.optim.schedules import RunSchedule
 from simclr_tf.training import figures
 from simclr_tf.training.checkpoints import started_settings
 from simclr_tf.training.loss_scale import with_loss_scale
@@ -73,7 +73,7 @@ class Ingredients:
     strategy: tf.distribute.Strategy
     dataset: Dataset
     source: Source
-    schedule: WarmupCosine
+    schedule: RunSchedule
     epochs: float
     precision: str
     seed: int
@@ -191,11 +191,12 @@ def _check_method(run: Ingredients, method: Method) -> None:
             f"{method.name} needs labels. Received: {shown(run.source.name)}, which has none. For "
             "a folder, put each class into a subfolder of its own."
         )
-    if run.global_batch_size < method.min_batch:
-        raise RequestError(
-            f"A batch of {method.name} must have at least {method.min_batch} images. Received: "
-            f"{run.job}.global_batch_size={run.global_batch_size}."
-        )
+    method.check(
+        num_examples=run.source.num_examples,
+        global_batch=run.global_batch_size,
+        microbatch=run.microbatch_size or run.global_batch_size,
+        replicas=run.strategy.num_replicas_in_sync,
+    )
     if run.microbatch_size is not None and method.embedded_specs is None:
         raise RequestError(
             "pretrain.microbatch_size must be None where a method embeds its batch at once. "

@@ -5,19 +5,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import gin
 import keras
 import tensorflow as tf
 from absl import logging
 
-from simclr_tf.augment.policy import Augmentation, parse_policy
 from simclr_tf.augment.views import ViewGroup
 from simclr_tf.context import Context
 from simclr_tf.data.dataset import Dataset, data
 from simclr_tf.data.source import Source
-from simclr_tf.data.subset import class_balanced
 from simclr_tf.distribute.strategy import check_global_batch, create_strategy, of_this_process
 from simclr_tf.errors import RequestError
 from simclr_tf.evaluation.accuracy import PerClass, top_k
@@ -27,6 +25,7 @@ from simclr_tf.evaluation.result import Result
 from simclr_tf.evaluation.splits import Splits
 from simclr_tf.jobs import few_images
 from simclr_tf.jobs.assembly import Ingredients, assemble, export_run
+from simclr_tf.jobs.classifier_task import ClassifierTask
 from simclr_tf.methods.supervised import Supervised
 from simclr_tf.models.classifier import build_classifier
 from simclr_tf.models.heads import projection_head
@@ -38,39 +37,8 @@ from simclr_tf.training.failures import as_request_error
 from simclr_tf.training.run import Cadence, Run, check_limits
 from simclr_tf.training.trainer import train
 
-# SimCLR appendix B.5, B.6: random crops and flips, no colour distortion, no blur.
-CROP_AND_FLIP = Augmentation(parse_policy((("flip", 0.5),)))
-
-
 # Settings of a run that its result does not repeat.
 _UNSAID = ("job", "microbatch_size", "augment_on")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ClassifierTask:
-    """A job's request to `train_classifier`.
-
-    Attributes:
-      job: the job that publishes the result.
-      protocol: in words, for the result.
-      augmentation: augmentation of the training images.
-      restore: fills the recipe's encoder and, if needed, projection head.
-      freeze: sets which variables do not train.
-      head_layers: how many layers of the projection head stay below the classifier.
-      label_share: share of the labels of each class.
-      settings: other values that must not change on resume; also written into the result.
-      zero_init: whether the classifier starts from zeros.
-    """
-
-    job: str
-    protocol: str
-    augmentation: Augmentation
-    restore: Callable[[Mapping[str, keras.Model]], None] = lambda networks: None
-    freeze: Callable[[Networks], None] = lambda networks: None
-    head_layers: int = 0
-    label_share: float = 1.0
-    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    zero_init: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +89,7 @@ def classifier_training(
     Args:
       context: the command line's values.
       task: the job's request, evaluated once the devices are chosen.
-      data: must name labelled train and evaluation splits.
+      data: must name a labelled evaluation split, and what the task needs to train on.
       encoder: builds the network, as in pretraining.
       projection_head: builds the head, as in pretraining, if some of its layers are kept.
       optimizer: builds the optimizer from the schedule and the networks.
@@ -198,8 +166,8 @@ def _check_batch(
 
 
 def _splits(task: ClassifierTask, dataset: Dataset, seed: int) -> tuple[Source, Source]:
-    """Returns the labelled images to train on, and those to test on."""
-    train = class_balanced(labelled(dataset.train()), task.label_share, seed)
+    """Returns the images to train on, and the labelled ones to test on."""
+    train = task.images(dataset.train(), seed)
     test = labelled(dataset.evaluation())
     _check_classes(train, test)
     return train, test
@@ -218,6 +186,7 @@ def _assemble(
     def build(
         restore: Callable[[Mapping[str, keras.Model]], None] = lambda networks: None,
         freeze: Callable[[Networks], None] = lambda networks: None,
+        method: Callable[..., Supervised] = Supervised,
     ) -> Supervised:
         built = networks(
             image_size=image_size,
@@ -228,14 +197,14 @@ def _assemble(
         )
         freeze(built)
         views = ViewGroup("images", [task.augmentation], image_size)
-        return Supervised(built, [views], classifier_decay=classifier_decay)
+        return method(built, [views], classifier_decay=classifier_decay)
 
-    trained = functools.partial(build, restore=task.restore, freeze=task.freeze)
+    trained = functools.partial(build, restore=task.restore, freeze=task.freeze, method=task.method)
     return assemble(ingredients, method=trained, optimizer=optimizer, rebuild=build)
 
 
 def train_and_test(classifier: ClassifierRun) -> Result | None:
-    """Trains with cross-entropy, and tests on every image once.
+    """Trains, and tests on every image once.
 
     Returns:
       The accuracies; None where another host exports.

@@ -12,13 +12,8 @@ from simclr_tf.errors import RequestError
 from simclr_tf.evaluation.features import REPRESENTATION
 from simclr_tf.evaluation.result import Result
 from simclr_tf.export.weights import PretrainedWeights, pretrained
-from simclr_tf.jobs.classifier import (
-    CROP_AND_FLIP,
-    ClassifierRun,
-    ClassifierTask,
-    classifier_training,
-    train_and_test,
-)
+from simclr_tf.jobs.classifier import ClassifierRun, classifier_training, train_and_test
+from simclr_tf.jobs.classifier_task import CROP_AND_FLIP, ClassifierTask, share_of_images
 from simclr_tf.models.classifier import freeze_groups
 
 
@@ -62,7 +57,7 @@ def finetune(
             restore=weights.restore,
             freeze=lambda networks: freeze_groups(networks["encoder"], frozen_groups),
             head_layers=_head_layers(from_layer),
-            label_share=label_share,
+            images=share_of_images(label_share),
             settings={
                 "checkpoint": weights.record(),
                 "label_share": label_share,

@@ -13,13 +13,8 @@ from simclr_tf.evaluation.linear import PROTOCOL, fit_linear
 from simclr_tf.evaluation.penalty_range import warnings
 from simclr_tf.evaluation.result import Result
 from simclr_tf.export.weights import PretrainedWeights, pretrained
-from simclr_tf.jobs.classifier import (
-    CROP_AND_FLIP,
-    ClassifierRun,
-    ClassifierTask,
-    classifier_training,
-    train_and_test,
-)
+from simclr_tf.jobs.classifier import ClassifierRun, classifier_training, train_and_test
+from simclr_tf.jobs.classifier_task import CROP_AND_FLIP, ClassifierTask
 from simclr_tf.models.networks import Networks
 
 

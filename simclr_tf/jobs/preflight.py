@@ -106,7 +106,7 @@ def _lower_step(run: Run) -> LoweredStep:
     return LoweredStep(
         stablehlo=lower(run.strategy, run.train_step(), spec).stablehlo,
         per_replica=per_replica,
-        model_flop=training_flop(run.method, per_replica),
+        model_flop=training_flop(run.method, run.plan.global_batch_size) // replicas,
     )
 
 

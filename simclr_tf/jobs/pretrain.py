@@ -18,13 +18,13 @@ from simclr_tf.data.source import Source
 from simclr_tf.distribute.strategy import check_global_batch, check_microbatch, create_strategy
 from simclr_tf.jobs.assembly import AugmentOn, Ingredients, assemble, export_run
 from simclr_tf.jobs.initial_weights import InitialWeights
-from simclr_tf.methods import supcon  # noqa: F401, for recipes
+from simclr_tf.methods import moco, supcon  # noqa: F401, for recipes
 from simclr_tf.methods.base import Method
 from simclr_tf.methods.simclr import simclr
 from simclr_tf.models.resnet import resnet
 from simclr_tf.optim.factory import lars
 from simclr_tf.optim.schedules import (
-    WarmupCosine,
+    RunSchedule,
     batch_by_count,
     epochs_by_count,
     learning_rate,
@@ -61,7 +61,7 @@ def pretraining(
     method: Callable[..., Method] = simclr,
     encoder: Callable[..., keras.Model] = resnet,
     optimizer: Callable[..., keras.optimizers.Optimizer] = lars,
-    learning_rate: Callable[..., WarmupCosine] = learning_rate,
+    learning_rate: Callable[..., RunSchedule] = learning_rate,
     strategy: Callable[..., tf.distribute.Strategy] = create_strategy,
     global_batch_size: Annotated[int | Callable[..., int], batch_by_count] = 4096,
     microbatch_size: int | None = None,

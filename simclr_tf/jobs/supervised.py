@@ -11,12 +11,8 @@ from simclr_tf.augment.policy import Augmentation, augmentation
 from simclr_tf.context import Context
 from simclr_tf.evaluation.result import Result
 from simclr_tf.export.weights import UNTRAINED, PretrainedWeights
-from simclr_tf.jobs.classifier import (
-    ClassifierRun,
-    ClassifierTask,
-    classifier_training,
-    train_and_test,
-)
+from simclr_tf.jobs.classifier import ClassifierRun, classifier_training, train_and_test
+from simclr_tf.jobs.classifier_task import ClassifierTask, share_of_images
 
 
 @gin.configurable
@@ -50,7 +46,7 @@ def supervised(
             protocol="cross-entropy from scratch with the pretraining's augmentation minus blur; "
             "tested on the centre crop",
             augmentation=dataclasses.replace(whole, policy=kept),
-            label_share=label_share,
+            images=share_of_images(label_share),
             settings={
                 "label_share": label_share,
                 "checkpoint": PretrainedWeights(UNTRAINED, None, ()).record(),

@@ -112,7 +112,7 @@ class Method(abc.ABC):
 
         Returns:
             "representation" [V*B, D] float32, for observers, and the inputs of `loss`, each with
-            V*B rows, view after view.
+            V*B rows, view after view; V may be some of the views, where others are `targets`'.
         """
 
     @abc.abstractmethod
@@ -152,6 +152,23 @@ class Method(abc.ABC):
         """Returns the loss of guessing and the lowest reachable loss; None if unknown."""
         del global_batch
         return None
+
+    def check(
+        self, *, num_examples: int, global_batch: int, microbatch: int, replicas: int
+    ) -> None:
+        """Raises InvalidArgument if the method cannot train on such data in such batches.
+
+        Args:
+            num_examples: Images of the data set.
+            global_batch: G.
+            microbatch: Images that are embedded at a time, over all replicas; at most G.
+            replicas: R.
+        """
+        if global_batch < self.min_batch:
+            raise InvalidArgument(
+                f"A batch of {self.name} must have at least {self.min_batch} images. Received: "
+                f"global_batch_size={global_batch}."
+            )
 
     def faults(self) -> Sequence[Finding]:
         """Returns what is wrong with the settings, before the first step."""

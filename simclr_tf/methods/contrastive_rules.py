@@ -69,8 +69,7 @@ def _augmentation_off(report: Report) -> str | None:
     )
 
 
-CONTRASTIVE_RULES = (
-    Rule("collapse", _collapse),
-    Rule("identical views", _identical_views),
-    Rule("augmentation off", _augmentation_off),
-)
+COLLAPSE = Rule("collapse", _collapse)
+IDENTICAL_VIEWS = Rule("identical views", _identical_views)
+AUGMENTATION_OFF = Rule("augmentation off", _augmentation_off)
+CONTRASTIVE_RULES = (COLLAPSE, IDENTICAL_VIEWS, AUGMENTATION_OFF)

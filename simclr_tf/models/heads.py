@@ -70,6 +70,50 @@ def projection_head(
     return keras.Model(inputs, outputs, name="projection_head")
 
 
+@gin.configurable
+def plain_projection_head(
+    num_layers: int = 2,
+    hidden_dim: int | None = None,
+    output_dim: int = 128,
+    *,
+    input_dim: int,
+) -> keras.Model:
+    """Builds a projection head without normalization, as MoCo v1 (one layer) and v2 (two) have it.
+
+    Layers have biases, and ReLU between them. Kernels start uniform in 1 / sqrt(inputs), PyTorch's
+    initial values, and biases from zero.
+
+    Args:
+        num_layers: Layers, the last one included.
+        hidden_dim: Width between layers; None for D.
+        output_dim: P, the dimension of the projection.
+        input_dim: D, the dimension of the representation.
+
+    Returns:
+        A model like that of `projection_head`.
+
+    Raises:
+        InvalidArgument: If a size is not positive.
+    """
+    hidden_dim = input_dim if hidden_dim is None else hidden_dim
+    sizes = (hidden_dim, output_dim, input_dim)
+    if not (1 <= num_layers <= MAX_LAYERS and all(1 <= size <= MAX_DIM for size in sizes)):
+        raise InvalidArgument(
+            f"num_layers must be from 1 to {MAX_LAYERS}, hidden_dim and output_dim from 1 to "
+            f"{MAX_DIM:,}. Received: num_layers={num_layers}, hidden_dim={hidden_dim}, "
+            f"output_dim={output_dim}, input_dim={input_dim}."
+        )
+    initializer = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
+    inputs = x = keras.Input((input_dim,), name="representation")
+    outputs = {"projection_0": keras.layers.Identity(dtype="float32", name="projection_0")(x)}
+    for layer in range(1, num_layers + 1):
+        name, last = f"projection_{layer}", layer == num_layers
+        kwargs = {"dtype": "float32"} if last else {}
+        x = _dense(output_dim if last else hidden_dim, f"{name}_dense", initializer, **kwargs)(x)
+        x = outputs[name] = x if last else keras.layers.ReLU(name=f"{name}_relu")(x)
+    return keras.Model(inputs, outputs, name="projection_head")
+
+
 def first_layers(head: keras.Model, count: int) -> keras.Model:
     """Returns the head up to "projection_<count>", with the same variables (SimCLRv2, section 2).
 

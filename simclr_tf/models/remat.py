@@ -10,7 +10,11 @@ import keras
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 
-from simclr_tf.distribute.batch_norm import moving_statistics_frozen
+from simclr_tf.distribute.batch_norm import (
+    moving_statistics_frozen,
+    separate_statistics,
+    statistics_groups,
+)
 from simclr_tf.distribute.xla import in_xla
 
 # Per thread, since an export may trace beside a training step.
@@ -35,6 +39,7 @@ class Remat(keras.Model):
     def call(self, inputs, training: bool | None = None):
         if not training or _WITHOUT_REMAT.get():
             return self.block.call(inputs, training=training)
+        groups = statistics_groups()  # the gradient is computed after its context has ended
 
         @tf.custom_gradient
         def run(x):
@@ -43,7 +48,8 @@ class Remat(keras.Model):
                 again, later = _barrier(x, dy)
                 with moving_statistics_frozen(), tf.GradientTape() as tape:
                     tape.watch(again)
-                    y = self.block.call(again, training=True)
+                    with separate_statistics(groups):
+                        y = self.block.call(again, training=True)
                 dx, *dvariables = tape.gradient(y, [again, *variables], later)
                 return (dx, dvariables) if variables else dx
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import gin
 import keras
@@ -15,6 +16,7 @@ import keras
 from simclr_tf.errors import InvalidArgument
 from simclr_tf.models.networks import ROLES, Networks, variable_roles
 from simclr_tf.optim.lars import LARS
+from simclr_tf.optim.sgd import SGD
 
 Schedule = keras.optimizers.schedules.LearningRateSchedule
 
@@ -52,6 +54,20 @@ def momentum(
         learning_rate, float(momentum), nesterov=nesterov, weight_decay=weight_decay or None
     )
     return _decay_kernels_only(optimizer, networks)
+
+
+@gin.configurable
+def sgd_l2(
+    momentum: float = 0.9,
+    weight_decay: float = 1e-4,
+    nesterov: bool = False,
+    *,
+    learning_rate: Schedule,
+    networks: Networks,
+) -> SGD:
+    """Returns SGD with momentum; decay of all variables, biases and norms included."""
+    del networks
+    return SGD(learning_rate, momentum, nesterov, weight_decay)
 
 
 @gin.configurable
@@ -102,14 +118,21 @@ class RoleCount:
         return f"{self.role}: {self.variables} variables, {self.parameters:,} parameters, {state}"
 
 
-def exclusion_summary(networks: Networks) -> list[RoleCount]:
+def excluded_roles(optimizer: keras.optimizers.Optimizer) -> tuple[str, ...]:
+    """Returns the roles of variables that an optimizer of this module does not decay."""
+    return () if isinstance(optimizer, SGD) else EXCLUDED_ROLES
+
+
+def exclusion_summary(
+    networks: Networks, excluded: Sequence[str] = EXCLUDED_ROLES
+) -> list[RoleCount]:
     """Counts adapted and excluded variables, one entry for each role that occurs."""
     roles = variable_roles(networks)
     summary = []
     for role in ROLES:
         sizes = [math.prod(v.shape) for v in networks.trainable_variables if roles[v.path] == role]
         if sizes:
-            summary.append(RoleCount(role, role not in EXCLUDED_ROLES, len(sizes), sum(sizes)))
+            summary.append(RoleCount(role, role not in excluded, len(sizes), sum(sizes)))
     return summary
 
 

@@ -1,8 +1,9 @@
-"""The learning rate: scaling with the batch, warm-up, cosine (SimCLR section 2.3, appendix B.1)."""
+"""The learning rate: scaling with the batch; warm-up and cosine (SimCLR appendix B.1), or steps."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import gin
 import keras
@@ -14,8 +15,24 @@ SCALINGS = ("linear", "sqrt", "none")
 MAX_STEPS = 2**31
 
 
+class RunSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """What a run asks of its learning rate beside the rate itself.
+
+    Attributes:
+        peak: The highest rate.
+        warmup_steps: Steps before it is reached.
+        total_steps: Steps of the run, warm-up included.
+        words: The shape, for the plan of a run.
+    """
+
+    peak: float
+    warmup_steps: int
+    total_steps: int
+    words: str
+
+
 @keras.saving.register_keras_serializable(package="simclr_tf")
-class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
+class WarmupCosine(RunSchedule):
     """Linear from 0 to `peak` over the warm-up, then half a cosine down to 0, without restarts.
 
     Args:
@@ -23,6 +40,8 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         warmup_steps: Steps of warm-up; 0 starts at the peak.
         total_steps: Steps of the run, warm-up included; afterwards the rate stays 0.
     """
+
+    words = "warm-up then cosine to 0"
 
     def __init__(self, peak: float, warmup_steps: int, total_steps: int):
         if peak < 0 or not 0 <= warmup_steps < total_steps:
@@ -46,6 +65,52 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         return {
             "peak": self.peak,
             "warmup_steps": self.warmup_steps,
+            "total_steps": self.total_steps,
+        }
+
+
+@keras.saving.register_keras_serializable(package="simclr_tf")
+class Steps(RunSchedule):
+    """A constant rate that is multiplied by a factor at some steps, without warm-up.
+
+    Args:
+        peak: Learning rate at the start.
+        drops: The steps from which on the rate is `factor` times that of before, in their order.
+        factor: See there.
+        total_steps: Steps of the run.
+    """
+
+    warmup_steps = 0
+
+    def __init__(self, peak: float, drops: Sequence[int], factor: float, total_steps: int):
+        if peak < 0 or not 0 < factor <= 1 or total_steps < 1 or list(drops) != sorted(set(drops)):
+            raise InvalidArgument(
+                "A schedule needs peak >= 0, drops in their order, 0 < factor <= 1 and "
+                f"total_steps >= 1. Received: peak={peak}, drops={drops}, factor={factor}, "
+                f"total_steps={total_steps}."
+            )
+        self.peak = float(peak)
+        self.drops = tuple(int(step) for step in drops)
+        self.factor = float(factor)
+        self.total_steps = int(total_steps)
+
+    @property
+    def words(self) -> str:
+        steps = ", ".join(f"{step:,}" for step in self.drops if step < self.total_steps)
+        return f"multiplied by {self.factor:g} at steps {steps}" if steps else "constant"
+
+    def __call__(self, step) -> tf.Tensor:
+        """Returns the learning rate, float32 scalar, of the update after `step` updates."""
+        factors = [
+            tf.where(tf.cast(step, tf.int32) < drop, 1.0, self.factor) for drop in self.drops
+        ]
+        return self.peak * tf.reduce_prod(tf.stack([1.0, *factors]))
+
+    def get_config(self) -> dict:
+        return {
+            "peak": self.peak,
+            "drops": self.drops,
+            "factor": self.factor,
             "total_steps": self.total_steps,
         }
 
@@ -80,7 +145,7 @@ def steps_for(epochs: float, num_examples: int, global_batch: int) -> int:
 
 
 def warmup_steps_for(epochs: float, num_examples: int, global_batch: int) -> int:
-    """Returns the steps of a warm-up, the reference's N * epochs // G; epochs may be fractional."""
+    """Returns the steps of a share of a run, the reference's N * epochs // G."""
     return round(epochs * num_examples // global_batch)
 
 
@@ -112,6 +177,33 @@ def learning_rate(
     warmup_steps = warmup_steps_for(warmup, num_examples, global_batch)
     peak = scale_learning_rate(base, global_batch, scaling)
     return WarmupCosine(peak, warmup_steps, total_steps)
+
+
+@gin.configurable
+def stepped_learning_rate(
+    base: float = 0.03,
+    scaling: str = "linear",
+    drop_epochs: Sequence[float] = (120.0, 160.0),
+    factor: float = 0.1,
+    *,
+    epochs: float,
+    num_examples: int,
+    global_batch: int,
+) -> Steps:
+    """Returns a schedule that drops after some epochs, such as MoCo v1's.
+
+    Args:
+        base: Learning rate before scaling.
+        scaling: See `scale_learning_rate`.
+        drop_epochs: The epochs after which the rate is multiplied by `factor`.
+        factor: See there.
+        epochs: Length of the run in epochs.
+        num_examples: Images per epoch.
+        global_batch: Images per step over all replicas.
+    """
+    drops = [warmup_steps_for(epoch, num_examples, global_batch) for epoch in drop_epochs]
+    peak = scale_learning_rate(base, global_batch, scaling)
+    return Steps(peak, drops, factor, steps_for(epochs, num_examples, global_batch))
 
 
 @gin.configurable

@@ -22,7 +22,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from simclr_tf.augment.views import num_views
 from simclr_tf.distribute import collectives
 from simclr_tf.distribute.batch_norm import moving_statistics_frozen
 from simclr_tf.methods import contract
@@ -62,15 +61,14 @@ def gradients_in_microbatches(
         return _put(embedded, i, found), _put(targets, i, method.targets(part)), directions
 
     dim = representation_dim(method.networks["encoder"])
-    start = parts.room(method.embedded_specs), parts.room(method.target_specs), tf.zeros([dim + 1])
+    start = parts.room(method.embedded_specs), parts.room(method.target_specs), tf.zeros([dim + 2])
     embedded, targets, directions = _for_each_part(count, embed, start)
     embedded, targets = parts.joined(embedded), parts.joined(targets)
     with tf.GradientTape() as tape:
         tape.watch(embedded)
         loss, numbers = contract.loss(method, embedded, targets)
         scaled = loss * scale
-    rows = num_views(method.views) * parts.size * count
-    numbers |= representation_numbers(directions, rows)
+    numbers |= representation_numbers(directions)
     slopes = parts.split(tape.gradient(scaled, embedded))
     gradients = _second_pass(method, parts, slopes)
     return {method.metrics[0].name: loss} | numbers, gradients, targets

@@ -15,8 +15,8 @@ from simclr_tf.distribute.strategy import describe, describe_computation
 from simclr_tf.distribute.xla import host_compiles
 from simclr_tf.models.networks import Networks, count_parameters
 from simclr_tf.names import listed, shown
-from simclr_tf.optim.factory import exclusion_summary
-from simclr_tf.optim.schedules import WarmupCosine
+from simclr_tf.optim.factory import excluded_roles, exclusion_summary
+from simclr_tf.optim.schedules import RunSchedule
 from simclr_tf.training.stages import Stage
 
 
@@ -37,6 +37,8 @@ class Plan:
     optimizer: str
     precision: str
     stages: Sequence[Stage]
+    rate_words: str
+    not_decayed: Sequence[str]
     augment_on: str = "host"
     microbatch_size: int | None = None
 
@@ -45,7 +47,7 @@ class Plan:
         cls,
         *,
         strategy: tf.distribute.Strategy,
-        schedule: WarmupCosine,
+        schedule: RunSchedule,
         optimizer: keras.optimizers.Optimizer,
         **numbers: Any,
     ) -> Plan:
@@ -58,6 +60,8 @@ class Plan:
             warmup_steps=schedule.warmup_steps,
             peak_learning_rate=schedule.peak,
             optimizer=type(optimizer).__name__,
+            rate_words=schedule.words,
+            not_decayed=excluded_roles(optimizer),
             **numbers,
         )
 
@@ -109,13 +113,13 @@ class Plan:
             "steps": f"{self.total_steps:,} ({self.epochs:g} epochs), "
             f"{self.warmup_steps:,} of them warm-up",
             "optimizer": f"{self.optimizer}, peak learning rate {self.peak_learning_rate:.4g}, "
-            "warm-up then cosine to 0",
+            + self.rate_words,
         }
         lines |= {
             f"  {count.role}": f"{count.variables} variables, {count.parameters:,} parameters, "
             + ("decayed" if count.adapted else "not decayed")
             + (_lars_words(count.adapted) if self.optimizer == "LARS" else "")
-            for count in exclusion_summary(networks)
+            for count in exclusion_summary(networks, self.not_decayed)
         }
         return lines
 

@@ -14,7 +14,7 @@ from simclr_tf.errors import RequestError
 from simclr_tf.methods.base import Method
 from simclr_tf.metrics import Metric
 from simclr_tf.models.networks import Networks
-from simclr_tf.optim.schedules import WarmupCosine
+from simclr_tf.optim.schedules import RunSchedule
 from simclr_tf.training.checkpoint_variables import PROBE_GROUP
 from simclr_tf.training.checkpoints import Groups, named_groups
 from simclr_tf.training.plan import Plan
@@ -100,7 +100,7 @@ class Run:
     probe: OnlineProbe | None
     average: WeightAverage | None = None
     optimizer: keras.optimizers.Optimizer
-    schedule: WarmupCosine
+    schedule: RunSchedule
     settings: Mapping[str, Any]
     cadence: Cadence
     rebuild: Callable[[], Method]

@@ -12,6 +12,7 @@ import keras
 import tensorflow as tf
 
 from simclr_tf.errors import InvalidArgument
+from simclr_tf.methods.followers import move_towards
 from simclr_tf.models.networks import Networks, copy_values
 
 # Added to a network's name, it is the name of its average, and of that group of a checkpoint.
@@ -40,9 +41,7 @@ class WeightAverage:
         """
         count = tf.cast(step, tf.float32)
         decay = tf.minimum(self.decay, (1.0 + count) / (10.0 + count))
-        pairs = zip(self.networks.variables, self.source.variables, strict=True)
-        for average, variable in pairs:
-            average.assign(decay * average + (1.0 - decay) * variable)
+        move_towards(self.networks.variables, self.source.variables, decay)
 
 
 def weight_average(source: Networks, copy: Networks, decay: float) -> WeightAverage:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simclr_tf.augment import color
+from simclr_tf.augment.ops import OPS
 
 NEUTRAL = {
     "brightness_scale": 1.0,
@@ -127,6 +128,13 @@ def test_parameters_are_uniform_in_the_papers_ranges(drawn, strength, brightness
         (parameters["hue"], 0.2 * strength),
     ):
         assert scipy.stats.kstest(values, "uniform", args=(-reach, 2 * reach)).pvalue > 1e-3
+
+
+def test_moco_v1_moves_the_hue_by_two_fifths_of_a_turn(drawn):
+    function = OPS["color_jitter_moco_v1"].function
+    assert (function.func, function.keywords) == (color.color_jitter, {"hue": 0.8})
+    hue = drawn(strength=0.5, hue=0.8)["hue"]
+    assert scipy.stats.kstest(hue, "uniform", args=(-0.4, 0.8)).pvalue > 1e-3
 
 
 def test_orders_are_equally_likely(drawn):

@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from simclr_tf.distribute.batch_norm import SyncBatchNormalization, moving_statistics_frozen
+from simclr_tf.distribute.batch_norm import (
+    SyncBatchNormalization,
+    moving_statistics_frozen,
+    separate_statistics,
+)
 from simclr_tf.distribute.strategy import simulated_replicas
 from simclr_tf.models.resnet import resnet
 from tests.support.threads import entered_elsewhere
@@ -43,7 +47,7 @@ BETA = np.linspace(-1, 1, CHANNELS).astype(np.float32)
 
 
 def train_once(
-    replicas: int, x: np.ndarray, dy: np.ndarray, gamma=GAMMA, beta=BETA, dtype="float32"
+    replicas: int, x: np.ndarray, dy: np.ndarray, gamma=GAMMA, beta=BETA, dtype="float32", groups=1
 ) -> dict[str, np.ndarray]:
     """One training-mode call and its gradients, with x and dy split over the replicas."""
     strategy = simulated_replicas(replicas)
@@ -62,7 +66,8 @@ def train_once(
     def step(x, dy):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            y = layer(x, training=True)
+            with separate_statistics(groups):
+                y = layer(x, training=True)
         dx, dgamma, dbeta = tape.gradient(y, [x, layer.gamma.value, layer.beta.value], dy)
         return {"y": y, "dx": dx, "dgamma": dgamma, "dbeta": dbeta}
 

@@ -55,13 +55,15 @@ class Evaluation:
           name: of the job.
           model_dir: for the results.
           *bindings: further gin bindings.
-          **kwargs: `weights`, a run in `runs` (by default `whole`), and `pictures`, a folder.
+          **kwargs: `weights`, a run in `runs` (by default `whole`) or None for no weights, and
+            `pictures`, a folder.
         """
-        weights = self.runs / kwargs.get("weights", "whole")
+        weights = kwargs.get("weights", "whole")
+        path = [f"pretrained.path = '{self.runs / weights}'"] if weights else []
         return run.main(
             [
                 f"--gin_file={self.recipe}",
-                f"--gin_bindings=pretrained.path = '{weights}'",
+                *(f"--gin_bindings={binding}" for binding in path),
                 *(f"--gin_bindings={binding}" for binding in bindings),
                 f"--data_dir={kwargs.get('pictures', self.pictures)}",
                 f"--model_dir={model_dir}",

@@ -9,7 +9,8 @@ import tensorflow as tf
 from simclr_tf.context import Context
 from simclr_tf.data.dataset import Dataset
 from simclr_tf.errors import RequestError
-from simclr_tf.jobs.classifier import CROP_AND_FLIP, ClassifierTask, classifier_training
+from simclr_tf.jobs.classifier import classifier_training
+from simclr_tf.jobs.classifier_task import CROP_AND_FLIP, ClassifierTask
 from simclr_tf.models.resnet import resnet
 from simclr_tf.training import trainer
 from tests.support.small_resnet import SMALL_DEPTH

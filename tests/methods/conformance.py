@@ -313,7 +313,8 @@ def numbers_of(run: Run) -> list[dict[str, float]]:
         embedded = method.embed(batch, training=True)
         representation = embedded.pop("representation")
         views = sum(group.count for group in method.views)
-        assert representation.shape[0] == views * batch["labels"].shape[0]
+        seen, left = divmod(representation.shape[0], batch["labels"].shape[0])
+        assert 1 <= seen <= views and not left
         assert representation.dtype == tf.float32
         for specs, tensors in (
             (method.embedded_specs, embedded),

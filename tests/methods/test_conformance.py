@@ -5,21 +5,43 @@ A new method is a line in `METHODS`.
 
 import functools
 
+import keras
+import numpy as np
 import pytest
 
 from simclr_tf.augment.policy import augmentation
 from simclr_tf.augment.views import ViewGroup
+from simclr_tf.methods.distillation import Distillation
+from simclr_tf.methods.moco import moco
 from simclr_tf.methods.simclr import simclr
 from simclr_tf.methods.supcon import supcon
 from simclr_tf.methods.supervised import Supervised
 from simclr_tf.models.classifier import build_classifier
-from simclr_tf.models.heads import projection_head
+from simclr_tf.models.heads import linear_probe, plain_projection_head, projection_head
+from simclr_tf.models.networks import Networks
 from simclr_tf.objectives.margin_triplet import MarginTriplet
 from simclr_tf.objectives.nt_logistic import NTLogistic
 from simclr_tf.objectives.nt_xent import NTXent
 from simclr_tf.objectives.sup_con import SupCon
 from tests.methods import conformance
 from tests.methods.made_up import FollowAtOnce, follow
+
+
+def student(*, encoder, image_size) -> Distillation:
+    """A classifier with another one as its teacher."""
+    networks = classifier(encoder=encoder, image_size=image_size, head_layers=0).networks
+    teacher = encoder(image_size=image_size)
+    teacher.trainable = False
+    fixed = {
+        "teacher": keras.Model(teacher.inputs[0], teacher.output["final_avg_pool"]),
+        "teacher_classifier": linear_probe(conformance.CLASSES, input_dim=6),
+    }
+    for i, variable in enumerate(v for model in fixed.values() for v in model.variables):
+        variable.assign(np.random.default_rng(i).uniform(0.1, 1.0, variable.shape))
+    views = ViewGroup("images", [conformance.AUGMENTATION()], image_size)
+    return Distillation(
+        networks, [views], fixed=Networks(fixed), temperature=2.0, label_weight=0.25
+    )
 
 
 def classifier(*, encoder, image_size, head_layers=1) -> Supervised:
@@ -51,6 +73,14 @@ METHODS = {
         small_views=3,
         small_augmentation=conformance.AUGMENTATION,
     ),
+    "MoCo": functools.partial(
+        moco,
+        augmentation=conformance.AUGMENTATION,
+        projection_head=functools.partial(plain_projection_head, output_dim=5),
+        queue_size=32,
+        momentum=0.8,
+        batch_norm_groups=2,
+    ),
     "SupCon": functools.partial(
         supcon,
         augmentation=conformance.AUGMENTATION,
@@ -58,6 +88,7 @@ METHODS = {
         loss=lambda: SupCon(1.0),
     ),
     "supervised": classifier,
+    "distillation": student,
     "made up": functools.partial(follow, augmentation=conformance.AUGMENTATION),
 }
 

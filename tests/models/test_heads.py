@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from simclr_tf.models.heads import linear_probe, projection_head
+from simclr_tf.models.heads import linear_probe, plain_projection_head, projection_head
 from simclr_tf.models.networks import count_parameters
 
 
@@ -115,3 +115,33 @@ def test_head_rejects(kwargs, message):
 def test_probe_rejects_one_class():
     with pytest.raises(ValueError, match="Received: num_classes=1"):
         linear_probe(1, input_dim=12)
+
+
+@pytest.mark.parametrize(
+    ("settings", "widths"), [((1, None), [12, 5]), ((2, None), [12, 12, 5]), ((2, 7), [12, 7, 5])]
+)
+def test_plain_head_equals_numpy(settings, widths):
+    """Dense layers with biases, and ReLU between them: MoCo v1 has one and v2 two."""
+    head = plain_projection_head(*settings, 5, input_dim=12)
+    x = h = representations()
+    layers = [layer for layer in head.layers if isinstance(layer, keras.layers.Dense)]
+    for layer in layers:
+        limit = 1 / np.sqrt(layer.kernel.shape[0])
+        assert 0.8 * limit < np.abs(layer.kernel).max() <= limit
+        layer.bias.assign(np.random.default_rng(1).normal(size=layer.bias.shape))
+    expected = [h]
+    outputs = list(head(h, training=True).values())
+    for number, layer in enumerate(layers, 1):
+        x = x @ np.asarray(layer.kernel) + np.asarray(layer.bias)
+        x = x if number == len(layers) else np.maximum(x, 0)
+        expected.append(x)
+    assert [out.shape[-1] for out in outputs] == widths
+    for found, wanted in zip(outputs, expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+    assert len(head.variables) == 2 * len(layers)
+
+
+@pytest.mark.parametrize("settings", [{"num_layers": 0}, {"hidden_dim": 0}, {"output_dim": 0}])
+def test_plain_head_rejects(settings):
+    with pytest.raises(ValueError, match=r"num_layers must be from 1 .* Received: num_layers="):
+        plain_projection_head(**settings, input_dim=4)

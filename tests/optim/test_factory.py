@@ -97,3 +97,12 @@ def test_summary(networks):
     assert lines[2] == "probe: 2 variables, 195 parameters, excluded"
     total = sum(line.parameters for line in factory.exclusion_summary(networks))
     assert total == sum(np.prod(v.shape) for v in networks.trainable_variables)
+
+
+def test_sgd_decays_everything(networks):
+    optimizer = factory.sgd_l2(learning_rate=SCHEDULE, networks=networks)
+    assert (optimizer.momentum, optimizer.l2, optimizer.nesterov) == (0.9, 1e-4, False)
+    lines = factory.exclusion_summary(networks, factory.excluded_roles(optimizer))
+    assert all(line.adapted for line in lines)
+    lars = factory.lars(learning_rate=SCHEDULE, networks=networks)
+    assert factory.excluded_roles(lars) == factory.EXCLUDED_ROLES

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from simclr_tf.optim.schedules import (
+    Steps,
     WarmupCosine,
     batch_by_count,
     scale_learning_rate,
+    stepped_learning_rate,
     steps_for,
     warmup_steps_for,
 )
@@ -91,3 +93,25 @@ def test_a_batch_by_count_is_a_power_of_two_with_ten_steps_an_epoch(images, batc
 def test_bounds_of_a_batch_by_count_are_checked():
     with pytest.raises(ValueError, match="smallest <= largest"):
         batch_by_count(smallest=64, largest=32, num_examples=1000)
+
+
+def test_steps_of_moco_v1():
+    """From 0.03 at 256 images a step by a factor of 0.1 at epochs 120 and 160 of 200."""
+    schedule = stepped_learning_rate(epochs=200.0, num_examples=2560, global_batch=256)
+    assert (schedule.total_steps, schedule.warmup_steps) == (2001, 0)
+    found = [schedule(step) for step in (0, 1199, 1200, 1599, 1600, 2000)]
+    np.testing.assert_allclose(found, [0.03, 0.03, 0.003, 0.003, 0.0003, 0.0003], rtol=1e-6)
+    assert schedule.words == "multiplied by 0.1 at steps 1,200, 1,600"
+    short = stepped_learning_rate(epochs=1.0, num_examples=2560, global_batch=512)
+    assert short.words == "constant"
+    np.testing.assert_allclose(short(5), 0.06, rtol=1e-6)
+    config = keras.optimizers.schedules.serialize(schedule)
+    assert keras.optimizers.schedules.deserialize(config).get_config() == schedule.get_config()
+
+
+@pytest.mark.parametrize(
+    "arguments", [(-1.0, (), 0.1, 9), (1.0, (5, 3), 0.1, 9), (1.0, (), 0.0, 9), (1.0, (), 0.1, 0)]
+)
+def test_rejects_steps(arguments):
+    with pytest.raises(ValueError, match=r"total_steps >= 1\. Received: peak="):
+        Steps(*arguments)

@@ -13,7 +13,7 @@ from simclr_tf.distribute.lowering import LoweringStrategy, lower, not_for_tpu
 from simclr_tf.errors import RequestError
 from simclr_tf.jobs import preflight
 from simclr_tf.jobs.assembly import dtype_policy
-from simclr_tf.jobs.classifier import CROP_AND_FLIP
+from simclr_tf.jobs.classifier_task import CROP_AND_FLIP
 from simclr_tf.jobs.preflight import _lower_step, _OnPaper
 from simclr_tf.jobs.pretrain import pretraining
 from simclr_tf.methods.supervised import Supervised

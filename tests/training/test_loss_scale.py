@@ -11,7 +11,7 @@ import tensorflow as tf
 from simclr_tf.augment.views import ViewGroup
 from simclr_tf.distribute.strategy import simulated_replicas
 from simclr_tf.jobs.assembly import dtype_policy
-from simclr_tf.jobs.classifier import CROP_AND_FLIP
+from simclr_tf.jobs.classifier_task import CROP_AND_FLIP
 from simclr_tf.methods.supervised import Supervised
 from simclr_tf.models.heads import linear_probe
 from simclr_tf.models.networks import Networks

@@ -19,10 +19,10 @@ def lines(**fields):
         **{"class_names": None, **fields},
     )
     numbers = {"num_replicas": 1, "global_batch_size": 4, "total_steps": 9, "warmup_steps": 1}
-    words = dict.fromkeys(["strategy", "computation", "optimizer", "precision"], "")
+    words = ["strategy", "computation", "optimizer", "precision", "rate_words", "not_decayed"]
     sizes = {"image_size": 8, "epochs": 1.0, "peak_learning_rate": 1.0}
     stages = [Stage(9, SimpleNamespace(groups=[]))]
-    plan = Plan(source=source, stages=stages, **numbers, **words, **sizes)
+    plan = Plan(source=source, stages=stages, **numbers, **dict.fromkeys(words, ""), **sizes)
     return plan.lines(Networks({}), {})
 
 
