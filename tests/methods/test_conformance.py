@@ -13,8 +13,9 @@ from simclr_tf.methods.moco import moco
 from simclr_tf.methods.simclr import simclr
 from simclr_tf.methods.supcon import supcon
 from simclr_tf.methods.supervised import Supervised
+from simclr_tf.methods.vicreg import vicreg
 from simclr_tf.models.classifier import build_classifier
-from simclr_tf.models.heads import plain_projection_head, projection_head
+from simclr_tf.models.heads import mlp_projection_head, plain_projection_head, projection_head
 from simclr_tf.objectives.margin_triplet import MarginTriplet
 from simclr_tf.objectives.nt_logistic import NTLogistic
 from simclr_tf.objectives.nt_xent import NTXent
@@ -65,6 +66,11 @@ METHODS = {
         augmentation=conformance.AUGMENTATION,
         projection_head=functools.partial(projection_head, output_dim=5),
         loss=lambda: SupCon(1.0),
+    ),
+    "VICReg": functools.partial(
+        vicreg,
+        augmentation=conformance.AUGMENTATION,
+        projection_head=functools.partial(mlp_projection_head, 3, 6, 5),
     ),
     "supervised": classifier,
     "made up": functools.partial(follow, augmentation=conformance.AUGMENTATION),
