@@ -107,18 +107,14 @@ def test_rules_on_numbers(numbers, kinds):
     assert findings(**numbers) == kinds
 
 
-@pytest.mark.parametrize(
-    ("loss", "kinds"), [(VICRegLoss(), set()), (VICRegLoss(variance=0.0), {"collapse"})]
-)
-def test_without_the_variance_term_a_run_collapses(loss, kinds):
+@pytest.mark.parametrize(("variance", "kinds"), [(25.0, []), (0.0, ["collapse"])])
+def test_without_the_variance_term_a_run_collapses(variance, kinds):
     """As with the coefficients (25, 0, 1) in the paper."""
     run = conformance.assemble(
-        functools.partial(FACTORY, loss=lambda: loss),
-        learning_rate=lambda **numbers: WarmupCosine(0.005, 0, 100),
+        functools.partial(FACTORY, loss=lambda: VICRegLoss(variance=variance)),
+        learning_rate=lambda **numbers: WarmupCosine(0.01, 0, 100),
         epochs=25.0,
     )
-    numbers = conformance.train(run, range(100))
-    found = findings(
-        **{name: numbers[-1][name] for name in ("projection_std", "invariance", "effective_rank")}
-    )
-    assert set(found) == kinds
+    *_, last = conformance.train(run, range(100))
+    judged = ("projection_std", "invariance", "effective_rank")
+    assert findings(**{name: last[name] for name in judged}) == kinds, last
