@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
@@ -18,7 +19,7 @@ from simclr_tf.data.source import Source
 from simclr_tf.distribute.strategy import check_global_batch, check_microbatch, create_strategy
 from simclr_tf.jobs.assembly import AugmentOn, Ingredients, assemble, export_run
 from simclr_tf.jobs.initial_weights import InitialWeights
-from simclr_tf.methods import moco, supcon, vicreg  # noqa: F401, for recipes
+from simclr_tf.methods import byol, moco, supcon, vicreg  # noqa: F401, for recipes
 from simclr_tf.methods.base import Method
 from simclr_tf.methods.simclr import simclr
 from simclr_tf.models.resnet import resnet
@@ -166,7 +167,12 @@ def pretraining(
             initial=InitialWeights.of(initial_weights, initial_parts),
             **_advice(context),
         )
-        build = functools.partial(method, encoder=encoder, image_size=dataset.image_size)
+        build = functools.partial(
+            method,
+            encoder=encoder,
+            image_size=dataset.image_size,
+            **_requested(method, total_steps=schedule.total_steps),
+        )
         return assemble(ingredients, method=build, optimizer=optimizer)
 
 
@@ -176,6 +182,12 @@ def _advice(context: Context) -> dict[str, str]:
         "when_length_differs": "To train longer than planned, start a new run from this one: "
         f"another --model_dir, with pretrain.initial_weights = '{context.model_dir}'.",
     }
+
+
+def _requested(method: Callable[..., Method], **facts: Any) -> dict[str, Any]:
+    """Returns the facts about the run that a method's factory has parameters for."""
+    parameters = inspect.signature(method).parameters
+    return {name: value for name, value in facts.items() if name in parameters}
 
 
 def _by_count(setting: Any, num_examples: int) -> Any:

@@ -27,8 +27,9 @@ class Method(abc.ABC):
     """The networks that a run trains, and the loss.
 
     A gin factory with the parameters `encoder` (`image_size` -> model) and `image_size` builds a
-    method once, inside the strategy's scope, in the precision of Keras' dtype policy. Functions
-    that the step calls are part of the replica function: static shapes, no string, no gin.
+    method once, inside the strategy's scope, in the precision of Keras' dtype policy. If it also
+    has the parameter `total_steps`, it receives the number of updates of the run. Functions that
+    the step calls are part of the replica function: static shapes, no string, no gin.
 
     One step, on every replica:
 

@@ -69,7 +69,8 @@ def gradients_in_microbatches(
         loss, numbers = contract.loss(method, embedded, targets)
         scaled = loss * scale
     numbers |= representation_numbers(directions)
-    slopes = parts.split(tape.gradient(scaled, embedded))
+    # From some of them only metrics are computed.
+    slopes = parts.split(tape.gradient(scaled, embedded, unconnected_gradients="zero"))
     gradients = _second_pass(method, parts, slopes)
     return {method.metrics[0].name: loss} | numbers, gradients, targets
 

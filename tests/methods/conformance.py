@@ -211,6 +211,7 @@ def check_microbatches(factory: Factory) -> None:
 def without_batch_statistics(factory: Factory) -> Factory:
     """The method with batch normalization in inference mode, which keeps examples apart."""
 
+    @functools.wraps(factory)  # which says what the factory asks for
     def build(**kwargs) -> Method:
         method = factory(**kwargs)
         for networks in (method.networks, method.followers, method.fixed):
