@@ -167,12 +167,7 @@ def pretraining(
             initial=InitialWeights.of(initial_weights, initial_parts),
             **_advice(context),
         )
-        build = functools.partial(
-            method,
-            encoder=encoder,
-            image_size=dataset.image_size,
-            **_requested(method, total_steps=schedule.total_steps),
-        )
+        build = _factory(method, encoder, dataset.image_size, schedule.total_steps)
         return assemble(ingredients, method=build, optimizer=optimizer)
 
 
@@ -184,10 +179,17 @@ def _advice(context: Context) -> dict[str, str]:
     }
 
 
-def _requested(method: Callable[..., Method], **facts: Any) -> dict[str, Any]:
-    """Returns the facts about the run that a method's factory has parameters for."""
-    parameters = inspect.signature(method).parameters
-    return {name: value for name, value in facts.items() if name in parameters}
+def _factory(
+    method: Callable[..., Method],
+    encoder: Callable[..., keras.Model],
+    image_size: int,
+    total_steps: int,
+) -> Callable[[], Method]:
+    """Returns a method's factory with its arguments: `total_steps` if it has that parameter."""
+    arguments = {"encoder": encoder, "image_size": image_size}
+    if "total_steps" in inspect.signature(method).parameters:
+        arguments["total_steps"] = total_steps
+    return functools.partial(method, **arguments)
 
 
 def _by_count(setting: Any, num_examples: int) -> Any:
