@@ -15,6 +15,7 @@ EXAMPLES = {
     "simclr_tf.objectives.margin_triplet": "MarginTriplet",
     "simclr_tf.objectives.nt_logistic": "NTLogistic",
     "simclr_tf.objectives.nt_xent": "NTXent",
+    "simclr_tf.objectives.vicreg": "VICRegLoss",
     "simclr_tf.optim.lars": "LARS",
 }
 

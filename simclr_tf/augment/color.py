@@ -1,4 +1,4 @@
-"""Colour distortion: SimCLR's jitter of brightness, contrast, saturation and hue, and grayscale.
+"""Colour distortion: jitter of brightness, contrast, saturation and hue; grayscale; solarization.
 
 Every example has its own parameters and its own order of the four. On an accelerator a batch takes
 a few dense elementwise ops; a single example runs each of the four once, in turn, which is less
@@ -161,6 +161,8 @@ def _in_turn(
 @policy_op("color_jitter", max_strength=MAX_STRENGTH)
 @policy_op("color_jitter_v1", max_strength=MAX_STRENGTH, brightness="additive")
 @policy_op("color_jitter_moco_v1", max_strength=MAX_STRENGTH, hue=0.8)
+@policy_op("color_jitter_vicreg", max_strength=MAX_STRENGTH, saturation=0.4)
+@policy_op("color_jitter_byol", max_strength=MAX_STRENGTH, brightness="additive", saturation=0.4)
 def color_jitter(
     images: tf.Tensor,
     keys: tf.Tensor,
@@ -169,14 +171,16 @@ def color_jitter(
     probability: float = 0.8,
     strength: float = 1.0,
     brightness: str = "multiplicative",
+    saturation: float = 0.8,
     hue: float = 0.2,
 ) -> tf.Tensor:
     """Applies SimCLR's colour jitter (paper, appendix A): four distortions in a random order.
 
     With s the strength, contrast and saturation are scaled by U(1 - 0.8s, 1 + 0.8s) and hue moves
-    by U(-0.2s, 0.2s) turns; MoCo v1 has 0.8s there too, with s = 0.5. Strength 1 is for ImageNet
-    and 0.5 for CIFAR; 0 leaves images unchanged (the reference code then skips grayscale too:
-    remove it from the policy to do the same).
+    by U(-0.2s, 0.2s) turns; MoCo v1 has 0.8s there too, with s = 0.5. BYOL and VICReg, with s = 0.5
+    too, scale saturation half as much, and BYOL shifts brightness. Strength 1 is for ImageNet and
+    0.5 for CIFAR; 0 leaves images unchanged (the reference code then skips grayscale too: remove
+    it from the policy to do the same).
 
     Args:
         images: float32 [N, H, W, 3] in [0, 1].
@@ -186,6 +190,7 @@ def color_jitter(
         strength: in [0, 1.25].
         brightness: 'multiplicative', by U(1 - 0.8s, 1 + 0.8s), as in SimCLRv2 and by the
             reference's default, or 'additive', by U(-0.8s, 0.8s), as in SimCLRv1.
+        saturation: largest change of the saturation's factor at strength 1.
         hue: largest change of the hue at strength 1, in turns.
 
     Returns:
@@ -217,7 +222,7 @@ def color_jitter(
             brightness_scale=1.0 + (brightness_change if multiplies else none),
             brightness_shift=none if multiplies else brightness_change,
             contrast=1.0 + 0.8 * around_zero[:, 1],
-            saturation=1.0 + 0.8 * around_zero[:, 2],
+            saturation=1.0 + saturation * around_zero[:, 2],
             hue=hue * around_zero[:, 3],
         )
 
@@ -247,3 +252,25 @@ def grayscale(
     red, green, blue = tf.split(images, 3, axis=-1)
     luma = _GRAY_WEIGHTS[0] * red + _GRAY_WEIGHTS[1] * green + _GRAY_WEIGHTS[2] * blue
     return keys_lib.choose(draws < probability, luma, images)
+
+
+@policy_op("solarize", max_strength=None)
+def solarize(
+    images: tf.Tensor, keys: tf.Tensor, *, op: int, probability: float = 0.2, strength: float = 1.0
+) -> tf.Tensor:
+    """Inverts the bright channels of drawn images, x >= 0.5 (BYOL, appendix B).
+
+    Args:
+        images: float32 [N, H, W, 3] in [0, 1].
+        keys: uint32 [N, 2].
+        op: id of this op among those that use these keys.
+        probability: that an image is solarized.
+        strength: ignored; part of every policy op's signature.
+
+    Returns:
+        float32 [N, H, W, 3] in [0, 1].
+    """
+    del strength
+    draws = keys_lib.uniform(keys, op, 1)[:, 0]
+    # What is below 0.5 stays, and what is above is mirrored at it.
+    return keys_lib.choose(draws < probability, tf.minimum(images, 1.0 - images), images)

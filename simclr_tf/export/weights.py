@@ -46,23 +46,31 @@ class PretrainedWeights:
       step: the training step that wrote them, or None if unknown.
       groups: the available groups.
       average: whether the moving averages of the weights are meant, in their place.
+      prefix: what the names of the groups have before these in the checkpoint, such as "target_".
     """
 
     path: str
     step: int | None
     groups: tuple[str, ...]
     average: bool = False
+    prefix: str = ""
 
     def at(self, step: int) -> PretrainedWeights:
         """Returns the weights of another checkpoint of the same run."""
-        groups = tuple(read_manifest(self.path, step)["variables"])
-        if self.average:
-            groups = tuple(g.removesuffix(SUFFIX) for g in groups if g.endswith(SUFFIX))
+        stored, suffix = tuple(read_manifest(self.path, step)["variables"]), self._suffix
+        chosen = [g for g in stored if g.startswith(self.prefix) and g.endswith(suffix)]
+        groups = tuple(g.removeprefix(self.prefix).removesuffix(suffix) for g in chosen)
         if self.average and not groups:
             raise RequestError(
                 "pretrained.average needs a checkpoint with moving averages of the weights. "
                 f"Received: step {step} of {self.path}, which has none. Leave it out, or pretrain "
                 "with pretrain.average_decay."
+            )
+        if self.prefix and not groups:
+            raise RequestError(
+                "pretrained.prefix must begin the names of some networks of the checkpoint. "
+                f"Received: {self.prefix!r} for step {step} of {self.path}, which has "
+                f"{', '.join(stored)}. Leave it out, or set it to 'target_' for BYOL."
             )
         return dataclasses.replace(self, step=step, groups=groups)
 
@@ -100,8 +108,9 @@ class PretrainedWeights:
                 variable.assign(arrays[name][path])
 
     def _restore_checkpoint(self, groups: Groups) -> None:
-        suffix = SUFFIX if self.average else ""
-        stored = {name + suffix: variables for name, variables in groups.items()}
+        stored = {
+            self.prefix + name + self._suffix: variables for name, variables in groups.items()
+        }
         try:
             restore_groups(self.path, self.step, stored)
         except UNREACHABLE:
@@ -124,8 +133,12 @@ class PretrainedWeights:
 
     def record(self) -> dict[str, str | int | bool | None]:
         """Returns the part of a result that describes the weights."""
-        average = {"average": True} if self.average else {}
-        return {"path": self.path, "step": self.step, **average}
+        chosen = {"average": self.average, "prefix": self.prefix}
+        return {"path": self.path, "step": self.step, **{k: v for k, v in chosen.items() if v}}
+
+    @property
+    def _suffix(self) -> str:
+        return SUFFIX if self.average else ""
 
 
 @gin.configurable(denylist=["model_dir", "followed"])
@@ -133,6 +146,7 @@ def pretrained(
     path: str = "",
     step: int | None = None,
     average: bool = False,
+    prefix: str = "",
     *,
     model_dir: str,
     followed: bool = False,
@@ -145,6 +159,8 @@ def pretrained(
         networks' initial weights. By default the job's own model_dir.
       step: the step of the run's checkpoint; by default the newest.
       average: whether to take the moving averages of the weights instead of the last ones.
+      prefix: the beginning of the names of the networks to take, where a method saves a second
+        encoder beside the trained one: 'target_' for BYOL's target network, 'key_' for MoCo's.
       model_dir: the command line's.
       followed: whether the run's checkpoints may still be to come, see `at`.
 
@@ -153,21 +169,26 @@ def pretrained(
     """
     path = local(path or model_dir).rstrip("/")
     if followed:
-        return dataclasses.replace(_followed(path, step), average=average)
+        return dataclasses.replace(_followed(path, step), average=average, prefix=prefix)
     if path == UNTRAINED:
         return PretrainedWeights(UNTRAINED, None, ())
-    chosen = {"step": step, "average": average or None}
+    chosen = {"step": step, "average": average or None, "prefix": prefix or None}
     for name, value in chosen.items():
         if value is not None and (_is_saved_model(path) or _is_torchvision(path)):
             raise RequestError(
                 f"pretrained.{name} chooses among the weights of a run's checkpoints. Received: "
                 f"pretrained.{name}={value} for {path}. Leave it out."
             )
-    return find_weights(path, step, average)
+    return find_weights(path, step, average, prefix)
 
 
 def find_weights(
-    path: str, step: int | None = None, average: bool = False, *, setting: str = "pretrained.path"
+    path: str,
+    step: int | None = None,
+    average: bool = False,
+    prefix: str = "",
+    *,
+    setting: str = "pretrained.path",
 ) -> PretrainedWeights:
     """Finds the weights of a run, a checkpoint, a SavedModel or a file in torchvision's format.
 
@@ -175,6 +196,7 @@ def find_weights(
       path: one of these.
       step: the step of the run's checkpoint; by default the newest.
       average: whether to take a checkpoint's moving averages of the weights.
+      prefix: the beginning of the names of the networks to take in a checkpoint.
       setting: the recipe's parameter that holds the path.
 
     Raises:
@@ -198,7 +220,9 @@ def find_weights(
             f"Pretrain first, or set {setting} to a run's folder, a SavedModel, or a .safetensors "
             f"file{_UNTRAINED_TOO if setting == 'pretrained.path' else ''}."
         )
-    return PretrainedWeights(path, None, (), average).at(steps[-1] if step is None else step)
+    return PretrainedWeights(path, None, (), average, prefix).at(
+        steps[-1] if step is None else step
+    )
 
 
 def _followed(path: str, step: int | None) -> PretrainedWeights:

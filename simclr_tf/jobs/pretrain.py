@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
@@ -18,7 +19,7 @@ from simclr_tf.data.source import Source
 from simclr_tf.distribute.strategy import check_global_batch, check_microbatch, create_strategy
 from simclr_tf.jobs.assembly import AugmentOn, Ingredients, assemble, export_run
 from simclr_tf.jobs.initial_weights import InitialWeights
-from simclr_tf.methods import moco, supcon  # noqa: F401, for recipes
+from simclr_tf.methods import byol, moco, supcon, vicreg  # noqa: F401, for recipes
 from simclr_tf.methods.base import Method
 from simclr_tf.methods.simclr import simclr
 from simclr_tf.models.resnet import resnet
@@ -166,7 +167,7 @@ def pretraining(
             initial=InitialWeights.of(initial_weights, initial_parts),
             **_advice(context),
         )
-        build = functools.partial(method, encoder=encoder, image_size=dataset.image_size)
+        build = _factory(method, encoder, dataset.image_size, schedule.total_steps)
         return assemble(ingredients, method=build, optimizer=optimizer)
 
 
@@ -176,6 +177,19 @@ def _advice(context: Context) -> dict[str, str]:
         "when_length_differs": "To train longer than planned, start a new run from this one: "
         f"another --model_dir, with pretrain.initial_weights = '{context.model_dir}'.",
     }
+
+
+def _factory(
+    method: Callable[..., Method],
+    encoder: Callable[..., keras.Model],
+    image_size: int,
+    total_steps: int,
+) -> Callable[[], Method]:
+    """Returns a method's factory with its arguments: `total_steps` if it has that parameter."""
+    arguments = {"encoder": encoder, "image_size": image_size}
+    if "total_steps" in inspect.signature(method).parameters:
+        arguments["total_steps"] = total_steps
+    return functools.partial(method, **arguments)
 
 
 def _by_count(setting: Any, num_examples: int) -> Any:

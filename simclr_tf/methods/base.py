@@ -13,7 +13,7 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
-from simclr_tf.augment.views import ViewGroup
+from simclr_tf.augment.views import ViewGroup, num_views
 from simclr_tf.errors import InvalidArgument
 from simclr_tf.methods.rules import Chain, Finding
 from simclr_tf.metrics import Metric
@@ -27,8 +27,9 @@ class Method(abc.ABC):
     """The networks that a run trains, and the loss.
 
     A gin factory with the parameters `encoder` (`image_size` -> model) and `image_size` builds a
-    method once, inside the strategy's scope, in the precision of Keras' dtype policy. Functions
-    that the step calls are part of the replica function: static shapes, no string, no gin.
+    method once, inside the strategy's scope, in the precision of Keras' dtype policy. If it also
+    has the parameter `total_steps`, it receives the number of updates of the run. Functions that
+    the step calls are part of the replica function: static shapes, no string, no gin.
 
     One step, on every replica:
 
@@ -93,6 +94,11 @@ class Method(abc.ABC):
                 f"{type(self).__name__} with views={self.views!r}."
             )
 
+    @property
+    def embedded_views(self) -> int:
+        """V of `embed`: all views of an image, or fewer where `targets` takes the others."""
+        return num_views(self.views)
+
     def targets(self, batch: Tensors) -> Tensors:
         """Returns inputs of the loss without gradient, each with V*B rows, view after view.
 
@@ -112,7 +118,7 @@ class Method(abc.ABC):
 
         Returns:
             "representation" [V*B, D] float32, for observers, and the inputs of `loss`, each with
-            V*B rows, view after view; V may be some of the views, where others are `targets`'.
+            V*B rows, view after view, where V is `embedded_views`.
         """
 
     @abc.abstractmethod

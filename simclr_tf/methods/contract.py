@@ -14,13 +14,15 @@ def embed(method: Method, batch: Tensors) -> tuple[tf.Tensor, Tensors]:
     """Returns the representation [V*B, D], and the inputs of the loss.
 
     Raises:
-        InvalidArgument: `embed` returned no dict with "representation".
+        InvalidArgument: `embed` returned no dict with "representation", or not for each view.
     """
     found = method.embed(batch, training=True)
-    if not isinstance(found, dict) or "representation" not in found:
+    rows = method.embedded_views * batch["labels"].shape[0]
+    fits = isinstance(found, dict) and "representation" in found
+    if not fits or found["representation"].shape[0] != rows:
         raise InvalidArgument(
-            f"{_name(method)}.embed must return a dict with 'representation', [V*B, D] float32. "
-            f"Received: {_shown(found)}."
+            f"{_name(method)}.embed must return a dict with 'representation', [V*B, D] float32, "
+            f"where V*B = {rows} for {method.embedded_views} views. Received: {_shown(found)}."
         )
     rest = {name: value for name, value in found.items() if name != "representation"}
     return found["representation"], rest

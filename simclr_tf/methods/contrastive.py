@@ -1,4 +1,4 @@
-"""What contrastive methods share: an encoder, a projection head, and a loss of the projections."""
+"""What methods of two views share: an encoder, a projection head, and a loss of projections."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 import tensorflow as tf
 
+from simclr_tf.augment.views import ViewGroup
 from simclr_tf.methods.base import Method, Tensors
 from simclr_tf.methods.contrastive_rules import temperature_fault
 from simclr_tf.methods.rules import Finding
@@ -67,3 +68,32 @@ def encoder_and_head(
     model = encoder(image_size=image_size)
     head = projection_head(input_dim=representation_dim(model))
     return Networks({"encoder": model, "projection_head": head})
+
+
+def one_pass_per_view(
+    encoder: keras.Model, head: keras.Model, images: tf.Tensor, training: bool
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Passes two views one after the other, so that each has batch statistics of its own.
+
+    Args:
+        encoder: As for `Contrastive`.
+        head: As for `Contrastive`.
+        images: [2B, S, S, 3], view after view.
+        training: Whether batch normalization uses, and records, the statistics of the batch.
+
+    Returns:
+        The representation [2B, D] and the projection [2B, P], float32, view after view.
+    """
+    found = []
+    for view in tf.split(images, 2):
+        representation = encoder(view, training=training)["final_avg_pool"]
+        projections = head(representation, training=training)
+        found.append((representation, projections[f"projection_{len(projections) - 1}"]))
+    representation, projection = (tf.concat(views, axis=0) for views in zip(*found, strict=True))
+    return representation, projection
+
+
+def view_lines(views: ViewGroup) -> Mapping[str, str]:
+    """Returns the plan's lines on two views that are made in different ways."""
+    first, second = views.augmentations
+    return {} if first == second else {"view 1": first.words, "view 2": second.words}

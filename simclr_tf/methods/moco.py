@@ -75,6 +75,10 @@ class MoCo(Method):
     metrics = (Metric("contrastive_loss", "contrastive loss"), *METRICS)
 
     @property
+    def embedded_views(self) -> int:
+        return 1
+
+    @property
     def embedded_specs(self) -> Mapping[str, tf.TensorSpec]:
         return {"queries": tf.TensorSpec([1, self.state["queue"].shape[1]])}
 

@@ -20,7 +20,7 @@ from simclr_tf.augment.policy import Augmentation, augmentation
 from simclr_tf.augment.views import ViewGroup
 from simclr_tf.errors import InvalidArgument
 from simclr_tf.methods.base import Tensors
-from simclr_tf.methods.contrastive import Contrastive, encoder_and_head
+from simclr_tf.methods.contrastive import Contrastive, encoder_and_head, view_lines
 from simclr_tf.methods.contrastive_rules import CONTRASTIVE_RULES
 from simclr_tf.methods.rules import (
     DEAD_ENCODER,
@@ -62,12 +62,7 @@ class SimCLR(Contrastive):
         return (LABELS_LEAKING,), (DEAD_ENCODER, *CONTRASTIVE_RULES, *learning)
 
     def plan_lines(self, global_batch: int) -> Mapping[str, str]:
-        first, second = self.views[0].augmentations
-        views = {} if first == second else {"view 1": first.words, "view 2": second.words}
-        return {
-            **views,
-            "loss": self.objective.words(global_batch),
-        }
+        return {**view_lines(self.views[0]), "loss": self.objective.words(global_batch)}
 
     def words(self, numbers: Mapping[str, float]) -> str:
         chance = f" (chance {numbers['loss_chance']:.2f})" if "loss_chance" in numbers else ""

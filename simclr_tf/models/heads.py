@@ -96,22 +96,73 @@ def plain_projection_head(
         InvalidArgument: If a size is not positive.
     """
     hidden_dim = input_dim if hidden_dim is None else hidden_dim
-    sizes = (hidden_dim, output_dim, input_dim)
-    if not (1 <= num_layers <= MAX_LAYERS and all(1 <= size <= MAX_DIM for size in sizes)):
-        raise InvalidArgument(
-            f"num_layers must be from 1 to {MAX_LAYERS}, hidden_dim and output_dim from 1 to "
-            f"{MAX_DIM:,}. Received: num_layers={num_layers}, hidden_dim={hidden_dim}, "
-            f"output_dim={output_dim}, input_dim={input_dim}."
-        )
-    initializer = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
+    _check_sizes(num_layers, hidden_dim, output_dim, input_dim)
     inputs = x = keras.Input((input_dim,), name="representation")
     outputs = {"projection_0": keras.layers.Identity(dtype="float32", name="projection_0")(x)}
     for layer in range(1, num_layers + 1):
         name, last = f"projection_{layer}", layer == num_layers
         kwargs = {"dtype": "float32"} if last else {}
-        x = _dense(output_dim if last else hidden_dim, f"{name}_dense", initializer, **kwargs)(x)
+        x = _dense(output_dim if last else hidden_dim, f"{name}_dense", _pytorchs(), **kwargs)(x)
         x = outputs[name] = x if last else keras.layers.ReLU(name=f"{name}_relu")(x)
     return keras.Model(inputs, outputs, name="projection_head")
+
+
+@gin.configurable
+def mlp_projection_head(
+    num_layers: int = 2,
+    hidden_dim: int = 4096,
+    output_dim: int = 256,
+    *,
+    input_dim: int,
+) -> keras.Model:
+    """Builds a projection head that normalizes hidden layers alone: BYOL's, or VICReg's expander.
+
+    A hidden layer is Dense, normalization and ReLU, and the last one Dense alone. No layer has a
+    bias, which the authors' hidden layers have and normalization takes away. Kernels start as in
+    `plain_projection_head`.
+
+    Args:
+        num_layers: Layers, the last one included: 2 in BYOL, 3 in VICReg.
+        hidden_dim: Width between layers: 4,096 in BYOL, 8,192 in VICReg.
+        output_dim: P, the dimension of the projection: 256 in BYOL, 8,192 in VICReg.
+        input_dim: D, the dimension of the representation.
+
+    Returns:
+        A model like that of `projection_head`.
+
+    Raises:
+        InvalidArgument: If a size is not positive.
+    """
+    _check_sizes(num_layers, hidden_dim, output_dim, input_dim)
+    inputs = keras.Input((input_dim,), name="representation")
+    first = keras.layers.Identity(dtype="float32", name="projection_0")(inputs)
+    widths = [*[hidden_dim] * (num_layers - 1), output_dim]
+    outputs = {"projection_0": first, **_mlp(inputs, widths, "projection")}
+    return keras.Model(inputs, outputs, name="projection_head")
+
+
+@gin.configurable
+def predictor(num_layers: int = 2, hidden_dim: int = 4096, *, input_dim: int) -> keras.Model:
+    """Builds the network that predicts another network's projection (BYOL, section 3.1).
+
+    Its layers are like those of `mlp_projection_head`.
+
+    Args:
+        num_layers: Layers, the last one included.
+        hidden_dim: Width between layers.
+        input_dim: P, the dimension of the projection and of the prediction.
+
+    Returns:
+        A model named "predictor" from [N, P] to [N, P] float32.
+
+    Raises:
+        InvalidArgument: If a size is not positive.
+    """
+    _check_sizes(num_layers, hidden_dim, input_dim, input_dim)
+    inputs = keras.Input((input_dim,), name="projection")
+    widths = [*[hidden_dim] * (num_layers - 1), input_dim]
+    *_, outputs = _mlp(inputs, widths, "prediction").values()
+    return keras.Model(inputs, outputs, name="predictor")
 
 
 def first_layers(head: keras.Model, count: int) -> keras.Model:
@@ -155,6 +206,35 @@ def linear_probe(
     inputs = keras.Input((input_dim,), name="representation")
     logits = _dense(num_classes, "probe_dense", kernel_initializer, dtype="float32")(inputs)
     return keras.Model(inputs, logits, name="probe")
+
+
+def _mlp(x: keras.KerasTensor, widths: list[int], prefix: str) -> dict[str, keras.KerasTensor]:
+    """Returns what each layer gives, the last one in float32, by its name: the prefix and "_1"."""
+    outputs = {}
+    for layer, width in enumerate(widths, 1):
+        name, last = f"{prefix}_{layer}", layer == len(widths)
+        kwargs = {"dtype": "float32"} if last else {}
+        x = _dense(width, f"{name}_dense", _pytorchs(), use_bias=False, **kwargs)(x)
+        if not last:
+            x = SyncBatchNormalization(name=f"{name}_bn")(x)
+            x = keras.layers.ReLU(name=f"{name}_relu")(x)
+        outputs[name] = x
+    return outputs
+
+
+def _pytorchs() -> keras.initializers.Initializer:
+    """Returns what draws kernels uniformly in 1 / sqrt(inputs)."""
+    return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
+
+
+def _check_sizes(num_layers: int, hidden_dim: int, output_dim: int, input_dim: int) -> None:
+    sizes = (hidden_dim, output_dim, input_dim)
+    if not (1 <= num_layers <= MAX_LAYERS and all(1 <= size <= MAX_DIM for size in sizes)):
+        raise InvalidArgument(
+            f"num_layers must be from 1 to {MAX_LAYERS}, hidden_dim and output_dim from 1 to "
+            f"{MAX_DIM:,}. Received: num_layers={num_layers}, hidden_dim={hidden_dim}, "
+            f"output_dim={output_dim}, input_dim={input_dim}."
+        )
 
 
 def _dense(units: int, name: str, kernel_initializer: Any = None, **kwargs) -> keras.layers.Dense:

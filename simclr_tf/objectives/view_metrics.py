@@ -17,7 +17,7 @@ from simclr_tf.objectives.projections import spread
 # "embedding_std": standard deviation per dimension of the normalized projections over the global
 # batch, times sqrt(P); 1 when spread over the sphere, 0 when collapsed to a point.
 # "effective_rank": number of the P directions that the normalized projections use, see
-# `_participation_ratio`.
+# `effective_rank`.
 METRICS = (
     Metric("contrastive_top1", "contrastive top-1"),
     Metric("contrastive_top5"),
@@ -50,11 +50,11 @@ def view_metrics(
         "positive_cosine": positives / anchors,
         "negative_cosine": negative / anchors,
         "embedding_std": spread(everyone) * (unit.shape[0] / anchors),
-        "effective_rank": _participation_ratio(everyone) * (unit.shape[0] / anchors),
+        "effective_rank": effective_rank(everyone) * (unit.shape[0] / anchors),
     }
 
 
-def _participation_ratio(rows: tf.Tensor) -> tf.Tensor:
+def effective_rank(rows: tf.Tensor) -> tf.Tensor:
     """Computes tr(C)^2 / tr(C^2), C the second moments of rows [N, P]: 1 to P, 0 for all zeros.
 
     It equals (sum of C's eigenvalues)^2 / (sum of their squares), without computing eigenvalues: P

@@ -61,15 +61,17 @@ def gradients_in_microbatches(
         return _put(embedded, i, found), _put(targets, i, method.targets(part)), directions
 
     dim = representation_dim(method.networks["encoder"])
-    start = parts.room(method.embedded_specs), parts.room(method.target_specs), tf.zeros([dim + 2])
+    start = parts.room(method.embedded_specs), parts.room(method.target_specs), tf.zeros([dim + 1])
     embedded, targets, directions = _for_each_part(count, embed, start)
     embedded, targets = parts.joined(embedded), parts.joined(targets)
     with tf.GradientTape() as tape:
         tape.watch(embedded)
         loss, numbers = contract.loss(method, embedded, targets)
         scaled = loss * scale
-    numbers |= representation_numbers(directions)
-    slopes = parts.split(tape.gradient(scaled, embedded))
+    rows = method.embedded_views * parts.size * count
+    numbers |= representation_numbers(directions, rows)
+    # From some of them only metrics are computed.
+    slopes = parts.split(tape.gradient(scaled, embedded, unconnected_gradients="zero"))
     gradients = _second_pass(method, parts, slopes)
     return {method.metrics[0].name: loss} | numbers, gradients, targets
 

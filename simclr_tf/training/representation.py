@@ -11,13 +11,13 @@ REPRESENTATION_METRICS = (Metric("representation_spread"),)
 
 
 def direction_sums(representation: tf.Tensor) -> tf.Tensor:
-    """Sums h / ||h|| over rows h [N, D], then its square (0 for h = 0), then 1: [D+2]."""
+    """Sums h / ||h|| over rows h [N, D] and, last, its square (0 for h = 0): [D+1]."""
     unit = tf.math.l2_normalize(tf.stop_gradient(representation), axis=-1, epsilon=1e-12)
     squares = tf.reduce_sum(tf.square(unit))
-    return tf.concat([tf.reduce_sum(unit, axis=0), [squares, unit.shape[0]]], axis=0)
+    return tf.concat([tf.reduce_sum(unit, axis=0), squares[tf.newaxis]], axis=0)
 
 
-def representation_numbers(sums: tf.Tensor) -> dict[str, tf.Tensor]:
+def representation_numbers(sums: tf.Tensor, rows: int) -> dict[str, tf.Tensor]:
     """Returns this replica's shares of the `REPRESENTATION_METRICS`.
 
     "representation_spread" is the standard deviation of the directions h / ||h||, over the global
@@ -25,10 +25,10 @@ def representation_numbers(sums: tf.Tensor) -> dict[str, tf.Tensor]:
     representation, or none at all.
 
     Args:
-      sums: [D+2] by `direction_sums`, of this replica.
+      sums: [D+1] by `direction_sums`, of this replica.
+      rows: how many rows were summed.
     """
-    everyone = collectives.all_reduce_sum(sums)
-    means = everyone[:-1] / everyone[-1]
+    replicas = collectives.num_replicas()
+    means = collectives.all_reduce_sum(sums) / (rows * replicas)
     variance = means[-1] - tf.reduce_sum(tf.square(means[:-1]))
-    spread = tf.sqrt(tf.maximum(variance, 0.0))
-    return {"representation_spread": spread / collectives.num_replicas()}
+    return {"representation_spread": tf.sqrt(tf.maximum(variance, 0.0)) / replicas}

@@ -110,5 +110,5 @@ def gradients_at_once(
         scaled = loss * scale
     variables = method.networks.trainable_variables
     gradients = tape.gradient(scaled, [v.value for v in variables])
-    spread = representation_numbers(direction_sums(representation))
+    spread = representation_numbers(direction_sums(representation), representation.shape[0])
     return {method.metrics[0].name: loss} | numbers | spread, gradients, targets

@@ -4,6 +4,8 @@ or always in the same order."""
 import itertools
 
 import numpy as np
+import PIL.Image
+import PIL.ImageOps
 import pytest
 import scipy.stats
 import tensorflow as tf
@@ -137,6 +139,23 @@ def test_moco_v1_moves_the_hue_by_two_fifths_of_a_turn(drawn):
     assert scipy.stats.kstest(hue, "uniform", args=(-0.4, 0.8)).pvalue > 1e-3
 
 
+@pytest.mark.parametrize(
+    ("name", "fixed", "moving"),
+    [
+        ("color_jitter_vicreg", {"saturation": 0.4}, "brightness_scale"),
+        ("color_jitter_byol", {"brightness": "additive", "saturation": 0.4}, "brightness_shift"),
+    ],
+)
+def test_byol_and_vicreg_scale_saturation_half_as_much(drawn, name, fixed, moving):
+    """At strength 0.5: 0.4, 0.4, 0.2 and 0.1 (BYOL's appendix B, VICReg's C.1)."""
+    function = OPS[name].function
+    assert (function.func, function.keywords) == (color.color_jitter, fixed)
+    parameters = drawn(strength=0.5, **fixed)
+    for key, reach in ((moving, 0.4), ("contrast", 0.4), ("saturation", 0.2), ("hue", 0.1)):
+        values = parameters[key] - NEUTRAL[key]
+        assert scipy.stats.kstest(values, "uniform", args=(-reach, 2 * reach)).pvalue > 1e-3, key
+
+
 def test_orders_are_equally_likely(drawn):
     orders, counts = np.unique(drawn()["slots"], axis=0, return_counts=True)
     np.testing.assert_array_equal(orders, ORDERS)
@@ -163,3 +182,12 @@ def test_grayscale_is_tensorflows(images, keys):
     gray = color.grayscale(images, keys, op=1, probability=1.0)
     expected = tf.image.grayscale_to_rgb(tf.image.rgb_to_grayscale(images))
     np.testing.assert_allclose(gray, expected, rtol=0, atol=1e-6)
+
+
+def test_solarize_is_pillows(images, keys):
+    """Of 8-bit images; Pillow inverts from 128 on, which is the first level above 0.5."""
+    levels = np.round(images.numpy() * 255).astype(np.uint8)
+    levels[0, 0] = np.arange(116, 140)[:, None]
+    solarized = color.solarize(tf.constant(levels / 255, tf.float32), keys, op=1, probability=1.0)
+    expected = [np.asarray(PIL.ImageOps.solarize(PIL.Image.fromarray(i), 128)) for i in levels]
+    np.testing.assert_allclose(solarized, np.stack(expected) / 255, rtol=0, atol=1e-6)

@@ -73,6 +73,29 @@ def test_an_encoder_alone_is_taken_of_a_whole_run(run):
         np.testing.assert_array_equal(value, written[5][name])
 
 
+def test_a_network_that_follows_another_is_chosen_by_its_prefix(tmp_path):
+    """As BYOL saves an encoder and its target with variables of the same names."""
+    rng, networks, written = np.random.default_rng(0), {}, {}
+    for prefix in ("", "target_"):
+        pair = build()
+        for network in pair.values():
+            network.set_weights([rng.normal(size=w.shape) for w in network.get_weights()])
+        networks |= {prefix + name: network for name, network in pair.items()}
+        written[prefix] = values(pair)
+    Checkpoints(str(tmp_path), named_groups(networks), {}).save(3)
+    for prefix, expected in written.items():
+        found = pretrained(prefix=prefix, model_dir=str(tmp_path))
+        assert found.record().get("prefix", "") == prefix
+        restored = build()
+        found.restore(restored)
+        for name, value in values(restored).items():
+            np.testing.assert_array_equal(value, expected[name])
+    followed = pretrained(prefix="target_", model_dir=str(tmp_path), followed=True)
+    assert followed.at(3).groups == ("encoder", "projection_head")
+    with pytest.raises(RequestError, match=r"Received: 'key_' for step 3.*target_encoder"):
+        pretrained(prefix="key_", model_dir=str(tmp_path))
+
+
 def test_a_path_may_begin_with_the_home_folder(run, monkeypatch):
     folder, _ = run
     monkeypatch.setenv("HOME", os.path.dirname(folder))

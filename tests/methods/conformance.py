@@ -211,6 +211,7 @@ def check_microbatches(factory: Factory) -> None:
 def without_batch_statistics(factory: Factory) -> Factory:
     """The method with batch normalization in inference mode, which keeps examples apart."""
 
+    @functools.wraps(factory)  # which says what the factory asks for
     def build(**kwargs) -> Method:
         method = factory(**kwargs)
         for networks in (method.networks, method.followers, method.fixed):
@@ -312,9 +313,7 @@ def numbers_of(run: Run) -> list[dict[str, float]]:
         targets = method.targets(batch)
         embedded = method.embed(batch, training=True)
         representation = embedded.pop("representation")
-        views = sum(group.count for group in method.views)
-        seen, left = divmod(representation.shape[0], batch["labels"].shape[0])
-        assert 1 <= seen <= views and not left
+        assert representation.shape[0] == method.embedded_views * batch["labels"].shape[0]
         assert representation.dtype == tf.float32
         for specs, tensors in (
             (method.embedded_specs, embedded),

@@ -11,13 +11,21 @@ import pytest
 
 from simclr_tf.augment.policy import augmentation
 from simclr_tf.augment.views import ViewGroup
+from simclr_tf.methods.byol import byol
 from simclr_tf.methods.distillation import Distillation
 from simclr_tf.methods.moco import moco
 from simclr_tf.methods.simclr import simclr
 from simclr_tf.methods.supcon import supcon
 from simclr_tf.methods.supervised import Supervised
+from simclr_tf.methods.vicreg import vicreg
 from simclr_tf.models.classifier import build_classifier
-from simclr_tf.models.heads import linear_probe, plain_projection_head, projection_head
+from simclr_tf.models.heads import (
+    linear_probe,
+    mlp_projection_head,
+    plain_projection_head,
+    predictor,
+    projection_head,
+)
 from simclr_tf.models.networks import Networks
 from simclr_tf.objectives.margin_triplet import MarginTriplet
 from simclr_tf.objectives.nt_logistic import NTLogistic
@@ -86,6 +94,18 @@ METHODS = {
         augmentation=conformance.AUGMENTATION,
         projection_head=functools.partial(projection_head, output_dim=5),
         loss=lambda: SupCon(1.0),
+    ),
+    "VICReg": functools.partial(
+        vicreg,
+        augmentation=conformance.AUGMENTATION,
+        projection_head=functools.partial(mlp_projection_head, 3, 6, 5),
+    ),
+    "BYOL": functools.partial(
+        byol,
+        augmentation=conformance.AUGMENTATION,
+        projection_head=functools.partial(mlp_projection_head, 2, 7, 5),
+        predictor=functools.partial(predictor, 2, 7),
+        momentum=0.8,
     ),
     "supervised": classifier,
     "distillation": student,

@@ -6,7 +6,13 @@ import keras
 import numpy as np
 import pytest
 
-from simclr_tf.models.heads import linear_probe, plain_projection_head, projection_head
+from simclr_tf.models.heads import (
+    linear_probe,
+    mlp_projection_head,
+    plain_projection_head,
+    predictor,
+    projection_head,
+)
 from simclr_tf.models.networks import count_parameters
 
 
@@ -145,3 +151,44 @@ def test_plain_head_equals_numpy(settings, widths):
 def test_plain_head_rejects(settings):
     with pytest.raises(ValueError, match=r"num_layers must be from 1 .* Received: num_layers="):
         plain_projection_head(**settings, input_dim=4)
+
+
+def test_mlp_head_and_predictor_equal_numpy(policy):
+    """Hidden layers are Dense, normalization and ReLU; the last one is Dense alone, in float32."""
+
+    def through(model, x):
+        kernels = [np.asarray(layer.kernel) for layer in model.layers if "dense" in layer.name]
+        for kernel in kernels:
+            limit = 1 / np.sqrt(kernel.shape[0])
+            assert 0.8 * limit < np.abs(kernel).max() <= limit
+        found = [x]
+        for kernel in kernels[:-1]:
+            x = x @ kernel
+            x = np.maximum((x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5), 0)
+            found.append(x)
+        return [*found, x @ kernels[-1]]
+
+    h = representations()
+    head, guess = mlp_projection_head(3, 7, 5, input_dim=12), predictor(2, 8, input_dim=5)
+    outputs = head(h, training=True)
+    assert list(outputs) == [f"projection_{i}" for i in range(4)]
+    expected = through(head, h)
+    for found, wanted in zip(outputs.values(), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+    *_, wanted = through(guess, expected[-1])
+    found = guess(outputs["projection_3"], training=True)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+    # Dense, and scale and offset of the hidden layers: variables of both have names of their own.
+    sizes = [count_parameters(model) for model in (head, guess)]
+    assert sizes == [12 * 7 + 7 * 7 + 7 * 5 + 4 * 7, 5 * 8 + 8 * 5 + 2 * 8]
+    assert not {v.path for v in head.variables} & {v.path for v in guess.variables}
+    policy("mixed_bfloat16")
+    outputs = mlp_projection_head(2, 7, 5, input_dim=12)(h)
+    assert [out.dtype for out in outputs.values()] == ["float32", "bfloat16", "float32"]
+
+
+@pytest.mark.parametrize("build", [mlp_projection_head, predictor])
+@pytest.mark.parametrize("settings", [{"num_layers": 0}, {"hidden_dim": 0}])
+def test_mlp_head_and_predictor_reject(build, settings):
+    with pytest.raises(ValueError, match=r"num_layers must be from 1 .* Received: num_layers="):
+        build(**settings, input_dim=4)

@@ -110,7 +110,7 @@ def test_a_keras_that_sums_elsewhere_is_refused():
 
 def spread(h: np.ndarray) -> float:
     sums = direction_sums(tf.constant(h, tf.float32))
-    return float(representation_numbers(sums)["representation_spread"])
+    return float(representation_numbers(sums, len(h))["representation_spread"])
 
 
 def test_representation_spread_equals_numpy():

@@ -170,7 +170,7 @@ def test_gradient_is_that_of_networks_that_normalize_each_part(build_tiny):
             z = tf.concat([z, *(o["projection"][4:] for o in outputs)], 0)
             loss, numbers = NTXent(0.5)(z, tf.constant(INDEX))
             h = tf.concat([o["representation"] for o in outputs], 0)
-            numbers |= representation_numbers(direction_sums(h))
+            numbers |= representation_numbers(direction_sums(h), 2 * BATCH)
         gradients = tape.gradient(loss, [v.value for v in tiny.networks.trainable_variables])
         return {"contrastive_loss": loss} | numbers, gradients
 
