@@ -35,11 +35,12 @@ def networks(name: str = "encoder") -> Networks:
 
 
 VIEWS = pairs(augmentation(policy=()), 4)
+BATCH = {"labels": tf.zeros([1], tf.int32)}
 
 
 def test_what_keeps_the_contract_passes():
     method = Given(networks(), VIEWS)
-    representation, rest = contract.embed(method, {})
+    representation, rest = contract.embed(method, BATCH)
     assert representation is Given.embedded["representation"] and rest == {}
     assert contract.loss(method, rest, {}) == Given.found
     assert "representation" in Given.embedded
@@ -63,12 +64,19 @@ def test_a_loss_that_breaks_it_is_described(found, received):
         contract.loss(method, {}, {})
 
 
-@pytest.mark.parametrize("embedded", [tf.zeros([2, 3]), {"projection": tf.zeros([2, 3])}])
+@pytest.mark.parametrize(
+    "embedded",
+    [
+        tf.zeros([2, 3]),
+        {"projection": tf.zeros([2, 3])},
+        {"representation": tf.zeros([1, 3]), "projection": tf.zeros([2, 3])},  # of one view of two
+    ],
+)
 def test_an_embedding_without_a_representation_is_described(embedded):
     method = Given(networks(), VIEWS)
     object.__setattr__(method, "embedded", embedded)
     with pytest.raises(InvalidArgument, match=r"Given\.embed .*'representation'.*float32 \(2, 3\)"):
-        contract.embed(method, {})
+        contract.embed(method, BATCH)
 
 
 @pytest.mark.parametrize(
