@@ -15,6 +15,18 @@ from gin import config as gin_internals
 _LARGEST = {float: 3.4e38, int: 2**63 - 1}
 
 
+class Offered:
+    """Part of the annotation of a parameter that is a function: what it may ask for.
+
+    Args:
+      names: arguments that the caller passes to a function that has them, beside those that it
+        passes to every function.
+    """
+
+    def __init__(self, *names: str):
+        self.names = names
+
+
 def unfit(function: Callable, parameter: str, value: Any, bound: set[str]) -> str | None:
     """Returns in words what a parameter must be, if `value` cannot be passed; else None.
 
@@ -27,7 +39,9 @@ def unfit(function: Callable, parameter: str, value: Any, bound: set[str]) -> st
     hints = typing.get_type_hints(inspect.unwrap(function), include_extras=True)
     if parameter not in hints:
         return None
-    hint, *examples = _parts(hints[parameter])
+    hint, *others = _parts(hints[parameter])
+    offered = {name for other in others if isinstance(other, Offered) for name in other.names}
+    examples = [other for other in others if not isinstance(other, Offered)]
     if not _fits(value, hint, bound):
         return _describe(hint) + _limit(value)
     if not isinstance(value, gin_internals.ConfigurableReference):
@@ -37,7 +51,7 @@ def unfit(function: Callable, parameter: str, value: Any, bound: set[str]) -> st
     like = next(filter(None, map(configurable_of, (default, *examples))), None)
     if like is None or (examples and value.evaluate):
         return None
-    unlike = _unlike(like, value, bound)
+    unlike = _unlike(like, value, bound | offered)
     return f"{_describe(hint)}: {unlike}" if unlike and examples else unlike
 
 

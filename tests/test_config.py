@@ -38,6 +38,7 @@ def test_base_recipe_passes():
         ("pretrain.epochs = 'many'", "pretrain.epochs must be float or a @function"),
         ("pretrain.precision = 'float16'", "pretrain.precision must be 'auto' or 'float32' or"),
         ("pretrain.encoder = 50", "pretrain.encoder must be a @function"),
+        ("pretrain.method = @resnet", "a @function of encoder, image_size, as @simclr is"),
         ("augmentation.area_range = (0.1, 'x')", "augmentation.area_range must be Sequence"),
         ("adam.beta_1 = 0.5", "Nothing uses adam.beta_1"),
         ("cached.max_iterations = 3", "Nothing uses cached.max_iterations"),

@@ -17,6 +17,7 @@ from simclr_tf.context import Context
 from simclr_tf.data.dataset import Dataset, data
 from simclr_tf.data.source import Source
 from simclr_tf.distribute.strategy import check_global_batch, check_microbatch, create_strategy
+from simclr_tf.gin_types import Offered
 from simclr_tf.jobs.assembly import AugmentOn, Ingredients, assemble, export_run
 from simclr_tf.jobs.initial_weights import InitialWeights
 from simclr_tf.methods import byol, moco, supcon, vicreg  # noqa: F401, for recipes
@@ -59,7 +60,7 @@ def pretraining(
     context: Context,
     *,
     data: Callable[..., Dataset] = data,
-    method: Callable[..., Method] = simclr,
+    method: Annotated[Callable[..., Method], Offered("total_steps")] = simclr,
     encoder: Callable[..., keras.Model] = resnet,
     optimizer: Callable[..., keras.optimizers.Optimizer] = lars,
     learning_rate: Callable[..., RunSchedule] = learning_rate,

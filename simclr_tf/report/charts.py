@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 
-from simclr_tf.report.curves import Curve, is_share, spoken, thin
+from simclr_tf.report.curves import METHOD_LOSS, Curve, is_share, spoken, thin
 from simclr_tf.report.figures import Chart, Kind, Line
 from simclr_tf.report.reading import Run
 
@@ -18,7 +18,8 @@ GROUPS: tuple[tuple[str, tuple[Kind, ...]], ...] = (
     (
         "Learning",
         (
-            Kind("Loss", "contrastive_loss|cross_entropy|loss_chance", "dashed: chance"),
+            Kind("Loss", f"{METHOD_LOSS}|loss_chance", "dashed: chance"),
+            Kind("Terms of VICReg", "invariance|variance|covariance", "before their coefficients"),
             Kind("Contrastive accuracy", r"contrastive_top\d+", "positives found", share=True),
             Kind("Accuracy on training images", r"top\d+", share=True),
             Kind("Online probe", "probe_accuracy", "on plain training images", share=True),
@@ -31,6 +32,7 @@ GROUPS: tuple[tuple[str, tuple[Kind, ...]], ...] = (
         (
             Kind("Cosine similarity", r".*_cosine", "of positive and negative pairs"),
             Kind("Spread", "embedding_std|.*_spread", "1: the whole sphere, 0: collapse"),
+            Kind("Deviation of projections", "projection_std", "1: the goal, 0: collapse"),
             Kind("Effective rank", ".*effective_rank.*", "dimensions in use"),
         ),
     ),

@@ -66,6 +66,10 @@ def is_share(name: str) -> bool:
     return _SHARE.fullmatch(name) is not None
 
 
+# The names of losses of methods; the online probe's is none of them.
+METHOD_LOSS = r"(?!probe_)\w+_loss|cross_entropy"
+
+
 def spoken(name: str) -> str:
     """Returns a readable form of a number's name."""
     return re.sub(r"\btop(?=\d)", "top-", name.replace("_", " "))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import math
+import re
 import statistics
 from collections.abc import Iterator, Sequence
 
-from simclr_tf.report.curves import Curve, duration, spoken, words
+from simclr_tf.report.curves import METHOD_LOSS, Curve, duration, spoken, words
 from simclr_tf.report.figures import swatch
 from simclr_tf.report.files import flat, number
 from simclr_tf.report.markup import Markup, join, shortened, table, tag
@@ -113,8 +114,9 @@ def facts(run: Run) -> Iterator[Fact]:
         steps = f"{run.step:,}" + (f" of {run.total_steps:,}" if run.total_steps else "")
         epochs = run.epochs_per_step and f"{words(run.step * run.epochs_per_step)} epochs"
         yield Fact("steps", steps, epochs or "")
-    for name, title in (("contrastive_loss", "contrastive loss"), ("cross_entropy", "loss")):
-        if name in run.curves:
+    for name in run.curves:
+        if re.fullmatch(METHOD_LOSS, name):
+            title = "loss" if name == "cross_entropy" else spoken(name)
             chance = _last(run.curves.get("loss_chance"))
             note = "" if chance is None else f"chance {words(chance)}"
             yield Fact(title, words(_last(run.curves[name])), note)

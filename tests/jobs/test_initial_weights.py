@@ -19,9 +19,8 @@ from simclr_tf.models.networks import Networks, copy_values
 from simclr_tf.models.resnet import resnet
 from simclr_tf.objectives.nt_xent import NTXent
 from simclr_tf.training.checkpoints import Checkpoints, named_groups
-from tests.support.small_resnet import SMALL_DEPTH
 
-encoder = functools.partial(resnet, depth=SMALL_DEPTH, width_multiplier=0.125)
+encoder = functools.partial(resnet, depth=18, width_multiplier=0.125)
 
 
 def build(output_dim: int = 8, encoder=encoder, image_size: int = 16) -> SimCLR:

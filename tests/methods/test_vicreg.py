@@ -68,7 +68,7 @@ def test_a_floor_above_the_collapsed_loss_tells_nothing():
 
 
 def findings(step: int = 400, **numbers) -> list[str]:
-    """The kinds that are found in a report of a run like that of docs/methods.md."""
+    """The kinds that are found in a report, of a sound run but for `numbers`."""
     sound = {
         "vicreg_loss": 16.0,
         "invariance": 0.2,

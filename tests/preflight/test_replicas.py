@@ -116,7 +116,7 @@ def test_eight_replicas_are_one_device(build_tiny, order, tmp_path):
     expected_numbers, (_, *expected) = on_one_device(build_tiny, "float32")
     numbers, values = on_replicas(build_tiny, "float32", order, tmp_path)
     check_losses(numbers, expected_numbers, 2e-4)
-    for after, tolerance in ((0, 1e-5), (STEPS - 1, 1e-3)):
+    for after, tolerance in ((0, 1e-4), (STEPS - 1, 1e-3)):
         check_copies(values[after])
         for path, copies in values[after].items():
             value = expected[after][path]

@@ -62,6 +62,18 @@ def test_every_number_has_a_curve_and_new_ones_come_last(folder, report):
     assert headings.index("Machine") < headings.index("Other") < headings.index("queue length")
 
 
+def test_the_loss_of_any_method_stands_beside_chance(folder, report):
+    run = folder().complete()
+    metrics = run.path / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().replace("contrastive_loss", "byol_loss"))
+    parsed = report(run)
+    loss, chance = chart(parsed, "Loss")["lines"]
+    assert loss["y"][:2] == pytest.approx([5.8, 5.6]) and chance["y"][0] == pytest.approx(
+        5.54, 0.01
+    )
+    assert "byol loss" in parsed.text.partition("online probe")[0]
+
+
 def test_several_runs_stand_side_by_side(folder, report):
     cold, warm = folder("cold").complete("0.1"), folder("warm").complete("0.5")
     warm.write("results/knn.json", {"numbers": {"top1": 0.8124}})
