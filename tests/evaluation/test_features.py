@@ -77,7 +77,7 @@ def test_whatever_matters_has_features_of_its_own(networks, tmp_path, change):
     before = encoder.features(SOURCE)["representation"]
     source, layer, transform = SOURCE, "representation", None
     if change == "weights":
-        gamma = networks[0].get_layer("block_group4_block2_bn2").gamma
+        gamma = networks[0].get_layer("block_group4_block1_bn2").gamma
         gamma.assign_add(np.ones(64))
     elif change == "image":
         images = IMAGES.copy()

@@ -14,7 +14,6 @@ from simclr_tf.distribute.strategy import simulated_replicas
 from simclr_tf.export.saved_model import export_networks
 from simclr_tf.models.heads import projection_head
 from simclr_tf.models.resnet import resnet
-from tests.support.small_resnet import SMALL_DEPTH
 
 SIZE = 16
 CLASS_NAMES = ["circle", "square", "star"]
@@ -27,7 +26,7 @@ def build_networks():
     x = keras.layers.ReLU()(keras.layers.BatchNormalization(name="projection_1_bn")(x))
     classifier = keras.Model(h, keras.layers.Dense(len(CLASS_NAMES), name="logits")(x))
     return {
-        "encoder": resnet(SMALL_DEPTH, 0.125, image_size=SIZE, remat=(1,)),
+        "encoder": resnet(18, 0.125, image_size=SIZE, remat=(2,)),
         "projection_head": projection_head(input_dim=64, output_dim=16),
         "classifier": classifier,
     }
