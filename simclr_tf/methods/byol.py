@@ -12,7 +12,6 @@ Nothing in the loss keeps images apart: it also falls when all projections becom
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 import gin
@@ -25,7 +24,7 @@ from simclr_tf.errors import InvalidArgument
 from simclr_tf.methods.base import Method, Tensors
 from simclr_tf.methods.byol_rules import COLLAPSE, slow_target
 from simclr_tf.methods.contrastive import encoder_and_head, one_pass_per_view, view_lines
-from simclr_tf.methods.followers import follow, followers_of
+from simclr_tf.methods.followers import follow, followers_of, rising_momentum
 from simclr_tf.methods.rules import DEAD_ENCODER, LABELS_LEAKING, Chain, Finding
 from simclr_tf.metrics import Metric
 from simclr_tf.models.heads import mlp_projection_head, predictor
@@ -79,18 +78,14 @@ class BYOL(Method):
         follow(self.followers, self.networks, self.momentum_after(step.value - 1))
 
     def momentum_after(self, steps: tf.Tensor) -> tf.Tensor:
-        """Returns the share that the target keeps in the update after some: float32 scalar.
-
-        1 - (1 - tau) (cos(pi k / K) + 1) / 2 for k updates (section 3.3).
-        """
-        way = tf.cast(steps, tf.float32) / self.total_steps
-        return 1.0 - (1.0 - self.momentum) * (tf.cos(math.pi * way) + 1.0) / 2.0
+        """Returns the share that the target keeps in the update after some: float32 scalar."""
+        return rising_momentum(self.momentum, steps, self.total_steps)
 
     def expected(self, global_batch: int) -> tuple[float, float]:
         return CHANCE, FLOOR
 
     def faults(self) -> Sequence[Finding]:
-        fault = slow_target(self.momentum, self.total_steps)
+        fault = slow_target("byol.momentum", self.momentum, self.total_steps)
         return [fault] if fault else []
 
     def rules(self) -> Sequence[Chain]:

@@ -12,10 +12,11 @@ from simclr_tf.methods.rules import Finding, Report, Rule
 SLOW = math.exp(-1.0)
 
 
-def slow_target(momentum: float, total_steps: int) -> Finding | None:
+def slow_target(setting: str, momentum: float, total_steps: int) -> Finding | None:
     """Returns a finding if the target remains what it was at the start, else None.
 
     Args:
+        setting: Name of the momentum in a recipe.
         momentum: Share of its weights that the target keeps in the first update, rising to 1.
         total_steps: Updates of the run.
     """
@@ -24,9 +25,9 @@ def slow_target(momentum: float, total_steps: int) -> Finding | None:
     if left <= SLOW:
         return None
     text = (
-        f"{left:.0%} of the target network will still be its random initial weights after "
-        f"{total_steps:,} steps, as byol.momentum is {momentum:g}: there is little to learn from "
-        "it. Lower byol.momentum, or train longer."
+        f"{left:.0%} of the slow network will still be its random initial weights after "
+        f"{total_steps:,} steps, as {setting} is {momentum:g}: there is little to learn from "
+        f"it. Lower {setting}, or train longer."
     )
     return Finding("target too slow", text)
 

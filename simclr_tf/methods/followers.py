@@ -1,11 +1,13 @@
 """Networks that follow trained ones by an exponential moving average of their weights.
 
 BYOL calls them target networks (https://arxiv.org/abs/2006.07733, section 3.1), MoCo key encoders
-(https://arxiv.org/abs/1911.05722, section 3.2).
+(https://arxiv.org/abs/1911.05722, section 3.2), DINO teachers (https://arxiv.org/abs/2104.14294,
+section 3.1).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import keras
@@ -40,6 +42,20 @@ def follow(followers: Networks, source: Networks, decay: float | tf.Tensor) -> N
     weights = {v.path: v for v in source.trainable_variables}
     kept = followers.trainable_variables
     move_towards(kept, [weights[v.path] for v in kept], decay)
+
+
+def rising_momentum(momentum: float, steps: tf.Tensor, total_steps: int) -> tf.Tensor:
+    """Returns the share that a follower keeps in the update after some: float32 scalar.
+
+    1 - (1 - tau) (cos(pi k / K) + 1) / 2 for k updates (BYOL, section 3.3).
+
+    Args:
+        momentum: tau, the share in the first update.
+        steps: k, an integer scalar.
+        total_steps: K, the updates until the share is 1.
+    """
+    way = tf.cast(steps, tf.float32) / total_steps
+    return 1.0 - (1.0 - momentum) * (tf.cos(math.pi * way) + 1.0) / 2.0
 
 
 def move_towards(

@@ -12,6 +12,7 @@ import pytest
 from simclr_tf.augment.policy import augmentation
 from simclr_tf.augment.views import ViewGroup
 from simclr_tf.methods.byol import byol
+from simclr_tf.methods.dino import dino
 from simclr_tf.methods.distillation import Distillation
 from simclr_tf.methods.moco import moco
 from simclr_tf.methods.simclr import simclr
@@ -19,6 +20,7 @@ from simclr_tf.methods.supcon import supcon
 from simclr_tf.methods.supervised import Supervised
 from simclr_tf.methods.vicreg import vicreg
 from simclr_tf.models.classifier import build_classifier
+from simclr_tf.models.dino_heads import dino_projection_head, prototypes
 from simclr_tf.models.heads import (
     linear_probe,
     mlp_projection_head,
@@ -106,6 +108,19 @@ METHODS = {
         projection_head=functools.partial(mlp_projection_head, 2, 7, 5),
         predictor=functools.partial(predictor, 2, 7),
         momentum=0.8,
+    ),
+    "DINO": functools.partial(
+        dino,
+        augmentation=conformance.AUGMENTATION,
+        projection_head=functools.partial(dino_projection_head, 2, 7, 5, batch_norm=True),
+        prototypes=functools.partial(prototypes, 9),
+        small_views=3,
+        small_augmentation=conformance.AUGMENTATION,
+        momentum=0.8,
+        first_teacher_temperature=0.05,
+        teacher_temperature=0.07,
+        warmup_share=0.5,
+        freeze_share=0.2,
     ),
     "supervised": classifier,
     "distillation": student,
