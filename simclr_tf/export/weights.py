@@ -161,7 +161,7 @@ def pretrained(
       average: whether to take the moving averages of the weights instead of the last ones.
       prefix: the beginning of the names of the networks to take, where a method saves a second
         encoder beside the trained one: 'target_' for BYOL's target network, 'key_' for MoCo's,
-            'teacher_' for DINO's.
+        'teacher_' for DINO's.
       model_dir: the command line's.
       followed: whether the run's checkpoints may still be to come, see `at`.
 
