@@ -19,11 +19,10 @@ import keras
 import tensorflow as tf
 
 from simclr_tf.augment.policy import Augmentation, augmentation
-from simclr_tf.augment.views import ViewGroup
 from simclr_tf.errors import InvalidArgument
 from simclr_tf.methods.base import Method, Tensors
 from simclr_tf.methods.byol_rules import COLLAPSE, slow_target
-from simclr_tf.methods.contrastive import encoder_and_head, one_pass_per_view, view_lines
+from simclr_tf.methods.contrastive import encoder_and_head, one_pass_per_view, two_views, view_lines
 from simclr_tf.methods.followers import follow, followers_of, rising_momentum
 from simclr_tf.methods.rules import DEAD_ENCODER, LABELS_LEAKING, Chain, Finding
 from simclr_tf.metrics import Metric
@@ -143,13 +142,12 @@ def byol(
             f"byol.momentum must be from 0 to 1. Received: momentum={momentum}. The paper's is "
             "0.996 for 1,000 epochs, and 0.99 for 100."
         )
-    policies = [augmentation(), (other_augmentation or augmentation)()]
     online = encoder_and_head(encoder, projection_head, image_size)
     copy = encoder_and_head(encoder, projection_head, image_size)
     dim = online["projection_head"].outputs[-1].shape[-1]
     return BYOL(
         online | Networks({"predictor": predictor(input_dim=dim)}),
-        [ViewGroup("images", policies, image_size)],
+        [two_views(augmentation, other_augmentation, image_size)],
         followers=followers_of(online, copy, TARGET_PREFIX),
         momentum=momentum,
         total_steps=total_steps,

@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 import tensorflow as tf
 
+from simclr_tf.augment.policy import Augmentation
 from simclr_tf.augment.views import ViewGroup
+from simclr_tf.errors import InvalidArgument
 from simclr_tf.methods.base import Method, Tensors
 from simclr_tf.methods.contrastive_rules import temperature_fault
 from simclr_tf.methods.rules import Finding
@@ -68,6 +70,46 @@ def encoder_and_head(
     model = encoder(image_size=image_size)
     head = projection_head(input_dim=representation_dim(model))
     return Networks({"encoder": model, "projection_head": head})
+
+
+def two_views(
+    augmentation: Callable[[], Augmentation],
+    other_augmentation: Callable[[], Augmentation] | None,
+    image_size: int,
+) -> ViewGroup:
+    """Returns the group "images": the second view is made as the first, or by another policy."""
+    policies = [augmentation(), (other_augmentation or augmentation)()]
+    return ViewGroup("images", policies, image_size)
+
+
+def small_views(
+    method: str,
+    count: int,
+    size: int | None,
+    augmentation: Callable[[], Augmentation],
+    image_size: int,
+) -> list[ViewGroup]:
+    """Returns the group "small" of a method's smaller views, if there are any.
+
+    Args:
+        method: The gin name of the method, for errors.
+        count: Views of each image.
+        size: Their side in pixels; None for half of `image_size`.
+        augmentation: How they are made.
+        image_size: Side of the large views in pixels.
+
+    Raises:
+        InvalidArgument: If the number is negative, or they are larger than the large ones.
+    """
+    if not count:
+        return []
+    size = size or max(image_size // 2, 1)
+    if count < 0 or not 1 <= size <= image_size:
+        raise InvalidArgument(
+            f"{method}.small_views must be at least 0, and {method}.small_size from 1 to "
+            f"data.image_size = {image_size}. Received: {count} views of {size} pixels."
+        )
+    return [ViewGroup("small", [augmentation()] * count, size)]
 
 
 def one_pass_per_view(

@@ -24,9 +24,9 @@ import keras
 import tensorflow as tf
 
 from simclr_tf.augment.policy import Augmentation, augmentation
-from simclr_tf.augment.views import ViewGroup
 from simclr_tf.distribute import collectives
 from simclr_tf.errors import InvalidArgument
+from simclr_tf.methods import contrastive
 from simclr_tf.methods.base import Method, Tensors
 from simclr_tf.methods.byol_rules import slow_target
 from simclr_tf.methods.contrastive import encoder_and_head, view_lines
@@ -241,12 +241,10 @@ def dino(
     settings = DINOSettings(
         momentum, centre_momentum, temperatures, warmup_share, freeze_share, clip_norm, total_steps
     )
-    policies = [augmentation(), (other_augmentation or augmentation)()]
-    views = [ViewGroup("images", policies, image_size)]
-    if small_views:
-        size = small_size or max(image_size // 2, 1)
-        _check_small(small_views, size, image_size)
-        views.append(ViewGroup("small", [small_augmentation()] * small_views, size))
+    views = [
+        contrastive.two_views(augmentation, other_augmentation, image_size),
+        *contrastive.small_views("dino", small_views, small_size, small_augmentation, image_size),
+    ]
     student, copy = (
         _with_prototypes(encoder_and_head(encoder, projection_head, image_size), prototypes)
         for _ in range(2)
@@ -282,11 +280,3 @@ def _through(
     h = tf.concat([encoder(x, training=training)["final_avg_pool"] for x in images], axis=0)
     projections = head(h, training=training)
     return h, prototypes(projections[f"projection_{len(projections) - 1}"], training=training)
-
-
-def _check_small(count: int, size: int, image_size: int) -> None:
-    if count < 0 or not 1 <= size <= image_size:
-        raise InvalidArgument(
-            "dino.small_views must be at least 0, and dino.small_size from 1 to "
-            f"data.image_size = {image_size}. Received: {count} views of {size} pixels."
-        )

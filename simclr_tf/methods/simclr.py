@@ -17,8 +17,7 @@ import keras
 import tensorflow as tf
 
 from simclr_tf.augment.policy import Augmentation, augmentation
-from simclr_tf.augment.views import ViewGroup
-from simclr_tf.errors import InvalidArgument
+from simclr_tf.methods import contrastive
 from simclr_tf.methods.base import Tensors
 from simclr_tf.methods.contrastive import Contrastive, encoder_and_head, view_lines
 from simclr_tf.methods.contrastive_rules import CONTRASTIVE_RULES
@@ -104,19 +103,9 @@ def simclr(
         encoder: Builds the network that is kept, from `image_size`.
         image_size: Side of the views in pixels.
     """
-    policies = [augmentation(), (other_augmentation or augmentation)()]
-    views = [ViewGroup("images", policies, image_size)]
-    if small_views:
-        size = small_size or max(image_size // 2, 1)
-        _check_small(small_views, size, image_size)
-        views.append(ViewGroup("small", [small_augmentation()] * small_views, size))
+    views = [
+        contrastive.two_views(augmentation, other_augmentation, image_size),
+        *contrastive.small_views("simclr", small_views, small_size, small_augmentation, image_size),
+    ]
     networks = encoder_and_head(encoder, projection_head, image_size)
     return SimCLR(networks, views, loss())
-
-
-def _check_small(count: int, size: int, image_size: int) -> None:
-    if count < 0 or not 1 <= size <= image_size:
-        raise InvalidArgument(
-            "simclr.small_views must be at least 0, and simclr.small_size from 1 to "
-            f"data.image_size = {image_size}. Received: {count} views of {size} pixels."
-        )

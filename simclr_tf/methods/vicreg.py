@@ -16,9 +16,8 @@ import keras
 import tensorflow as tf
 
 from simclr_tf.augment.policy import Augmentation, augmentation
-from simclr_tf.augment.views import ViewGroup
 from simclr_tf.methods.base import Method, Tensors
-from simclr_tf.methods.contrastive import encoder_and_head, one_pass_per_view, view_lines
+from simclr_tf.methods.contrastive import encoder_and_head, one_pass_per_view, two_views, view_lines
 from simclr_tf.methods.rules import DEAD_ENCODER, LABELS_LEAKING, Chain
 from simclr_tf.methods.vicreg_rules import VICREG_RULES
 from simclr_tf.metrics import Metric
@@ -98,6 +97,5 @@ def vicreg(
         encoder: Builds the network that is kept, from `image_size`.
         image_size: Side of the views in pixels.
     """
-    policies = [augmentation(), (other_augmentation or augmentation)()]
     networks = encoder_and_head(encoder, projection_head, image_size)
-    return VICReg(networks, [ViewGroup("images", policies, image_size)], loss())
+    return VICReg(networks, [two_views(augmentation, other_augmentation, image_size)], loss())

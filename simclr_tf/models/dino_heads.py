@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from simclr_tf.distribute.batch_norm import SyncBatchNormalization
 from simclr_tf.errors import InvalidArgument
-from simclr_tf.models.heads import MAX_DIM, MAX_LAYERS
+from simclr_tf.models.heads import MAX_DIM, check_sizes, pytorch_initializer
 
 
 @gin.configurable
@@ -39,13 +39,7 @@ def dino_projection_head(
     Raises:
         InvalidArgument: If a size is out of range.
     """
-    sizes = (hidden_dim, output_dim, input_dim)
-    if not (1 <= num_layers <= MAX_LAYERS and all(1 <= size <= MAX_DIM for size in sizes)):
-        raise InvalidArgument(
-            f"num_layers must be from 1 to {MAX_LAYERS}, hidden_dim and output_dim from 1 to "
-            f"{MAX_DIM:,}. Received: num_layers={num_layers}, hidden_dim={hidden_dim}, "
-            f"output_dim={output_dim}, input_dim={input_dim}."
-        )
+    check_sizes(num_layers, hidden_dim, output_dim, input_dim)
     inputs = x = keras.Input((input_dim,), name="representation")
     outputs = {"projection_0": keras.layers.Identity(dtype="float32", name="projection_0")(x)}
     for layer in range(1, num_layers + 1):
@@ -83,7 +77,7 @@ class UnitDense(keras.layers.Layer):
     def build(self, input_shape) -> None:
         self.kernel = self.add_weight(
             shape=(input_shape[-1], self.units),
-            initializer=keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform"),
+            initializer=pytorch_initializer(),
             name="kernel",
         )
 

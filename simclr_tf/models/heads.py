@@ -96,13 +96,15 @@ def plain_projection_head(
         InvalidArgument: If a size is not positive.
     """
     hidden_dim = input_dim if hidden_dim is None else hidden_dim
-    _check_sizes(num_layers, hidden_dim, output_dim, input_dim)
+    check_sizes(num_layers, hidden_dim, output_dim, input_dim)
     inputs = x = keras.Input((input_dim,), name="representation")
     outputs = {"projection_0": keras.layers.Identity(dtype="float32", name="projection_0")(x)}
     for layer in range(1, num_layers + 1):
         name, last = f"projection_{layer}", layer == num_layers
         kwargs = {"dtype": "float32"} if last else {}
-        x = _dense(output_dim if last else hidden_dim, f"{name}_dense", _pytorchs(), **kwargs)(x)
+        x = _dense(
+            output_dim if last else hidden_dim, f"{name}_dense", pytorch_initializer(), **kwargs
+        )(x)
         x = outputs[name] = x if last else keras.layers.ReLU(name=f"{name}_relu")(x)
     return keras.Model(inputs, outputs, name="projection_head")
 
@@ -133,7 +135,7 @@ def mlp_projection_head(
     Raises:
         InvalidArgument: If a size is not positive.
     """
-    _check_sizes(num_layers, hidden_dim, output_dim, input_dim)
+    check_sizes(num_layers, hidden_dim, output_dim, input_dim)
     inputs = keras.Input((input_dim,), name="representation")
     first = keras.layers.Identity(dtype="float32", name="projection_0")(inputs)
     widths = [*[hidden_dim] * (num_layers - 1), output_dim]
@@ -158,7 +160,7 @@ def predictor(num_layers: int = 2, hidden_dim: int = 4096, *, input_dim: int) ->
     Raises:
         InvalidArgument: If a size is not positive.
     """
-    _check_sizes(num_layers, hidden_dim, input_dim, input_dim)
+    check_sizes(num_layers, hidden_dim, input_dim, input_dim)
     inputs = keras.Input((input_dim,), name="projection")
     widths = [*[hidden_dim] * (num_layers - 1), input_dim]
     *_, outputs = _mlp(inputs, widths, "prediction").values()
@@ -214,7 +216,7 @@ def _mlp(x: keras.KerasTensor, widths: list[int], prefix: str) -> dict[str, kera
     for layer, width in enumerate(widths, 1):
         name, last = f"{prefix}_{layer}", layer == len(widths)
         kwargs = {"dtype": "float32"} if last else {}
-        x = _dense(width, f"{name}_dense", _pytorchs(), use_bias=False, **kwargs)(x)
+        x = _dense(width, f"{name}_dense", pytorch_initializer(), use_bias=False, **kwargs)(x)
         if not last:
             x = SyncBatchNormalization(name=f"{name}_bn")(x)
             x = keras.layers.ReLU(name=f"{name}_relu")(x)
@@ -222,12 +224,13 @@ def _mlp(x: keras.KerasTensor, widths: list[int], prefix: str) -> dict[str, kera
     return outputs
 
 
-def _pytorchs() -> keras.initializers.Initializer:
+def pytorch_initializer() -> keras.initializers.Initializer:
     """Returns what draws kernels uniformly in 1 / sqrt(inputs)."""
     return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
 
 
-def _check_sizes(num_layers: int, hidden_dim: int, output_dim: int, input_dim: int) -> None:
+def check_sizes(num_layers: int, hidden_dim: int, output_dim: int, input_dim: int) -> None:
+    """Raises InvalidArgument unless a head can have these sizes."""
     sizes = (hidden_dim, output_dim, input_dim)
     if not (1 <= num_layers <= MAX_LAYERS and all(1 <= size <= MAX_DIM for size in sizes)):
         raise InvalidArgument(
