@@ -18,6 +18,11 @@ COLLAPSED_SPREAD = 0.1
 # 2 the loss of perfect projections is within half a unit of guessing.
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.02, 2.0
 
+IDENTICAL = (
+    "the two views of an image have the same projection: they are identical, so there is nothing "
+    "to learn. Is the augmentation off, or seeded alike for both views? See figures/views.png."
+)
+
 
 def temperature_fault(temperature: float) -> Finding | None:
     """Returns a finding if nothing could be learned at this temperature, else None."""
@@ -50,11 +55,7 @@ def _identical_views(report: Report) -> str | None:
     found = report.numbers["contrastive_top1"] > EASY_TOP1
     if report.numbers["positive_cosine"] < SAME_COSINE or not found:
         return None
-    return (
-        "the two views of an image have the same projection: they are identical, so there is "
-        "nothing to learn. Is the augmentation off, or seeded alike for both views? See "
-        "figures/views.png."
-    )
+    return IDENTICAL
 
 
 def _augmentation_off(report: Report) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from simclr_tf.methods.contrastive_rules import AUGMENTATION_OFF, IDENTICAL_VIEWS
-from simclr_tf.methods.rules import FIRST_VERDICT, NO_PROGRESS, Chain, Finding, Report, Rule
+from simclr_tf.methods.rules import Chain, Finding, Report, Rule, makes_no_progress
 from simclr_tf.metrics import Metric
 
 # Age of the oldest keys in units of the updates in which the key encoder changes, 1 / (1 - m). It
@@ -58,12 +58,7 @@ def moco_rules(queue_size: int, loss: Metric) -> Chain:
         return Rule(rule.kind, check)
 
     def no_learning(report: Report) -> str | None:
-        early = report.step <= max(report.warmup_steps, FIRST_VERDICT)
-        if early or times_filled(report) <= LEARNING:
-            return None
-        before = report.progress_before
-        falling = before is None or report.progress - before >= NO_PROGRESS
-        if report.progress >= NO_PROGRESS or falling:
+        if times_filled(report) <= LEARNING or not makes_no_progress(report):
             return None
         return (
             f"the {loss.title}, {report.numbers[loss.name]:.3f}, is that of guessing "

@@ -80,6 +80,16 @@ def first_finding(report: Report, chain: Chain) -> Finding | None:
     return None
 
 
+def makes_no_progress(report: Report) -> bool:
+    """Returns whether the loss is near chance after the warm-up, and is not falling."""
+    if report.step <= max(report.warmup_steps, FIRST_VERDICT):
+        return False
+    # At a low temperature the loss starts above chance and may still be falling.
+    before = report.progress_before
+    falling = before is None or report.progress - before >= NO_PROGRESS
+    return report.progress < NO_PROGRESS and not falling
+
+
 def learning_rules(loss: Metric) -> Chain:
     """Returns rules that judge the loss's way from chance to its floor; both must be known.
 
@@ -98,12 +108,7 @@ def learning_rules(loss: Metric) -> Chain:
         )
 
     def no_learning(report: Report) -> str | None:
-        if report.step <= max(report.warmup_steps, FIRST_VERDICT):
-            return None
-        # At a low temperature the loss starts above chance and may still be falling.
-        before = report.progress_before
-        falling = before is None or report.progress - before >= NO_PROGRESS
-        if report.progress >= NO_PROGRESS or falling:
+        if not makes_no_progress(report):
             return None
         return (
             f"the {loss.title}, {report.numbers[loss.name]:.3f}, is still that of "

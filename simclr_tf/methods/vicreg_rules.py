@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from simclr_tf.methods.contrastive_rules import IDENTICAL
 from simclr_tf.methods.rules import FIRST_VERDICT, Report, Rule
 
 # Standard deviation of projections. The loss pulls it to 1, and it starts at some tenths.
@@ -25,13 +26,7 @@ def _collapse(report: Report) -> str | None:
 
 
 def _identical_views(report: Report) -> str | None:
-    if not report.numbers["invariance"] < SAME_INVARIANCE:
-        return None
-    return (
-        "the two views of an image have the same projection: they are identical, so there is "
-        "nothing to learn. Is the augmentation off, or seeded alike for both views? See "
-        "figures/views.png."
-    )
+    return IDENTICAL if report.numbers["invariance"] < SAME_INVARIANCE else None
 
 
 def _few_directions(report: Report) -> str | None:
