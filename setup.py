@@ -48,6 +48,7 @@ setup(
         # Of tensorflow-datasets. 1.21 is generated for protobuf 6.31 and cannot be imported beside
         # the older one that TensorFlow 2.19 asks for, which its own requirements allow.
         "tensorflow-metadata<1.18",
+        "threadpoolctl>=3.1",
         "tqdm>=4.60",
     ],
     extras_require={

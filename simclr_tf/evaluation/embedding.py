@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
+import threadpoolctl
 
 from simclr_tf.data.bad_images import BadImages
 from simclr_tf.data.plain_images import plain_images
@@ -137,14 +138,12 @@ def planar_map(values: np.ndarray, method: str, seed: int) -> np.ndarray:
 
         search = umap.UMAP(n_neighbors=min(15, count - 1), random_state=seed, n_jobs=1)
     else:
-        import threadpoolctl
         from sklearn.manifold import TSNE
 
         search = TSNE(perplexity=min(30.0, (count - 1) / 3), init="pca", random_state=seed)
-        # Its sums depend on the number of threads, which also wait for each other on busy cores.
-        with threadpoolctl.threadpool_limits(1, user_api="openmp"):
-            return search.fit_transform(values)
-    return search.fit_transform(values)
+    # Sums depend on the number of OpenMP's threads, which also wait for each other on busy cores.
+    with threadpoolctl.threadpool_limits(1, user_api="openmp"):
+        return search.fit_transform(values)
 
 
 def require(modules: Sequence[str]) -> None:

@@ -6,7 +6,9 @@ import dataclasses
 import numpy as np
 import pytest
 import tensorflow as tf
+import threadpoolctl
 from google.protobuf import text_format
+from sklearn.manifold import TSNE
 from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.neighbors import KNeighborsClassifier
 
@@ -114,6 +116,20 @@ def test_a_map_keeps_groups_together(method):
     places = planar_map((directions * lengths).astype(np.float32), method, seed=0)
     assert places.shape == (90, 2) and np.isfinite(places).all()
     assert KNeighborsClassifier(5).fit(places, labels).score(places, labels) > 0.95
+
+
+def test_a_map_does_not_depend_on_the_number_of_threads(monkeypatch):
+    threads, real = [], TSNE.fit_transform
+
+    def fit_transform(self, values):
+        pools = threadpoolctl.threadpool_info()
+        threads.extend(p["num_threads"] for p in pools if p["user_api"] == "openmp")
+        return real(self, values)
+
+    monkeypatch.setattr(TSNE, "fit_transform", fit_transform)
+    with threadpoolctl.threadpool_limits(2, user_api="openmp"):
+        planar_map(RNG.normal(size=(8, 4)).astype(np.float32), "tsne", 0)
+    assert set(threads) == {1}
 
 
 def test_a_map_of_few_images():
