@@ -57,9 +57,7 @@ def test_selective_kernels_are_for_tpus():
 
 def assert_is_for_tpus(recipe: pathlib.Path, *bindings: str) -> None:
     jobs.load()
-    size = 96 if "small_size = 96" in recipe.read_text() else 64
-    small = ["pretrain.global_batch_size = 16", "pretrain.image_sizes = ()"]
-    small.append(f"data.image_size = {size}")
+    small = ["pretrain.global_batch_size = 16", "data.image_size = 96", "pretrain.image_sizes = ()"]
     depth = SMALL_BOTTLENECK if "resnet.depth = 50" in recipe.read_text() else SMALL_DEPTH
     config.load([str(recipe)], [*small, f"resnet.depth = {depth}", *bindings])
     run = pretraining(

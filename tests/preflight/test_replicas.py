@@ -4,6 +4,7 @@ The real training step, lowered for 8 replicas, is executed on 8 virtual devices
 compared with TensorFlow's own execution of the same step on one device.
 """
 
+import functools
 import pathlib
 import subprocess
 import sys
@@ -24,9 +25,15 @@ SPEC = {
 }
 
 
+@pytest.fixture
+def build_tiny(build_tiny):
+    """With a ResNet-18: in two blocks, rounding grows faster."""
+    return functools.partial(build_tiny, depth=18)
+
+
 def build(build_tiny, strategy, precision):
     with strategy.scope():
-        tiny = build_tiny(rate=0.02, precision=precision)
+        tiny = build_tiny(rate=0.05, precision=precision)
     return tiny.step(), [*tiny.networks.variables, *tiny.optimizer.variables]
 
 
@@ -98,13 +105,13 @@ def on_replicas(build_tiny, precision: str, order, folder: pathlib.Path):
 
 
 def check_losses(numbers, expected, tolerance):
-    """Every replica says the same, and the loss and all metrics are right."""
+    """Every replica says the same, and the loss and the metrics, on a scale of 1, are right."""
     assert (numbers == numbers[0]).all()
     np.testing.assert_allclose(numbers[0], expected, rtol=tolerance, atol=tolerance)
 
 
 def check_copies(values):
-    assert len(values) > 30
+    assert len(values) > 100
     for path, copies in values.items():
         assert all(np.array_equal(copies[0], copy) for copy in copies), f"{path} has come apart"
 
@@ -115,8 +122,8 @@ def test_eight_replicas_are_one_device(build_tiny, order, tmp_path):
     """In float32. Rounding grows from step to step, in the weights sooner than in the loss."""
     expected_numbers, (_, *expected) = on_one_device(build_tiny, "float32")
     numbers, values = on_replicas(build_tiny, "float32", order, tmp_path)
-    check_losses(numbers, expected_numbers, 2e-4)
-    for after, tolerance in ((0, 1e-4), (STEPS - 1, 1e-3)):
+    check_losses(numbers, expected_numbers, 1e-5)
+    for after, tolerance in ((0, 1e-5), (STEPS - 1, 1e-3)):
         check_copies(values[after])
         for path, copies in values[after].items():
             value = expected[after][path]
@@ -130,7 +137,7 @@ def test_eight_replicas_are_one_device_in_bfloat16(build_tiny, tmp_path):
     """Where both round differently: losses, and what the first step changes as a whole."""
     expected_numbers, (start, first, *_) = on_one_device(build_tiny, "mixed_bfloat16")
     numbers, values = on_replicas(build_tiny, "mixed_bfloat16", range(REPLICAS), tmp_path)
-    check_losses(numbers, expected_numbers, 4 / 64)  # rounding moves the rank of a few anchors
+    check_losses(numbers, expected_numbers, 2 / 64)  # rounding moves the rank of two anchors
     check_copies(values[-1])
     paths = [path for path in values[0] if start[path].dtype == np.float32]
     change = np.concatenate([np.ravel(values[0][p][0] - start[p]) for p in paths])

@@ -52,6 +52,7 @@ def build_tiny(
     loss: NTXent = LOSS,
     remat: Sequence[int] = (),
     watched: bool = False,
+    depth: int = SMALL_DEPTH,
 ) -> Tiny:
     """Builds a SimCLR for 16 px, LARS and a probe of three classes, in the present strategy."""
     keras.utils.set_random_seed(0)
@@ -60,9 +61,7 @@ def build_tiny(
             augmentation=augmentation,
             projection_head=functools.partial(projection_head, output_dim=16),
             loss=lambda: loss,
-            encoder=functools.partial(
-                resnet, depth=SMALL_DEPTH, width_multiplier=0.125, remat=remat
-            ),
+            encoder=functools.partial(resnet, depth=depth, width_multiplier=0.125, remat=remat),
             image_size=16,
         )
     optimizer = lars(learning_rate=WarmupCosine(rate, 0, 10), networks=method.networks)
