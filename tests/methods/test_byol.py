@@ -11,12 +11,12 @@ import tensorflow as tf
 from simclr_tf.distribute.strategy import simulated_replicas
 from simclr_tf.errors import RequestError
 from simclr_tf.methods.byol import BYOL, byol
-from simclr_tf.methods.rules import Report, first_finding
 from simclr_tf.models.heads import mlp_projection_head, predictor
 from simclr_tf.models.networks import Networks
 from simclr_tf.models.resnet import resnet
 from tests.methods import conformance
 from tests.objectives.test_byol import oracle
+from tests.support.findings import findings
 
 MOMENTUM = 0.75
 FACTORY = functools.partial(
@@ -153,17 +153,4 @@ def collapsed(*, input_dim: int) -> keras.Model:
 def test_a_collapse_is_found_though_the_loss_is_low(changes, kinds):
     run = conformance.assemble(functools.partial(FACTORY, **changes))
     *_, numbers = conformance.train(run, range(3))
-    report = Report(
-        step=100,
-        epoch=2.0,
-        numbers=numbers,
-        global_batch_size=8,
-        chance=4.0,
-        warmup_steps=0,
-        num_classes=None,
-        progress=0.9,
-        progress_before=0.8,
-        best_progress=0.9,
-    )
-    found = (first_finding(report, chain) for chain in run.method.rules())
-    assert [finding.kind for finding in found if finding] == kinds
+    assert findings(run.method, numbers, chance=4.0) == kinds

@@ -11,10 +11,10 @@ import tensorflow as tf
 from simclr_tf.distribute.strategy import simulated_replicas
 from simclr_tf.errors import RequestError
 from simclr_tf.methods.dino import DINO, dino
-from simclr_tf.methods.rules import Report, first_finding
 from simclr_tf.models.dino_heads import dino_projection_head, prototypes
 from simclr_tf.models.resnet import resnet
 from tests.methods import conformance
+from tests.support.findings import findings
 
 MOMENTUM, CENTRE, COUNT = 0.75, 0.6, 9
 FACTORY = functools.partial(
@@ -181,22 +181,10 @@ def test_settings_out_of_range_are_refused(setting, message):
     ],
 )
 def test_both_collapses_are_found(step, entropy, used, kinds):
-    report = Report(
-        step=step,
-        epoch=2.0,
-        numbers={
-            "dino_loss": 1.5,
-            "teacher_entropy": entropy,
-            "prototypes_used": used,
-            "representation_spread": 0.5,
-        },
-        global_batch_size=8,
-        chance=np.log(COUNT),
-        warmup_steps=0,
-        num_classes=None,
-        progress=0.9,
-        progress_before=0.8,
-        best_progress=0.9,
-    )
-    found = (first_finding(report, chain) for chain in build().rules())
-    assert [finding.kind for finding in found if finding] == kinds
+    numbers = {
+        "dino_loss": 1.5,
+        "teacher_entropy": entropy,
+        "prototypes_used": used,
+        "representation_spread": 0.5,
+    }
+    assert findings(build(), numbers, step=step, chance=np.log(COUNT)) == kinds

@@ -10,11 +10,12 @@ import tensorflow as tf
 from simclr_tf.distribute.strategy import simulated_replicas
 from simclr_tf.errors import InvalidArgument
 from simclr_tf.methods.distillation import Distillation
-from simclr_tf.methods.rules import Report
 from simclr_tf.models.networks import Networks
 from simclr_tf.objectives.distillation import soft_cross_entropies
 from tests.methods import conformance
 from tests.methods.test_conformance import classifier, student
+from tests.support.differences import slope
+from tests.support.findings import findings
 
 C = conformance.CLASSES
 RNG = np.random.default_rng(0)
@@ -76,12 +77,8 @@ def test_equals_its_equation_on_any_replicas(replicas, temperature, weight):
         np.testing.assert_allclose(found, expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
     gradient = np.concatenate(strategy.experimental_local_results(by_logit))
     for index in [(0, 0), (2, 1), (7, 2)]:
-        shift = np.zeros(STUDENT.shape)
-        shift[index] = 1e-5
-        above, below = (
-            oracle(STUDENT + sign * shift, temperature, weight)["loss"] for sign in (1, -1)
-        )
-        np.testing.assert_allclose(gradient[index], (above - below) / 2e-5, rtol=1e-3, atol=1e-7)
+        by_element = slope(lambda s: oracle(s, temperature, weight)["loss"], STUDENT, index)
+        np.testing.assert_allclose(gradient[index], by_element, rtol=1e-3, atol=1e-7)
 
 
 def test_a_student_that_agrees_has_the_teachers_entropy():
@@ -131,20 +128,7 @@ def test_a_teacher_that_says_nothing(share, kinds):
         "teacher_entropy": share * 4 * math.log(C),
         "representation_spread": 0.5,
     }
-    report = Report(
-        step=100,
-        epoch=1.0,
-        numbers=numbers,
-        global_batch_size=8,
-        chance=None,
-        warmup_steps=0,
-        num_classes=None,
-        progress=0.0,
-        progress_before=None,
-        best_progress=0.0,
-    )
-    judged = [next((r.kind for r in chain if r.check(report)), None) for chain in method.rules()]
-    assert [kind for kind in judged if kind] == kinds
+    assert findings(method, numbers) == kinds
 
 
 def test_the_plan_and_the_progress_in_words():

@@ -11,12 +11,12 @@ import tensorflow as tf
 from simclr_tf.distribute.strategy import simulated_replicas
 from simclr_tf.errors import RequestError
 from simclr_tf.methods.moco import MoCo, moco
-from simclr_tf.methods.rules import Report
 from simclr_tf.models.heads import plain_projection_head
 from simclr_tf.models.resnet import resnet
 from simclr_tf.preflight.flop import training_flop
 from tests.methods import conformance
 from tests.objectives.test_info_nce import oracle
+from tests.support.findings import findings
 
 K, P, TEMPERATURE, MOMENTUM = 20, 5, 0.2, 0.75
 FACTORY = functools.partial(
@@ -156,33 +156,22 @@ def test_groups_of_a_microbatch():
         conformance.assemble(functools.partial(FACTORY, batch_norm_groups=4), microbatch_size=2)
 
 
-def report(**fields) -> Report:
-    """A report of a sound run of batches of 256, when the queue was filled some times."""
+def found(queue_size: int = 65_536, momentum: float = 0.999, **fields) -> list[str]:
+    """The kinds that are found in a sound run of batches of 256, when the queue was filled often.
+
+    Its numbers and facts are as usual but for `fields`.
+    """
     numbers = {
         "contrastive_loss": 7.0,
         "contrastive_top1": 0.5,
         "positive_cosine": 0.8,
         "representation_spread": 0.5,
     }
-    facts = {
-        "step": 2000,
-        "epoch": 0.4,
-        "global_batch_size": 256,
-        "chance": 11.09,
-        "warmup_steps": 0,
-        "num_classes": None,
-        "progress": 0.4,
-        "progress_before": 0.35,
-        "best_progress": 0.99,
-    }
     numbers |= {name: fields.pop(name) for name in numbers.keys() & fields.keys()}
-    return Report(numbers=numbers, **{**facts, **fields})
-
-
-def findings(found: Report, queue_size: int = 65_536, momentum: float = 0.999) -> list[str]:
+    facts = {"step": 2000, "epoch": 0.4, "global_batch_size": 256, "chance": 11.09}
+    facts |= {"progress": 0.4, "progress_before": 0.35, "best_progress": 0.99}
     method = build(queue_size=queue_size, momentum=momentum)
-    judged = [next((r.kind for r in chain if r.check(found)), None) for chain in method.rules()]
-    return [kind for kind in judged if kind]
+    return findings(method, numbers, **{**facts, **fields})
 
 
 STUCK = {"contrastive_loss": 11.08, "progress": 0.001, "progress_before": 0.002}
@@ -202,7 +191,7 @@ STUCK = {"contrastive_loss": 11.08, "progress": 0.001, "progress_before": 0.002}
     ],
 )
 def test_rules_on_numbers(fields, kinds):
-    assert findings(report(**fields)) == kinds
+    assert found(**fields) == kinds
 
 
 @pytest.mark.parametrize(
@@ -216,8 +205,7 @@ def test_rules_on_numbers(fields, kinds):
     ],
 )
 def test_keys_should_not_be_older_than_their_encoder(queue_size, momentum, is_fault):
-    kinds = findings(report(), queue_size, momentum)
-    assert kinds == ["keys outdated"] * is_fault
+    assert found(queue_size, momentum) == ["keys outdated"] * is_fault
 
 
 def test_gin_binds_its_parts_and_the_plan_says_so():

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from simclr_tf.methods.rules import Report, first_finding
 from simclr_tf.methods.vicreg import VICReg, vicreg
 from simclr_tf.models.heads import mlp_projection_head
 from simclr_tf.models.resnet import resnet
 from simclr_tf.objectives.vicreg import VICRegLoss
 from simclr_tf.optim.schedules import WarmupCosine
 from tests.methods import conformance
+from tests.support.findings import findings
 
 HEAD = functools.partial(mlp_projection_head, 3, 12, 8)
 FACTORY = functools.partial(vicreg, augmentation=conformance.AUGMENTATION, projection_head=HEAD)
@@ -67,7 +67,7 @@ def test_a_floor_above_the_collapsed_loss_tells_nothing():
     assert build().words(numbers) == "VICReg loss 3.000, standard deviation 0.50"
 
 
-def findings(step: int = 400, **numbers) -> list[str]:
+def found(step: int = 400, **numbers) -> list[str]:
     """The kinds that are found in a report, of a sound run but for `numbers`."""
     sound = {
         "vicreg_loss": 16.0,
@@ -76,20 +76,7 @@ def findings(step: int = 400, **numbers) -> list[str]:
         "effective_rank": 20.0,
         "representation_spread": 0.3,
     }
-    report = Report(
-        step=step,
-        epoch=2.0,
-        numbers=sound | numbers,
-        global_batch_size=128,
-        chance=24.75,
-        warmup_steps=100,
-        num_classes=None,
-        progress=0.3,
-        progress_before=0.2,
-        best_progress=0.3,
-    )
-    found = (first_finding(report, chain) for chain in build().rules())
-    return [finding.kind for finding in found if finding]
+    return findings(build(), sound | numbers, step=step, warmup_steps=100, chance=24.75)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +91,7 @@ def findings(step: int = 400, **numbers) -> list[str]:
     ],
 )
 def test_rules_on_numbers(numbers, kinds):
-    assert findings(**numbers) == kinds
+    assert found(**numbers) == kinds
 
 
 @pytest.mark.parametrize(("variance", "kinds"), [(25.0, []), (0.0, ["collapse"])])
@@ -117,4 +104,4 @@ def test_without_the_variance_term_a_run_collapses(variance, kinds):
     )
     *_, last = conformance.train(run, range(100))
     judged = ("projection_std", "invariance", "effective_rank")
-    assert findings(**{name: last[name] for name in judged}) == kinds, last
+    assert found(**{name: last[name] for name in judged}) == kinds, last

@@ -18,6 +18,7 @@ from simclr_tf.distribute.strategy import simulated_replicas
 from simclr_tf.models.heads import projection_head
 from simclr_tf.objectives.nt_xent import NTXent, nt_xent
 from simclr_tf.objectives.view_metrics import METRICS
+from tests.support.differences import slope
 
 
 @pytest.fixture(params=[None, 3], ids=["at once", "in blocks"])
@@ -78,12 +79,9 @@ def oracle(z: np.ndarray, temperature: float, images=None) -> dict[str, float]:
 
 def numerical_gradient(z: np.ndarray, temperature: float, images=None) -> np.ndarray:
     """Central differences of the oracle in float64."""
-    gradient, step = np.zeros(z.shape), 1e-5
+    gradient = np.zeros(z.shape)
     for index in np.ndindex(*z.shape):
-        shift = np.zeros(z.shape)
-        shift[index] = step
-        above, below = (oracle(z + sign * shift, temperature, images) for sign in (1, -1))
-        gradient[index] = (above["loss"] - below["loss"]) / (2 * step)
+        gradient[index] = slope(lambda z: oracle(z, temperature, images)["loss"], z, index)
     return gradient
 
 
@@ -227,10 +225,8 @@ def test_variants_equal_their_definition(replicas, decoupled, views):
     np.testing.assert_allclose(found, expected(z), rtol=2e-5)
     gradient = whole(strategy.experimental_local_results(gradient), replicas)
     for index in [(0, 0), (3, 4), (10, 2)]:
-        shift = np.zeros(z.shape)
-        shift[index] = 1e-5
-        slope = (expected(z + shift) - expected(z - shift)) / 2e-5
-        np.testing.assert_allclose(gradient[index], slope, rtol=0, atol=1e-5)
+        by_element = slope(expected, z, index)
+        np.testing.assert_allclose(gradient[index], by_element, rtol=0, atol=1e-5)
 
 
 def test_the_small_views_have_a_gradient():
