@@ -1,5 +1,6 @@
 """Small images of every kind that a folder may hold."""
 
+import functools
 import io
 import pathlib
 
@@ -33,10 +34,8 @@ def encode(image: Image.Image, form: str) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.fixture
-def photos(tmp_path) -> pathlib.Path:
+def write_photos(folder: pathlib.Path) -> pathlib.Path:
     """Twelve images without classes: JPEG, grayscale, CMYK, PNG with alpha, BMP, GIF, odd sizes."""
-    folder = tmp_path / "photos"
     (folder / "deep").mkdir(parents=True)
     for i in range(6):
         (folder / f"{i}.jpg").write_bytes(encode(picture(i, (31 + i, 57 - i)), "JPEG"))
@@ -50,22 +49,34 @@ def photos(tmp_path) -> pathlib.Path:
     return folder
 
 
+def write_records(
+    folder: pathlib.Path,
+    *counts: int,
+    labelled: bool = True,
+    bad: frozenset[int] = frozenset(),
+) -> str:
+    """Writes `counts[i]` JPEGs into file i, labels running on; returns the glob."""
+    number = 0
+    for i, count in enumerate(counts):
+        with tf.io.TFRecordWriter(str(folder / f"part-{i:03d}.tfrecord")) as writer:
+            for _ in range(count):
+                image = encode(picture(number), "JPEG")
+                feature = {"image/encoded": image[:40] if number in bad else image}
+                writer.write(_example(feature, number if labelled else None))
+                number += 1
+    return str(folder / "part-*.tfrecord")
+
+
+@pytest.fixture
+def photos(tmp_path) -> pathlib.Path:
+    """The folder of `write_photos`, which a test may change."""
+    return write_photos(tmp_path / "photos")
+
+
 @pytest.fixture
 def record_files(tmp_path):
-    """Writes `counts[i]` JPEGs into file i, labels running on; returns the glob."""
-
-    def write(*counts: int, labelled: bool = True, bad: frozenset[int] = frozenset()) -> str:
-        number = 0
-        for i, count in enumerate(counts):
-            with tf.io.TFRecordWriter(str(tmp_path / f"part-{i:03d}.tfrecord")) as writer:
-                for _ in range(count):
-                    image = encode(picture(number), "JPEG")
-                    feature = {"image/encoded": image[:40] if number in bad else image}
-                    writer.write(_example(feature, number if labelled else None))
-                    number += 1
-        return str(tmp_path / "part-*.tfrecord")
-
-    return write
+    """`write_records` into the test's folder."""
+    return functools.partial(write_records, tmp_path)
 
 
 def _example(feature: dict[str, bytes], label: int | None) -> bytes:
