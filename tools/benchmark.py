@@ -2,6 +2,8 @@
 
     python tools/benchmark.py input --gin_file=gin/folder.gin --data_dir=PHOTOS
     python tools/benchmark.py step --gin_file=gin/cifar10_cpu.gin --data_dir=DIR
+    python tools/benchmark.py methods --data_dir=DIR --gin_file=gin/cifar10_cpu.gin \
+        --gin_file=gin/methods/cifar10_cpu_byol.gin
     python tools/benchmark.py loss --images=4096
     python tools/benchmark.py export --gin_file=gin/quickstart.gin
     python tools/benchmark.py checkpoint --gin_file=gin/r50_4x.gin
@@ -9,6 +11,7 @@
 
 input       images/s of the pipeline that makes views, against the recipe in plain tf.image
 step        views/s of a training step, against a plain float32 Keras step
+methods     images/s of a training step of each recipe, against the first one's
 loss        steps/s of NT-Xent and its gradient, against four plain matrix products
 export      seconds to save, restore and export what the recipe trains
 checkpoint  seconds that a save keeps the loop waiting, against writing it at once
@@ -31,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    kinds = ["input", "step", "loss", "export", "checkpoint", "resume"]
+    kinds = ["input", "step", "methods", "loss", "export", "checkpoint", "resume"]
     parser.add_argument("what", choices=kinds)
     parser.add_argument(
         "--gin_file", action="append", default=[], type=command_line.address, help="a recipe"
@@ -68,21 +71,29 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _measure_recipe(options: argparse.Namespace) -> None:
-    """Assembles the recipe's run as `pretrain` does, and measures it instead of running it."""
     import importlib
 
-    from simclr_tf import config, jobs
     from simclr_tf.errors import RequestError
-    from simclr_tf.jobs.pretrain import pretraining
 
     if not options.gin_file:
         raise RequestError("A recipe must be given, such as --gin_file=gin/cifar10_cpu.gin.")
-    jobs.load()
-    config.load(options.gin_file, options.gin_bindings)
-    config.check({"pretrain", *config.recipe_jobs()})
     measurement = importlib.import_module(f"simclr_tf.benchmark.{options.what}")
-    run = pretraining(jobs.Context(model_dir="", data_dir=options.data_dir, tpu="auto"))
-    print(measurement.measure(run, options.rounds))
+    if options.what == "methods":
+        measured = {file: _assembled(options, [file]) for file in options.gin_file}
+    else:
+        measured = _assembled(options, options.gin_file)
+    print(measurement.measure(measured, options.rounds))
+
+
+def _assembled(options: argparse.Namespace, recipes: list[str]):
+    """Assembles a recipe's run as `pretrain` does, to measure it instead of running it."""
+    from simclr_tf import config, jobs
+    from simclr_tf.jobs.pretrain import pretraining
+
+    jobs.load()
+    config.load(recipes, options.gin_bindings)
+    config.check({"pretrain", *config.recipe_jobs()})
+    return pretraining(jobs.Context(model_dir="", data_dir=options.data_dir, tpu="auto"))
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def measure(run: Run, rounds: int) -> str:
             "Leave out strategy.cpu_replicas and pretrain.microbatch_size, and set "
             "pretrain.global_batch_size to the share of one replica."
         )
-    batch = _one_batch(run)
+    batch = one_batch(run)
     ours = f"this step, {plan.precision}"
     parts = _parts(run)
     steps = {PLAIN: _plain_step(run)}
@@ -53,7 +53,7 @@ def measure(run: Run, rounds: int) -> str:
     steps[ours] = run.train_step()
     flop = training_flop(run.method, plan.global_batch_size)
     precisions = dict.fromkeys(["float32", plan.precision.removeprefix("mixed_")])
-    contestants = {name: _timed(run, step, batch, flop) for name, step in (steps | parts).items()}
+    contestants = {name: timed(run, step, batch, flop) for name, step in (steps | parts).items()}
     contestants |= {_product_name(dtype): _product(dtype) for dtype in precisions}
     timings = {t.name: t for t in take_turns(contestants, rounds=rounds, baseline=PLAIN)}
     views = batch["images"].shape[0]
@@ -70,7 +70,8 @@ def measure(run: Run, rounds: int) -> str:
     )
 
 
-def _one_batch(run: Run) -> dict[str, tf.Tensor]:
+def one_batch(run: Run) -> dict[str, tf.Tensor]:
+    """Returns the first batch of the run's last stage, whose views have their full size."""
     host = host_slice(tf.distribute.InputContext(), run.plan.global_batch_size)
     return tf.nest.map_structure(tf.identity, next(iter(run.pipeline.dataset(host))))
 
@@ -107,14 +108,14 @@ def _parts(run: Run) -> dict[str, Step]:
     return {"forward": forward_pass, "loss, metrics": with_loss, "backward": with_gradients}
 
 
-def _timed(run: Run, step: Step, batch: dict[str, tf.Tensor], flop: int):
-    """Returns a function that runs one step to its end, counted as `flop` operations."""
+def timed(run: Run, step: Step, batch: dict[str, tf.Tensor], units: int) -> Callable[[], int]:
+    """Returns a function that runs one step to its end, and returns the units of work it counts."""
     # All outputs of the step are returned; otherwise TensorFlow would prune their computation.
     compiled = tf.function(lambda: run.strategy.run(step, args=(batch,)), autograph=False)
 
     def once() -> int:
         tf.nest.flatten(compiled())[0].numpy()
-        return flop
+        return units
 
     return once
 

@@ -70,7 +70,8 @@ def planned(
     Args:
       context: the command line's values.
       axes: axis -> label -> bindings, such as
-        {'temperature': {'0.1': ['nt_xent.temperature = 0.1']}}. A cell is one label of each axis.
+        {'temperature': {'0.1': ['nt_xent.temperature = 0.1']}}, and recipes, which end in .gin. A
+        cell is one label of each axis.
       job: trains a cell: @pretrain or @supervised.
       evaluations: the jobs that follow, such as [@watch, @linear_eval]; @watch evaluates the kept
         checkpoints, and needs another one behind it whose result says that the cell is finished.

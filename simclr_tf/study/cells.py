@@ -13,6 +13,7 @@ from simclr_tf.errors import RequestError
 FIGURES = ("heat_map", "bars", "lines")
 Axes = Mapping[str, Mapping[str, Sequence[str]]]
 _LONGEST_NAME = 200
+_RECIPE = ".gin"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,12 +23,14 @@ class Cell:
     Attributes:
       labels: one label of each axis, in the axes' order.
       seed: the run's seed.
-      bindings: what distinguishes the run from the base recipe.
+      recipes: gin files of its labels, read after the study's.
+      bindings: what else distinguishes the run from the base recipe.
       name: its folder's name.
     """
 
     labels: tuple[str, ...]
     seed: int
+    recipes: tuple[str, ...]
     bindings: tuple[str, ...]
     name: str
 
@@ -41,7 +44,7 @@ class Study:
       arguments: the command line's flags that every cell shares.
       job: the job that trains a cell.
       evaluations: the jobs that follow, in this order.
-      axes: axis -> label -> bindings.
+      axes: axis -> label -> bindings and recipes, which end in .gin.
       seeds: seeds of the runs of each combination of labels.
       seed_parameters: the parameters that a seed sets.
       symmetric: whether of two axes with the same labels only one triangle is run.
@@ -107,11 +110,13 @@ class Study:
 
     def _cell(self, labels: tuple[str, ...], seed: int) -> Cell:
         chosen = zip(self.axes.values(), labels, strict=True)
-        bindings = [binding for axis, label in chosen for binding in axis[label]]
+        settings = [setting for axis, label in chosen for setting in axis[label]]
+        recipes = [setting for setting in settings if setting.endswith(_RECIPE)]
+        bindings = [setting for setting in settings if not setting.endswith(_RECIPE)]
         words = [f"{axis}-{label}" for axis, label in zip(self.axes, labels, strict=True)]
         name = "_".join(_safe(word) for word in (*words, f"seed-{seed}"))
         seeds = [f"{parameter} = {seed}" for parameter in self.seed_parameters]
-        return Cell(labels, seed, (*bindings, *seeds), name)
+        return Cell(labels, seed, tuple(recipes), (*bindings, *seeds), name)
 
     def _check_published(self, numbers: Any, labels: list[list[str]]) -> None:
         """Refuses labels that no axis has: their numbers would be compared with nothing."""
@@ -136,15 +141,15 @@ def share(cells: Sequence[Cell], part: tuple[int, int] | None) -> list[Cell]:
 
 
 def _check_axes(axes: Axes) -> None:
-    wanted = "be {axis: {label: [bindings]}}, such as {'temperature': {'0.1': "
+    wanted = "be {axis: {label: [bindings, recipes]}}, such as {'temperature': {'0.1': "
     wanted += "['nt_xent.temperature = 0.1']}}"
     if not axes or not all(isinstance(name, str) for name in axes):
         _refuse("axes", wanted, axes)
     for labels in axes.values():
         if not isinstance(labels, Mapping) or not labels:
             _refuse("axes", wanted, axes)
-        for label, bindings in labels.items():
-            texts = isinstance(bindings, (list, tuple)) and [label, *bindings]
+        for label, settings in labels.items():
+            texts = isinstance(settings, (list, tuple)) and [label, *settings]
             if not texts or not all(isinstance(text, str) for text in texts):
                 _refuse("axes", wanted, axes)
 

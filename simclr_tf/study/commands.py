@@ -28,6 +28,7 @@ def arguments(study: Study, cell: Cell, job: str) -> list[str]:
     """Returns the arguments of `simclr_tf.run` for a job of a cell."""
     return [
         *study.arguments,
+        *(f"{_FILE}{recipe}" for recipe in cell.recipes),
         *(f"{_BINDING}{binding}" for binding in cell.bindings),
         f"--model_dir={folder(study, cell)}",
         f"--job={job}",
@@ -65,7 +66,8 @@ def check(study: Study) -> None:
     try:
         for cell in {cell.labels: cell for cell in study.cells()}.values():
             for job in (study.job, *study.evaluations):
-                config.load([*map(os.path.expanduser, files)], [*bindings, *cell.bindings])
+                recipes = map(os.path.expanduser, [*files, *cell.recipes])
+                config.load([*recipes], [*bindings, *cell.bindings])
                 jobs.checked(job)
     except RequestError as error:
         raise RequestError(f"The cell {cell.name} cannot run. {error}") from error

@@ -24,6 +24,13 @@ def test_there_is_a_cell_for_each_label_of_every_axis_and_seed(tmp_path):
     )
 
 
+def test_a_label_may_have_a_recipe(tmp_path):
+    settings = ["gin/methods/byol_cifar10.gin", "pretrain.epochs = 2.0"]
+    [cell] = make_study(tmp_path, axes={"method": {"BYOL": settings}}).cells()
+    assert cell.recipes == ("gin/methods/byol_cifar10.gin",)
+    assert cell.bindings == ("pretrain.epochs = 2.0", "pretrain.seed = 0")
+
+
 def test_of_a_symmetric_study_one_triangle_is_run(tmp_path):
     labels = {name: [f"a.b = '{name}'"] for name in ("crop", "colour", "blur")}
     study = make_study(

@@ -11,7 +11,7 @@ include 'gin/quickstart.gin'
 run.job = 'study'
 study.axes = {{
     'temperature': {{'0.1': ['nt_xent.temperature = 0.1'], '1': ['nt_xent.temperature = 1.0']}},
-    'head': {{'none': ["projection_head.kind = 'none'"], 'other': ['{binding}']}},
+    'head': {{'none': ["projection_head.kind = 'none'"], 'other': ['{recipe}', '{binding}']}},
 }}
 study.evaluations = [@knn, @linear_eval]
 knn.k = 20
@@ -20,9 +20,10 @@ knn.k = 20
 
 @pytest.fixture
 def start(tmp_path):
-    def started(*bindings, binding="projection_head.num_layers = 3", model_dir=None):
-        recipe = tmp_path / "study.gin"
-        recipe.write_text(RECIPE.format(binding=binding))
+    def started(*bindings, binding="projection_head.num_layers = 3", other=None, model_dir=None):
+        recipe, of_the_cell = tmp_path / "study.gin", tmp_path / "other.gin"
+        recipe.write_text(RECIPE.format(binding=binding, recipe=other or of_the_cell))
+        of_the_cell.write_text("projection_head.output_dim = 64")
         given = [f"--gin_bindings={b}" for b in ("pretrain.epochs = 2.0", *bindings)]
         folder = model_dir or tmp_path / "study"
         return run.main([f"--gin_file={recipe}", f"--model_dir={folder}", "--tpu=none", *given])
@@ -40,6 +41,7 @@ def test_the_list_has_the_whole_command_of_each_cell(start, capsys, tmp_path):
     wanted = []
     for temperature, label in (("0.1", "0.1"), ("1.0", "1")):
         cell = [
+            f"--gin_file={tmp_path / 'other.gin'}",
             f"--gin_bindings=nt_xent.temperature = {temperature}",
             "--gin_bindings=projection_head.num_layers = 3",
             "--gin_bindings=pretrain.seed = 7",
@@ -58,6 +60,7 @@ def test_the_list_has_the_whole_command_of_each_cell(start, capsys, tmp_path):
     [
         ([], {"binding": "lars.nothing = 1"}, "The cell temperature-0.1_head-other_seed-0"),
         ([], {"binding": "sup_con.temperature = 1.0"}, "Nothing uses sup_con.temperature"),
+        ([], {"other": "gin/absent.gin"}, "gin/absent.gin"),
         ([], {"binding": "pretrain.epochs = ()"}, "pretrain.epochs must be"),
         (["study.evaluations = [@lars]"], {}, "must name jobs"),
         (["study.evaluations = [@study]"], {}, "must name jobs"),
