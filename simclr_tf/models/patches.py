@@ -95,7 +95,12 @@ class Patches(keras.layers.Layer):
         self.size = size
         self.stride = stride
 
+    def build(self, input_shape):
+        self._sides = input_shape[1:3]
+
     def call(self, images):
+        # A signature that takes any size refuses the others when it runs.
+        images = tf.ensure_shape(images, [None, *self._sides, None])
         return cut(images, self.size, self.stride)
 
     def compute_output_shape(self, input_shape):
