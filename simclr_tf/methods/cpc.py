@@ -26,8 +26,13 @@ from simclr_tf.augment.views import ViewGroup
 from simclr_tf.distribute.batch_norm import SyncBatchNormalization
 from simclr_tf.errors import InvalidArgument
 from simclr_tf.methods.base import Method, Tensors
-from simclr_tf.methods.cpc_rules import PATCHES_EASY, SHARED_STATISTICS, overlap
-from simclr_tf.methods.rules import DEAD_ENCODER, LABELS_LEAKING, Chain, Finding, learning_rules
+from simclr_tf.methods.cpc_rules import (
+    PATCHES_EASY,
+    SHARED_STATISTICS,
+    late_learning_rules,
+    overlap,
+)
+from simclr_tf.methods.rules import DEAD_ENCODER, LABELS_LEAKING, Chain, Finding
 from simclr_tf.metrics import Metric
 from simclr_tf.models.context import context_network
 from simclr_tf.models.networks import Networks, representation_dim
@@ -115,7 +120,7 @@ class CPC(Method):
         return [fault for fault in found if fault]
 
     def rules(self) -> Sequence[Chain]:
-        judged = learning_rules(self.metrics[0])
+        judged = late_learning_rules(self.metrics[0])
         return (LABELS_LEAKING,), (DEAD_ENCODER, PATCHES_EASY, *judged)
 
     def plan_lines(self, global_batch: int) -> Mapping[str, str]:

@@ -187,7 +187,7 @@ def found(**fields) -> list[str]:
         "learning_rate": 2e-4,
     }
     numbers |= {name: fields.pop(name) for name in numbers.keys() & fields.keys()}
-    facts = {"step": 2000, "epoch": 0.8, "global_batch_size": 512, "chance": 25.4}
+    facts = {"step": 2000, "epoch": 1.2, "global_batch_size": 512, "chance": 25.4}
     facts |= {"progress": 0.7, "progress_before": 0.6, "best_progress": 0.7}
     return findings(build(), numbers, **{**facts, **fields})
 
@@ -200,11 +200,11 @@ STUCK = {"cpc_loss": 25.4, "progress": 0.0, "progress_before": 0.0, "best_progre
     [
         ({}, []),
         (STUCK, ["no learning"]),
-        (STUCK | {"step": 40}, []),
+        (STUCK | {"epoch": 0.9}, []),  # as before it has learned anything
         ({"cpc_loss": 20.0, "progress": 0.2}, ["learning rate too high"]),
-        ({"prediction_top1": 0.995}, ["augmentation off"]),
-        ({"prediction_top1": 0.995, "epoch": 3.0}, []),
-        ({"prediction_top1": 0.995, "global_batch_size": 4}, []),
+        ({"prediction_top1": 0.995, "epoch": 0.8}, ["augmentation off"]),
+        ({"prediction_top1": 0.995}, []),
+        ({"prediction_top1": 0.995, "epoch": 0.8, "global_batch_size": 4}, []),
         ({"representation_spread": 0.0}, ["dead encoder"]),
     ],
 )
