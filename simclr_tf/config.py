@@ -34,7 +34,7 @@ _MAX_VALUES, _MAX_DEPTH = 100_000, 32
 # This parameter names a program to run.
 _COMMAND_LINE_ONLY = ("simclr_tf.jobs.preflight.preflight", "compiler_python")
 # Functions that build an encoder beside `pretrain`.
-_WITH_ENCODER = ("frozen_encoder", "train_classifier")
+_WITH_ENCODER = ("frozen_encoder", "train_classifier", "export")
 
 # A comment, or text in quotes.
 _TEXT = re.compile(r"#[^\n]*|(['\"])(?:\\.|(?!\1).)*\1", re.DOTALL)

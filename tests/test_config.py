@@ -169,7 +169,7 @@ def test_any_name_can_be_bound(name):
 def test_every_job_builds_the_encoder_that_is_pretrained():
     name = "keras_application.name = 'MobileNetV2'"
     load_and_check("pretrain.encoder = @keras_application", name)
-    for function in ("frozen_encoder", "train_classifier"):
+    for function in ("frozen_encoder", "train_classifier", "export"):
         assert str(gin.query_parameter(f"{function}.encoder")) == "@keras_application"
     own = "frozen_encoder.encoder = @resnet"
     load_and_check(

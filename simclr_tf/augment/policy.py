@@ -22,7 +22,7 @@ from typing import Annotated, Any
 import gin
 import tensorflow as tf
 
-from simclr_tf.augment import ablation_ops, addons, blur, color, crop  # noqa: F401, for their ops
+from simclr_tf.augment import ablation_ops, addons, blur, color, color_drop, crop  # noqa: F401
 from simclr_tf.augment.op_pair import op_pair
 from simclr_tf.augment.ops import OPS, Op
 from simclr_tf.errors import InvalidArgument

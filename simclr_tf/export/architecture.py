@@ -112,6 +112,12 @@ def infer(shapes: Shapes) -> Architecture:
             f"Received: {len(encoder)} variables of an encoder, none of them the stem's or the "
             "last block group's."
         )
+    if "stem_ln/gamma" in encoder:
+        raise RequestError(
+            "The encoder must have batch normalization, as the ResNets of torchvision and of "
+            "google-research/simclr. Received: one with layer normalization "
+            "(resnet.normalization = 'layer_norm'), which only this package can run."
+        )
     filters = last_group[-1]
     deep_stem = "stem_conv1/kernel" in encoder
     head_layers, head_dim = _head(shapes.get("projection_head", {}))

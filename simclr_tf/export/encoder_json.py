@@ -15,6 +15,7 @@ import keras
 
 # Register the layers of the encoders with Keras.
 import simclr_tf.models.application_layers
+import simclr_tf.models.patches
 import simclr_tf.models.resnet  # noqa: F401
 
 # None of these runs code of the text, unpickles, or opens a file.

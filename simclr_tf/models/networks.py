@@ -10,11 +10,13 @@ import keras
 import numpy as np
 
 from simclr_tf.distribute.batch_norm import SyncBatchNormalization
+from simclr_tf.models.layer_norm import LayerNorm
 
 ROLES = ("kernel", "bias", "batch_norm", "probe")
 
 _NORMALIZATIONS = (
     SyncBatchNormalization,
+    LayerNorm,
     keras.layers.BatchNormalization,
     keras.layers.LayerNormalization,
     keras.layers.GroupNormalization,

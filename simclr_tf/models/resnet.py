@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import gin
 import keras
@@ -17,6 +18,7 @@ from absl import logging
 
 from simclr_tf.distribute.batch_norm import SyncBatchNormalization
 from simclr_tf.errors import InvalidArgument
+from simclr_tf.models.layer_norm import LayerNorm
 from simclr_tf.models.packing import PACKED, PACKED_FOR_POOL, Conv2D, MaxPool, Unpack
 from simclr_tf.models.remat import Remat
 from simclr_tf.models.selective_kernel import ShortcutPool, mix_streams
@@ -42,6 +44,7 @@ def resnet(
     stem: str = "auto",
     remat: Sequence[int] = (),
     sk_ratio: float = 0.0,
+    normalization: str = "batch_norm",
     *,
     image_size: int,
 ) -> keras.Model:
@@ -52,6 +55,7 @@ def resnet(
     global dtype policy at the time of the call. Names of layers, and so the paths of variables, are
     fixed: `block_group2_block1_conv2/kernel`, `..._bn2/gamma`,
     `block_group2_block1_shortcut_conv/kernel`, `stem_conv/kernel`, `stem_bn/beta`.
+    With layer normalization `ln` stands for `bn`, and there are no moving statistics.
 
     Args:
         depth: 18, 34, 50, 101, 152 or 200.
@@ -65,6 +69,9 @@ def resnet(
             bottlenecks, and the network has the stem (three 3x3 convolutions for the 7x7 one) and
             the shortcuts of ResNet-D. The layers are `..._conv2` with twice the filters,
             `..._mix_dense1`, `..._mix_bn` and `..._mix_dense2`, and `stem_conv1` to `stem_bn3`.
+        normalization: "batch_norm", over the images of all replicas, or "layer_norm", of each image
+            by itself (CPC v2). No other program's ResNets have layer normalization, so such
+            weights are not exported to torchvision.
         image_size: Side of the images in pixels; it decides only the meaning of "auto".
 
     Returns:
@@ -73,12 +80,13 @@ def resnet(
         "block_group4", each [N, h, w, c] in the compute dtype, and "final_avg_pool" [N, D] float32.
 
     Raises:
-        ValueError: If a depth, width, stem or block group does not exist, or for selective kernels
-            without bottlenecks.
+        ValueError: If a depth, width, stem, block group or normalization does not exist, or for
+            selective kernels without bottlenecks or batch normalization.
     """
     _check(depth, width_multiplier, remat)
     stem = _choose_stem(stem, image_size)
     kind, blocks_per_group = DEPTHS[depth]
+    norm = _choose_norm(normalization, sk_ratio)
     _check_sk_ratio(sk_ratio, kind, depth)
     branch = _basic_branch if kind == "basic" else _bottleneck_branch
     if sk_ratio:
@@ -88,10 +96,10 @@ def resnet(
     images = keras.Input((None, None, 3), name="images")
     filters = _channels(64, width_multiplier)
     if sk_ratio and stem == "imagenet":
-        x, outputs["initial_conv"] = _deep_stem(images, filters)
+        x, outputs["initial_conv"] = _deep_stem(images, filters, norm)
     else:
         # Channels tell the two streams apart, so maps of streams are never packed.
-        x, outputs["initial_conv"] = _stem(images, filters, stem, packed=not sk_ratio)
+        x, outputs["initial_conv"] = _stem(images, filters, stem, norm, packed=not sk_ratio)
     if stem == "imagenet":
         x = MaxPool(name="stem_pool")(x)
     for group, blocks in enumerate(blocks_per_group, start=1):
@@ -99,6 +107,7 @@ def resnet(
         build = functools.partial(
             _group,
             branch=branch,
+            norm=norm,
             filters=filters,
             blocks=blocks,
             group=group,
@@ -112,6 +121,24 @@ def resnet(
     return keras.Model(images, outputs, name="encoder")
 
 
+class _Norm(NamedTuple):
+    """The layer that normalizes, and the end of its name, before its number in a branch."""
+
+    layer: type[keras.layers.Layer]
+    suffix: str
+
+    def __call__(self, x, name: str, number: str = "", **kwargs):
+        return self.layer(name=f"{name}_{self.suffix}{number}", **kwargs)(x)
+
+    def relu(self, x, name: str, number: str = ""):
+        x = self(x, name, number)
+        return keras.layers.ReLU(name=f"{name}_{self.suffix}{number}_relu")(x)
+
+
+_NORMS = {
+    "batch_norm": _Norm(SyncBatchNormalization, "bn"),
+    "layer_norm": _Norm(LayerNorm, "ln"),
+}
 # kernel size, stride, packing
 _STEM_CONV = {"imagenet": (7, 2, PACKED_FOR_POOL), "cifar": (3, 1, PACKED)}
 
@@ -147,6 +174,20 @@ def _choose_stem(stem: str, image_size: int) -> str:
     return stem
 
 
+def _choose_norm(normalization: str, sk_ratio: float) -> _Norm:
+    if normalization not in _NORMS:
+        raise InvalidArgument(
+            f"normalization must be one of {', '.join(_NORMS)}. Received: "
+            f"normalization={normalization!r}."
+        )
+    if sk_ratio and normalization != "batch_norm":
+        raise InvalidArgument(
+            "Selective kernels need normalization 'batch_norm'. Received: "
+            f"normalization={normalization!r}, sk_ratio={sk_ratio}. Leave sk_ratio at 0."
+        )
+    return _NORMS[normalization]
+
+
 def _check_sk_ratio(sk_ratio: float, kind: str, depth: int) -> None:
     if not 0 <= sk_ratio <= 1:
         raise InvalidArgument(
@@ -159,32 +200,34 @@ def _check_sk_ratio(sk_ratio: float, kind: str, depth: int) -> None:
         )
 
 
-def _stem(images, filters: int, stem: str, packed: bool):
+def _stem(images, filters: int, stem: str, norm: _Norm, packed: bool):
     size, stride, packs = _STEM_CONV[stem]
     packs = packs if packed else ()
     x = _conv(images, filters, size, stride, "stem_conv", packs=packs)
-    return _norm_relu(x, "stem_bn"), Unpack(packs, name="initial_conv")(x)
+    return norm.relu(x, "stem"), Unpack(packs, name="initial_conv")(x)
 
 
-def _deep_stem(images, filters: int):
-    x = _norm_relu(_conv(images, filters // 2, 3, 2, "stem_conv1"), "stem_bn1")
-    x = _norm_relu(_conv(x, filters // 2, 3, 1, "stem_conv2"), "stem_bn2")
+def _deep_stem(images, filters: int, norm: _Norm):
+    x = norm.relu(_conv(images, filters // 2, 3, 2, "stem_conv1"), "stem", "1")
+    x = norm.relu(_conv(x, filters // 2, 3, 1, "stem_conv2"), "stem", "2")
     x = _conv(x, filters, 3, 1, "stem_conv3")
-    return _norm_relu(x, "stem_bn3"), Unpack((), name="initial_conv")(x)
+    return norm.relu(x, "stem", "3"), Unpack((), name="initial_conv")(x)
 
 
-def _group(x, branch, filters: int, blocks: int, group: int, pools_shortcut: bool):
+def _group(
+    x, branch: Callable, norm: _Norm, filters: int, blocks: int, group: int, pools_shortcut: bool
+):
     for block in range(1, blocks + 1):
         stride = 2 if group > 1 and block == 1 else 1
         name = f"block_group{group}_block{block}"
         shortcut = x
-        x = branch(x, filters, stride, name)
+        x = branch(x, norm, filters, stride, name)
         if block == 1:
             if pools_shortcut:
                 shortcut = ShortcutPool(stride, name=f"{name}_shortcut_pool")(shortcut)
                 stride = 1
             shortcut = _conv(shortcut, x.shape[-1], 1, stride, f"{name}_shortcut_conv")
-            shortcut = SyncBatchNormalization(name=f"{name}_shortcut_bn")(shortcut)
+            shortcut = norm(shortcut, f"{name}_shortcut")
         x = keras.layers.Add(name=f"{name}_add")([x, shortcut])
         x = keras.layers.ReLU(name=f"{name}_relu")(x)
     return x
@@ -200,30 +243,25 @@ def _channels(base: int, width_multiplier: float) -> int:
     return max(8, 8 * round(base * width_multiplier / 8))
 
 
-def _basic_branch(x, filters: int, stride: int, name: str):
-    x = _norm_relu(_conv(x, filters, 3, stride, f"{name}_conv1"), f"{name}_bn1")
+def _basic_branch(x, norm: _Norm, filters: int, stride: int, name: str):
+    x = norm.relu(_conv(x, filters, 3, stride, f"{name}_conv1"), name, "1")
     x = _conv(x, filters, 3, 1, f"{name}_conv2")
-    return SyncBatchNormalization(gamma_initializer="zeros", name=f"{name}_bn2")(x)
+    return norm(x, name, "2", gamma_initializer="zeros")
 
 
-def _bottleneck_branch(x, filters: int, stride: int, name: str):
-    x = _norm_relu(_conv(x, filters, 1, 1, f"{name}_conv1"), f"{name}_bn1")
-    x = _norm_relu(_conv(x, filters, 3, stride, f"{name}_conv2"), f"{name}_bn2")
+def _bottleneck_branch(x, norm: _Norm, filters: int, stride: int, name: str):
+    x = norm.relu(_conv(x, filters, 1, 1, f"{name}_conv1"), name, "1")
+    x = norm.relu(_conv(x, filters, 3, stride, f"{name}_conv2"), name, "2")
     x = _conv(x, 4 * filters, 1, 1, f"{name}_conv3")
-    return SyncBatchNormalization(gamma_initializer="zeros", name=f"{name}_bn3")(x)
+    return norm(x, name, "3", gamma_initializer="zeros")
 
 
-def _selective_branch(x, filters: int, stride: int, name: str, sk_ratio: float):
-    x = _norm_relu(_conv(x, filters, 1, 1, f"{name}_conv1"), f"{name}_bn1")
-    x = _norm_relu(_conv(x, 2 * filters, 3, stride, f"{name}_conv2"), f"{name}_bn2")
+def _selective_branch(x, norm: _Norm, filters: int, stride: int, name: str, sk_ratio: float):
+    x = norm.relu(_conv(x, filters, 1, 1, f"{name}_conv1"), name, "1")
+    x = norm.relu(_conv(x, 2 * filters, 3, stride, f"{name}_conv2"), name, "2")
     x = mix_streams(x, sk_ratio, name)
     x = _conv(x, 4 * filters, 1, 1, f"{name}_conv3")
-    return SyncBatchNormalization(gamma_initializer="zeros", name=f"{name}_bn3")(x)
-
-
-def _norm_relu(x, name: str):
-    x = SyncBatchNormalization(name=name)(x)
-    return keras.layers.ReLU(name=f"{name}_relu")(x)
+    return norm(x, name, "3", gamma_initializer="zeros")
 
 
 def _conv(x, filters: int, kernel_size: int, stride: int, name: str, **kwargs):

@@ -142,7 +142,10 @@ def test_without_random_crop_the_central_square_is_taken(images, keys):
     ("entry", "message"),
     [
         (("colour_jitter", 0.8), r"Received: 'colour_jitter'. Did you mean 'color_jitter'\?"),
-        (("xyz", 0.8), r"blur, color_jitter, .*flip.*Received: 'xyz'. Use one of these names"),
+        (
+            ("xyz", 0.8),
+            r"blur, color_drop, color_jitter, .*flip.*Received: 'xyz'. Use one of these names",
+        ),
         ("flip", r"\(name, probability\).*Received: 'flip'"),
         (("flip",), r"\(name, probability\)"),
         ((0.5, "flip"), r"\(name, probability\)"),

@@ -12,6 +12,7 @@ import pytest
 from simclr_tf.augment.policy import augmentation
 from simclr_tf.augment.views import ViewGroup
 from simclr_tf.methods.byol import byol
+from simclr_tf.methods.cpc import CPC, cpc
 from simclr_tf.methods.dino import dino
 from simclr_tf.methods.distillation import Distillation
 from simclr_tf.methods.moco import moco
@@ -20,6 +21,7 @@ from simclr_tf.methods.supcon import supcon
 from simclr_tf.methods.supervised import Supervised
 from simclr_tf.methods.vicreg import vicreg
 from simclr_tf.models.classifier import build_classifier
+from simclr_tf.models.context import context_network
 from simclr_tf.models.dino_heads import dino_projection_head, prototypes
 from simclr_tf.models.heads import (
     linear_probe,
@@ -29,6 +31,8 @@ from simclr_tf.models.heads import (
     projection_head,
 )
 from simclr_tf.models.networks import Networks
+from simclr_tf.models.patches import patch_encoder
+from simclr_tf.objectives.cpc import CPCLoss
 from simclr_tf.objectives.margin_triplet import MarginTriplet
 from simclr_tf.objectives.nt_logistic import NTLogistic
 from simclr_tf.objectives.nt_xent import NTXent
@@ -66,6 +70,17 @@ def classifier(*, encoder, image_size, head_layers=1) -> Supervised:
     )
     views = ViewGroup("images", [conformance.AUGMENTATION()], image_size)
     return Supervised(networks, [views])
+
+
+def patches(*, encoder, image_size) -> CPC:
+    """Grids of 3 x 3 patches; the first four images are compared with each other, and the last."""
+    return cpc(
+        augmentation=conformance.AUGMENTATION,
+        context_network=functools.partial(context_network, 1, 4, 3),
+        loss=lambda: CPCLoss(offsets=(1, 2), negative_groups=2),
+        encoder=functools.partial(patch_encoder, 8, 4, encoder),
+        image_size=image_size,
+    )
 
 
 METHODS = {
@@ -122,6 +137,7 @@ METHODS = {
         warmup_share=0.5,
         freeze_share=0.2,
     ),
+    "CPC": patches,
     "supervised": classifier,
     "distillation": student,
     "made up": functools.partial(follow, augmentation=conformance.AUGMENTATION),
