@@ -9,12 +9,14 @@ import keras
 import numpy as np
 import pytest
 
+from simclr_tf.augment.patches import shuffled_patches
 from simclr_tf.augment.policy import augmentation
 from simclr_tf.augment.views import ViewGroup
 from simclr_tf.methods.byol import byol
 from simclr_tf.methods.dino import dino
 from simclr_tf.methods.distillation import Distillation
 from simclr_tf.methods.moco import moco
+from simclr_tf.methods.pirl import pirl
 from simclr_tf.methods.simclr import simclr
 from simclr_tf.methods.supcon import supcon
 from simclr_tf.methods.supervised import Supervised
@@ -29,7 +31,9 @@ from simclr_tf.models.heads import (
     projection_head,
 )
 from simclr_tf.models.networks import Networks
+from simclr_tf.models.patch_head import patch_projection_head
 from simclr_tf.objectives.margin_triplet import MarginTriplet
+from simclr_tf.objectives.memory_nce import MemoryNCE
 from simclr_tf.objectives.nt_logistic import NTLogistic
 from simclr_tf.objectives.nt_xent import NTXent
 from simclr_tf.objectives.sup_con import SupCon
@@ -121,6 +125,14 @@ METHODS = {
         teacher_temperature=0.07,
         warmup_share=0.5,
         freeze_share=0.2,
+    ),
+    "PIRL": functools.partial(
+        pirl,
+        augmentation=conformance.AUGMENTATION,
+        patches=functools.partial(shuffled_patches, policy=(("flip", 0.5),), cell=10, patch=8),
+        projection_head=functools.partial(plain_projection_head, 1, output_dim=5),
+        patch_head=functools.partial(patch_projection_head, 2, 7, patch_dim=4, output_dim=5),
+        loss=lambda: MemoryNCE(0.3, negatives=12),
     ),
     "supervised": classifier,
     "distillation": student,
