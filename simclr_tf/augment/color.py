@@ -161,6 +161,7 @@ def _in_turn(
 @policy_op("color_jitter", max_strength=MAX_STRENGTH)
 @policy_op("color_jitter_v1", max_strength=MAX_STRENGTH, brightness="additive")
 @policy_op("color_jitter_moco_v1", max_strength=MAX_STRENGTH, hue=0.8)
+@policy_op("color_jitter_pirl", max_strength=MAX_STRENGTH, hue=0.4)
 @policy_op("color_jitter_vicreg", max_strength=MAX_STRENGTH, saturation=0.4)
 @policy_op("color_jitter_byol", max_strength=MAX_STRENGTH, brightness="additive", saturation=0.4)
 def color_jitter(
@@ -177,10 +178,10 @@ def color_jitter(
     """Applies SimCLR's colour jitter (paper, appendix A): four distortions in a random order.
 
     With s the strength, contrast and saturation are scaled by U(1 - 0.8s, 1 + 0.8s) and hue moves
-    by U(-0.2s, 0.2s) turns; MoCo v1 has 0.8s there too, with s = 0.5. BYOL and VICReg, with s = 0.5
-    too, scale saturation half as much, and BYOL shifts brightness. Strength 1 is for ImageNet and
-    0.5 for CIFAR; 0 leaves images unchanged (the reference code then skips grayscale too: remove
-    it from the policy to do the same).
+    by U(-0.2s, 0.2s) turns; MoCo v1 has 0.8s there too, and PIRL 0.4s, with s = 0.5. BYOL and
+    VICReg, with s = 0.5 too, scale saturation half as much, and BYOL shifts brightness. Strength 1
+    is for ImageNet and 0.5 for CIFAR; 0 leaves images unchanged (the reference code then skips
+    grayscale too: remove it from the policy to do the same).
 
     Args:
         images: float32 [N, H, W, 3] in [0, 1].

@@ -136,6 +136,24 @@ def normal(keys: tf.Tensor, op: int, num: int) -> tf.Tensor:
     return _interleave(radius * tf.cos(angle), radius * tf.sin(angle), num)
 
 
+def below(keys: tf.Tensor, op: int, num: int, limit: int) -> tf.Tensor:
+    """Draws independent uniform integers from 0 to limit - 1, by 32 bits each.
+
+    `integers` makes them of the 24 bits of `uniform`, too few for a limit in the millions.
+
+    Args:
+        keys: uint32 [N, 2].
+        op: id of the op that draws; it shares its bits with `uniform`.
+        num: numbers for each example.
+        limit: from 1 to 2^31 - 1.
+
+    Returns:
+        int32 [N, num].
+    """
+    words = _interleave(*_draw(keys, op, num, 0), num)
+    return tf.cast(tf.math.floormod(words, tf.constant(limit, tf.uint32)), tf.int32)
+
+
 def integers(draws: tf.Tensor, limit: tf.Tensor | int) -> tf.Tensor:
     """Maps uniform numbers in [0, 1) to uniform integers in [0, limit); to 0 where limit is 0.
 

@@ -13,11 +13,16 @@ from simclr_tf.data.bad_images import BadImages
 from simclr_tf.data.first_valid import SUBSTITUTES, Block
 from simclr_tf.data.image_views import ImageViews
 from simclr_tf.data.order import Order
+from simclr_tf.data.positions import positions_in
 from simclr_tf.data.source import Source
 
 
 def block_batches(
-    source: Source, views: ImageViews, order: Order, bad_images: BadImages
+    source: Source,
+    views: ImageViews,
+    order: Order,
+    bad_images: BadImages,
+    by_position: bool = False,
 ) -> tf.data.Dataset:
     """Returns endless batches, as `ViewsPipeline.dataset` describes them.
 
@@ -26,7 +31,9 @@ def block_batches(
       views: makes the views of an image.
       order: the order of the images.
       bad_images: records images that do not decode; others are tried in their place.
+      by_position: whether 'index' is the position in the source, and not the number.
     """
+    numbered = positions_in(source) if by_position else tf.identity
     elements, opened = source.blocks(order)
     blocks = order.host.per_replica // order.block_size
 
@@ -52,7 +59,7 @@ def block_batches(
             {n: tf.reshape(group, [-1, *group.shape[2:]]) for n, group in images.items()}
             | {
                 "labels": tf.cast(label, tf.int32),
-                "index": tf.cast(index, tf.int32),
+                "index": tf.cast(numbered(index), tf.int32),
             }
             | ({} if views.on_host else {"keys": views.keys(epoch, asked)})
         )

@@ -45,6 +45,8 @@ class ViewsPipeline:
         other sources each view's crop, rounded.
       plain_images: how many images without augmentation, over all replicas, come with each batch;
         they are taken in the order of the run, and cropped to the central square.
+      by_position: whether 'index' is an image's position in the source, 0 to N - 1, and not its
+        number; they differ for record files.
     """
 
     source: Source
@@ -54,6 +56,7 @@ class ViewsPipeline:
     shuffle_buffer: int = 8192
     augment_on: Literal["host", "device"] = "host"
     plain_images: int = 0
+    by_position: bool = False
 
     @property
     def rounds_crops(self) -> bool:
@@ -167,7 +170,9 @@ class ViewsPipeline:
         )
         if pixels is not None:
             return self._of_pixels(order, pixels)
-        return block_batches(self.source, self.image_views, order, self.bad_images)
+        return block_batches(
+            self.source, self.image_views, order, self.bad_images, self.by_position
+        )
 
     def _of_pixels(self, order: Order, images: tf.Tensor) -> tf.data.Dataset:
         """Returns batches of a source in memory."""

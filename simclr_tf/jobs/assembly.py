@@ -241,6 +241,7 @@ def _pipeline(run: Ingredients, method: Method) -> ViewsPipeline:
         shuffle_buffer=run.dataset.shuffle_buffer,
         augment_on=augment_on,
         plain_images=images_a_step(run.global_batch_size) if run.num_classes else 0,
+        by_position=method.needs_positions,
     )
 
 

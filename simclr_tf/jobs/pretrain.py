@@ -20,7 +20,7 @@ from simclr_tf.distribute.strategy import check_global_batch, check_microbatch, 
 from simclr_tf.gin_types import Offered
 from simclr_tf.jobs.assembly import AugmentOn, Ingredients, assemble, export_run
 from simclr_tf.jobs.initial_weights import InitialWeights
-from simclr_tf.methods import byol, cpc, dino, moco, supcon, vicreg  # noqa: F401, for recipes
+from simclr_tf.methods import byol, cpc, dino, moco, pirl, supcon, vicreg  # noqa: F401
 from simclr_tf.methods.base import Method
 from simclr_tf.methods.simclr import simclr
 from simclr_tf.models.resnet import resnet
@@ -60,7 +60,7 @@ def pretraining(
     context: Context,
     *,
     data: Callable[..., Dataset] = data,
-    method: Annotated[Callable[..., Method], Offered("total_steps")] = simclr,
+    method: Annotated[Callable[..., Method], Offered("total_steps", "num_examples")] = simclr,
     encoder: Callable[..., keras.Model] = resnet,
     optimizer: Callable[..., keras.optimizers.Optimizer] = lars,
     learning_rate: Callable[..., RunSchedule] = learning_rate,
@@ -168,7 +168,11 @@ def pretraining(
             initial=InitialWeights.of(initial_weights, initial_parts),
             **_advice(context),
         )
-        build = _factory(method, encoder, dataset.image_size, schedule.total_steps)
+        build = _factory(
+            method,
+            {"encoder": encoder, "image_size": dataset.image_size},
+            {"total_steps": schedule.total_steps, "num_examples": count},
+        )
         return assemble(ingredients, method=build, optimizer=optimizer)
 
 
@@ -181,16 +185,12 @@ def _advice(context: Context) -> dict[str, str]:
 
 
 def _factory(
-    method: Callable[..., Method],
-    encoder: Callable[..., keras.Model],
-    image_size: int,
-    total_steps: int,
+    method: Callable[..., Method], arguments: dict[str, Any], offered: dict[str, int]
 ) -> Callable[[], Method]:
-    """Returns a method's factory with its arguments: `total_steps` if it has that parameter."""
-    arguments = {"encoder": encoder, "image_size": image_size}
-    if "total_steps" in inspect.signature(method).parameters:
-        arguments["total_steps"] = total_steps
-    return functools.partial(method, **arguments)
+    """Returns a method's factory with its arguments, and of those offered what it has."""
+    parameters = inspect.signature(method).parameters
+    asked = {name: value for name, value in offered.items() if name in parameters}
+    return functools.partial(method, **arguments, **asked)
 
 
 def _by_count(setting: Any, num_examples: int) -> Any:

@@ -28,8 +28,9 @@ class Method(abc.ABC):
 
     A gin factory with the parameters `encoder` (`image_size` -> model) and `image_size` builds a
     method once, inside the strategy's scope, in the precision of Keras' dtype policy. If it also
-    has the parameter `total_steps`, it receives the number of updates of the run. Functions that
-    the step calls are part of the replica function: static shapes, no string, no gin.
+    has the parameter `total_steps`, it receives the number of updates of the run, and by
+    `num_examples` that of the images. Functions that the step calls are part of the replica
+    function: static shapes, no string, no gin.
 
     One step, on every replica:
 
@@ -59,6 +60,8 @@ class Method(abc.ABC):
         target_specs: The same for `targets`.
         min_batch: Fewest images of a global batch, such as 2 where images are compared.
         needs_labels: Whether the method cannot train on data without labels.
+        needs_positions: Whether "index" must be the position of an image in the data, from 0 to
+            N - 1, as a memory of each image needs it, and not just a number of its own.
     """
 
     networks: Networks
@@ -74,6 +77,7 @@ class Method(abc.ABC):
     target_specs: ClassVar[Mapping[str, tf.TensorSpec]] = {}
     min_batch: ClassVar[int] = 1
     needs_labels: ClassVar[bool] = False
+    needs_positions: ClassVar[bool] = False
 
     def __post_init__(self):
         missing = [name for name in ("name", "metrics") if not getattr(self, name, None)]
@@ -151,7 +155,8 @@ class Method(abc.ABC):
 
         Args:
             step: Number of updates so far, this one included: an int64 scalar.
-            targets: Results of `targets` in this step.
+            targets: Results of `targets` in this step, and those of `embed` beside
+                "representation".
         """
 
     def expected(self, global_batch: int) -> tuple[float, float] | None:

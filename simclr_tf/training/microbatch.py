@@ -48,7 +48,7 @@ def gradients_in_microbatches(
 
     Returns:
       This replica's shares of the step's numbers, and of all trainable variables' gradients; the
-      targets of all examples.
+      inputs of the loss for all examples.
     """
     parts = _Parts(batch, count, views)
 
@@ -73,7 +73,7 @@ def gradients_in_microbatches(
     # From some of them only metrics are computed.
     slopes = parts.split(tape.gradient(scaled, embedded, unconnected_gradients="zero"))
     gradients = _second_pass(method, parts, slopes)
-    return {method.metrics[0].name: loss} | numbers, gradients, targets
+    return {method.metrics[0].name: loss} | numbers, gradients, embedded | targets
 
 
 def _second_pass(method: Method, parts: _Parts, slopes: Tensors) -> list[tf.Tensor]:

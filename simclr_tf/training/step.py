@@ -79,13 +79,13 @@ def make_train_step(
         plain = [batch.pop(name) for name in ("plain_images", "plain_labels") if name in batch]
         observed = probe.watch(*plain) if probe else {}
         if num_microbatches == 1:
-            numbers, gradients, targets = gradients_at_once(method, views(batch), scale)
+            numbers, gradients, inputs = gradients_at_once(method, views(batch), scale)
         else:
-            numbers, gradients, targets = gradients_in_microbatches(
+            numbers, gradients, inputs = gradients_in_microbatches(
                 method, batch, num_microbatches, views, scale
             )
         numbers |= observed | apply_shares(method, optimizer, gradients)
-        method.after_update(rule_of(optimizer).iterations, targets)
+        method.after_update(rule_of(optimizer).iterations, inputs)
         if average is not None:
             average.update(rule_of(optimizer).iterations)
         numbers["loss"] = numbers[method.metrics[0].name] + numbers.get("probe_loss", 0.0)
@@ -99,7 +99,7 @@ def make_train_step(
 def gradients_at_once(
     method: Method, batch: Tensors, scale: tf.Tensor | float = 1.0
 ) -> tuple[Tensors, list[tf.Tensor], Tensors]:
-    """Returns this replica's shares of numbers and of all trainable gradients, and the targets.
+    """Returns this replica's shares of numbers and of all gradients, and the inputs of the loss.
 
     The gradients, but not the numbers, are multiplied by `scale`.
     """
@@ -111,4 +111,4 @@ def gradients_at_once(
     variables = method.networks.trainable_variables
     gradients = tape.gradient(scaled, [v.value for v in variables])
     spread = representation_numbers(direction_sums(representation), representation.shape[0])
-    return {method.metrics[0].name: loss} | numbers | spread, gradients, targets
+    return {method.metrics[0].name: loss} | numbers | spread, gradients, embedded | targets

@@ -132,11 +132,13 @@ def test_parameters_are_uniform_in_the_papers_ranges(drawn, strength, brightness
         assert scipy.stats.kstest(values, "uniform", args=(-reach, 2 * reach)).pvalue > 1e-3
 
 
-def test_moco_v1_moves_the_hue_by_two_fifths_of_a_turn(drawn):
-    function = OPS["color_jitter_moco_v1"].function
-    assert (function.func, function.keywords) == (color.color_jitter, {"hue": 0.8})
-    hue = drawn(strength=0.5, hue=0.8)["hue"]
-    assert scipy.stats.kstest(hue, "uniform", args=(-0.4, 0.8)).pvalue > 1e-3
+@pytest.mark.parametrize(("name", "turns"), [("moco_v1", 0.4), ("pirl", 0.2)])
+def test_moco_v1_and_pirl_move_the_hue_further(drawn, name, turns):
+    """At strength 0.5: 0.4, 0.4, 0.4 and two fifths, or one, of a turn."""
+    function = OPS[f"color_jitter_{name}"].function
+    assert (function.func, function.keywords) == (color.color_jitter, {"hue": 2 * turns})
+    hue = drawn(strength=0.5, hue=2 * turns)["hue"]
+    assert scipy.stats.kstest(hue, "uniform", args=(-turns, 2 * turns)).pvalue > 1e-3
 
 
 @pytest.mark.parametrize(

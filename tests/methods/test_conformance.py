@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+from simclr_tf.augment.patches import shuffled_patches
 from simclr_tf.augment.policy import augmentation
 from simclr_tf.augment.views import ViewGroup
 from simclr_tf.methods.byol import byol
@@ -16,6 +17,7 @@ from simclr_tf.methods.cpc import CPC, cpc
 from simclr_tf.methods.dino import dino
 from simclr_tf.methods.distillation import Distillation
 from simclr_tf.methods.moco import moco
+from simclr_tf.methods.pirl import pirl
 from simclr_tf.methods.simclr import simclr
 from simclr_tf.methods.supcon import supcon
 from simclr_tf.methods.supervised import Supervised
@@ -31,9 +33,11 @@ from simclr_tf.models.heads import (
     projection_head,
 )
 from simclr_tf.models.networks import Networks
+from simclr_tf.models.patch_head import patch_projection_head
 from simclr_tf.models.patches import patch_encoder
 from simclr_tf.objectives.cpc import CPCLoss
 from simclr_tf.objectives.margin_triplet import MarginTriplet
+from simclr_tf.objectives.memory_nce import MemoryNCE
 from simclr_tf.objectives.nt_logistic import NTLogistic
 from simclr_tf.objectives.nt_xent import NTXent
 from simclr_tf.objectives.sup_con import SupCon
@@ -138,6 +142,14 @@ METHODS = {
         freeze_share=0.2,
     ),
     "CPC": patches,
+    "PIRL": functools.partial(
+        pirl,
+        augmentation=conformance.AUGMENTATION,
+        patches=functools.partial(shuffled_patches, policy=(("flip", 0.5),), cell=10, patch=8),
+        projection_head=functools.partial(plain_projection_head, 1, output_dim=5),
+        patch_head=functools.partial(patch_projection_head, 2, 7, patch_dim=4, output_dim=5),
+        loss=lambda: MemoryNCE(0.3, negatives=12),
+    ),
     "supervised": classifier,
     "distillation": student,
     "made up": functools.partial(follow, augmentation=conformance.AUGMENTATION),
