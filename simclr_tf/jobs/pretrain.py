@@ -168,11 +168,7 @@ def pretraining(
             initial=InitialWeights.of(initial_weights, initial_parts),
             **_advice(context),
         )
-        build = _factory(
-            method,
-            {"encoder": encoder, "image_size": dataset.image_size},
-            {"total_steps": schedule.total_steps, "num_examples": count},
-        )
+        build = _factory(method, encoder, dataset.image_size, schedule.total_steps, count)
         return assemble(ingredients, method=build, optimizer=optimizer)
 
 
@@ -185,12 +181,18 @@ def _advice(context: Context) -> dict[str, str]:
 
 
 def _factory(
-    method: Callable[..., Method], arguments: dict[str, Any], offered: dict[str, int]
+    method: Callable[..., Method],
+    encoder: Callable[..., keras.Model],
+    image_size: int,
+    total_steps: int,
+    num_examples: int,
 ) -> Callable[[], Method]:
-    """Returns a method's factory with its arguments, and of those offered what it has."""
+    """Returns a method's factory with its arguments: the last two if it has these parameters."""
+    arguments = {"encoder": encoder, "image_size": image_size}
+    offered = {"total_steps": total_steps, "num_examples": num_examples}
     parameters = inspect.signature(method).parameters
-    asked = {name: value for name, value in offered.items() if name in parameters}
-    return functools.partial(method, **arguments, **asked)
+    arguments |= {name: value for name, value in offered.items() if name in parameters}
+    return functools.partial(method, **arguments)
 
 
 def _by_count(setting: Any, num_examples: int) -> Any:

@@ -33,7 +33,7 @@ def memory_bank(images: int, dim: int) -> keras.Variable:
 def moved(bank: tf.Tensor, index: tf.Tensor, rows: tf.Tensor, momentum: float) -> tf.Tensor:
     """Moves the rows of a batch's images towards their embeddings, and normalizes them.
 
-    An image that a batch has twice, as at the seam of two epochs, moves towards its last embedding
+    An image that a batch has twice, as at the seam of two epochs, moves towards its first embedding
     there; each of its writes has the same value, so that their order does not matter.
 
     Args:
@@ -47,8 +47,8 @@ def moved(bank: tf.Tensor, index: tf.Tensor, rows: tf.Tensor, momentum: float) -
     """
     places = tf.range(index.shape[0])
     same = index[:, tf.newaxis] == index[tf.newaxis, :]
-    last = tf.reduce_max(tf.where(same, places[tf.newaxis, :], -1), axis=1)
-    towards = tf.gather(rows, last)
+    first = tf.reduce_min(tf.where(same, places[tf.newaxis, :], places[-1]), axis=1)
+    towards = tf.gather(rows, first)
     new = normalized(momentum * tf.gather(bank, index) + (1.0 - momentum) * towards)
     return tf.tensor_scatter_nd_update(bank, index[:, tf.newaxis], new)
 
