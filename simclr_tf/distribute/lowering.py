@@ -94,11 +94,13 @@ class Program:
       stablehlo: the program's text.
       variables: the variables that are read or written, in the order of the arguments.
       updated: the variables that are written, in the order of the results.
+      results: the function's results, flat.
     """
 
     stablehlo: str
     variables: Sequence[tf.Variable]
     updated: Sequence[tf.Variable]
+    results: Sequence[tf.TensorSpec]
 
 
 def lower(strategy: LoweringStrategy, replica_fn: Callable[..., Any], *specs: Any) -> Program:
@@ -133,6 +135,7 @@ def lower(strategy: LoweringStrategy, replica_fn: Callable[..., Any], *specs: An
         stablehlo=_portable(text),
         variables=variables,
         updated=[variables[i - first] for i in _updated_arguments(text)],
+        results=[tf.TensorSpec(t.shape, t.dtype) for t in concrete.outputs],
     )
 
 

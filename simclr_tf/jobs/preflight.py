@@ -15,10 +15,8 @@ from simclr_tf.context import Context
 from simclr_tf.data.dataset import Dataset, data
 from simclr_tf.data.source import Source
 from simclr_tf.data.tfds_source import class_names_of
-from simclr_tf.distribute import environment
 from simclr_tf.distribute.lowering import LoweringStrategy, lower
-from simclr_tf.distribute.xla import host_compiles
-from simclr_tf.errors import RequestError
+from simclr_tf.distribute.xla import check_host_compiles
 from simclr_tf.evaluation.result import Result
 from simclr_tf.jobs.pretrain import pretraining
 from simclr_tf.preflight.chips import Topology, parse_topology
@@ -61,7 +59,7 @@ def preflight(
       RequestError: a topology is unknown, the recipe cannot be assembled for it, the replica
         function holds an op that no TPU runs, or there is no compiler.
     """
-    _check_host_compiles()
+    check_host_compiles("preflight", "cpu,preflight")
     parsed = [parse_topology(name) for name in topologies]
     compiler = TpuCompiler(compiler_python or sys.executable)
 
@@ -69,7 +67,7 @@ def preflight(
         run = pretrain(
             context,
             data=_OnPaper(num_classes),
-            strategy=lambda tpu: LoweringStrategy(num_devices, values=False),
+            strategy=lambda **_: LoweringStrategy(num_devices, values=False),
         )
         return _lower_step(run)
 
@@ -88,15 +86,6 @@ def preflight(
         record={"numbers": results},
         versions=results[0]["versions"] if results else {},
     )
-
-
-def _check_host_compiles() -> None:
-    if not host_compiles():
-        wheels = ", ".join(f"{n} {v}" for n, v in environment.tensorflow_owners().items())
-        raise RequestError(
-            "preflight lowers the step by TensorFlow's XLA for the CPU, which the wheel for TPU "
-            f"hosts lacks. Received: {wheels}. Run it {environment.reinstall('cpu,preflight')}"
-        )
 
 
 def _lower_step(run: Run) -> LoweredStep:
