@@ -2,13 +2,15 @@
 
     python tools/benchmark.py input --gin_file=gin/folder.gin --data_dir=PHOTOS
     python tools/benchmark.py step --gin_file=gin/cifar10_cpu.gin --data_dir=DIR
+    python tools/benchmark.py step --runtime=pjrt --gin_file=gin/quickstart.gin
     python tools/benchmark.py loss --images=4096
     python tools/benchmark.py export --gin_file=gin/quickstart.gin
     python tools/benchmark.py checkpoint --gin_file=gin/r50_4x.gin
     python tools/benchmark.py resume --images=3072
 
 input       images/s of the pipeline that makes views, against the recipe in plain tf.image
-step        views/s of a training step, against a plain float32 Keras step
+step        views/s of a training step, against a plain float32 Keras step; with --runtime=pjrt
+            steps/s as a run takes them, against the program on a batch that stays
 loss        steps/s of NT-Xent and its gradient, against four plain matrix products
 export      seconds to save, restore and export what the recipe trains
 checkpoint  seconds that a save keeps the loop waiting, against writing it at once
@@ -38,6 +40,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--gin_bindings", action="append", default=[], help="one binding")
     parser.add_argument("--data_dir", type=command_line.address, help="as for simclr_tf.run")
+    parser.add_argument(
+        "--runtime", choices=["tensorflow", "pjrt"], default="tensorflow", help="of step"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="how often each is timed")
     parser.add_argument(
         "--images", type=int, default=4096, help="of loss: in the batch; of resume: in all"
@@ -48,6 +53,8 @@ def main(argv: list[str] | None = None) -> int:
         value = getattr(options, name)
         if value < least:
             parser.error(f"--{name} must be at least {least}. Received: {value}.")
+    if options.runtime != "tensorflow" and options.what != "step":
+        parser.error(f"--runtime is of step. Received: --runtime={options.runtime}.")
     from simclr_tf.tensorflow_start import import_tensorflow
 
     import_tensorflow()
@@ -80,8 +87,12 @@ def _measure_recipe(options: argparse.Namespace) -> None:
     jobs.load()
     config.load(options.gin_file, options.gin_bindings)
     config.check({"pretrain", *config.recipe_jobs()})
-    measurement = importlib.import_module(f"simclr_tf.benchmark.{options.what}")
-    run = pretraining(jobs.Context(model_dir="", data_dir=options.data_dir, tpu="auto"))
+    name = "pjrt_step" if (options.what, options.runtime) == ("step", "pjrt") else options.what
+    measurement = importlib.import_module(f"simclr_tf.benchmark.{name}")
+    context = jobs.Context(
+        model_dir="", data_dir=options.data_dir, tpu="auto", runtime=options.runtime
+    )
+    run = pretraining(context)
     print(measurement.measure(run, options.rounds))
 
 

@@ -15,7 +15,7 @@ from simclr_tf.context import Context
 from simclr_tf.data.dataset import Dataset, data
 from simclr_tf.data.source import Source
 from simclr_tf.data.tfds_source import class_names_of
-from simclr_tf.distribute.lowering import LoweringStrategy, lower
+from simclr_tf.distribute.lowering import LoweringStrategy
 from simclr_tf.distribute.xla import check_host_compiles
 from simclr_tf.evaluation.result import Result
 from simclr_tf.jobs.pretrain import pretraining
@@ -24,6 +24,7 @@ from simclr_tf.preflight.compiled_step import LoweredStep, compile_step
 from simclr_tf.preflight.flop import training_flop
 from simclr_tf.preflight.table import HEADER, details
 from simclr_tf.preflight.tpu_compiler import TpuCompiler
+from simclr_tf.training.lowered_step import lower_step, per_replica
 from simclr_tf.training.run import Run
 
 # Number of images of a data set that is not on this machine; it affects only the schedule.
@@ -90,11 +91,9 @@ def preflight(
 
 def _lower_step(run: Run) -> LoweredStep:
     replicas = run.plan.num_replicas
-    per_replica = run.plan.global_batch_size // replicas
-    spec = run.pipeline.element_spec(per_replica, replicas)
     return LoweredStep(
-        stablehlo=lower(run.strategy, run.train_step(), spec).stablehlo,
-        per_replica=per_replica,
+        stablehlo=lower_step(run, run.pipeline).stablehlo,
+        per_replica=per_replica(run),
         model_flop=training_flop(run.method, run.plan.global_batch_size) // replicas,
     )
 

@@ -18,12 +18,12 @@ import tensorflow as tf
 from absl import logging
 
 from simclr_tf.data.pipeline import ViewsPipeline
-from simclr_tf.distribute.lowering import lower
-from simclr_tf.distribute.pjrt.client import translated_errors, value_of
+from simclr_tf.distribute.pjrt.client import value_of
 from simclr_tf.distribute.pjrt.feed import Feed
-from simclr_tf.distribute.pjrt.program import DeviceProgram, DeviceVariables
+from simclr_tf.distribute.pjrt.program import DeviceProgram, DeviceVariables, translated_errors
 from simclr_tf.distribute.strategy import HostSlice
 from simclr_tf.training.loop import LoopResult, RunSteps
+from simclr_tf.training.lowered_step import lower_step, per_replica
 from simclr_tf.training.run import Run
 from simclr_tf.training.stages import Stage
 
@@ -49,8 +49,8 @@ class PjrtRuntime:
 
     @contextmanager
     def stage(self, stage: Stage, step: int) -> Iterator[RunSteps]:
-        program = self._compiled(stage.pipeline)
-        feed = Feed(self._batches(stage.pipeline, step), self._devices)
+        program = self.compiled(stage.pipeline)
+        feed = self.feed(stage.pipeline, step)
         names = [metric.name for metric in self._run.metrics]
         try:
             yield functools.partial(_take_steps, program, feed, names)
@@ -61,11 +61,13 @@ class PjrtRuntime:
         with translated_errors():
             self._variables.bring_home()
 
-    def _compiled(self, pipeline: ViewsPipeline) -> DeviceProgram:
+    def compiled(self, pipeline: ViewsPipeline) -> DeviceProgram:
+        """Lowers and compiles the step of a stage with this input."""
         start = time.perf_counter()
         lowered = lower_step(self._run, pipeline)
         between = time.perf_counter()
-        program = DeviceProgram(lowered, self._devices, self._variables)
+        with translated_errors():
+            program = DeviceProgram(lowered, self._devices, self._variables)
         logging.info(
             "step lowered in %.1f s, compiled or found in %.1f s; it takes %.0f MiB of a device",
             between - start,
@@ -74,23 +76,16 @@ class PjrtRuntime:
         )
         return program
 
+    def feed(self, pipeline: ViewsPipeline, step: int) -> Feed:
+        """Starts to place the batches from `step` on."""
+        return Feed(self._batches(pipeline, step), self._devices)
+
     def _batches(self, pipeline: ViewsPipeline, step: int) -> Iterator[list[list[np.ndarray]]]:
         """Yields for each tensor of a batch the part of each device."""
         batches = iter(pipeline.dataset(self._host, step))
         while True:
             parts = [tf.nest.flatten(next(batches)) for _ in range(self._host.replicas)]
             yield [[t.numpy() for t in tensors] for tensors in zip(*parts, strict=True)]
-
-
-def per_replica(run: Run) -> int:
-    """Returns B, images per replica and step."""
-    return run.plan.global_batch_size // run.plan.num_replicas
-
-
-def lower_step(run: Run, pipeline: ViewsPipeline):
-    """Lowers the replica function of a stage."""
-    spec = pipeline.element_spec(per_replica(run), run.plan.num_replicas)
-    return lower(run.strategy, run.train_step(pipeline), spec)
 
 
 def _take_steps(program: DeviceProgram, feed: Feed, names: list[str], num_steps: int) -> LoopResult:

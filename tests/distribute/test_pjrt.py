@@ -16,7 +16,7 @@ from simclr_tf.distribute import strategy as strategies
 from simclr_tf.distribute.lowering import lower
 from simclr_tf.distribute.pjrt import client
 from simclr_tf.distribute.pjrt.feed import Feed
-from simclr_tf.distribute.pjrt.program import DeviceProgram, DeviceVariables
+from simclr_tf.distribute.pjrt.program import DeviceProgram, DeviceVariables, translated_errors
 from simclr_tf.distribute.strategy import create_strategy
 from simclr_tf.errors import RequestError
 
@@ -71,9 +71,10 @@ def test_a_program_is_compiled_once_for_all_starts(replicas, virtual_devices):
     virtual_devices.monitoring.register_event_listener(lambda name, **_: events.append(name))
     virtual_devices.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     program = lower(replicas, lambda x: tf.cos(x) + 3.0, tf.TensorSpec([4, 2]))
+    results = [((4, 2), np.dtype(np.float32))]
     found = []
     for _ in range(2):
-        executable = replicas.devices.compile(program.stablehlo, program.results)
+        executable = replicas.devices.compile(program.stablehlo, results)
         (result,) = executable([replicas.devices.parts(list(batch(0)))])
         found.append([np.asarray(shard.data) for shard in result.addressable_shards])
     np.testing.assert_array_equal(*found)
@@ -116,9 +117,9 @@ def test_an_error_of_the_source_comes_after_the_batches_before_it(replicas):
 
 def test_errors_of_devices_are_those_of_tensorflow():
     full = pytest.raises(tf.errors.ResourceExhaustedError, match="out of memory")
-    with full, client.translated_errors():
+    with full, translated_errors():
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
-    with pytest.raises(jax.errors.JaxRuntimeError), client.translated_errors():
+    with pytest.raises(jax.errors.JaxRuntimeError), translated_errors():
         raise jax.errors.JaxRuntimeError("INTERNAL: a bug")
 
 

@@ -58,7 +58,7 @@ class Tiny:
         self.resnet_18.write_text(TINY.format(depth=18))
 
     def arguments(
-        self, model_dir: str, *bindings: str, job=None, recipe=None, data=None
+        self, model_dir: str, *bindings: str, job=None, recipe=None, data=None, runtime=None
     ) -> list[str]:
         """Returns the arguments of the command line."""
         return [
@@ -68,6 +68,7 @@ class Tiny:
             "--tpu=none",
             *(f"--gin_bindings={b}" for b in bindings),
             *([f"--job={job}"] if job else []),
+            *([f"--runtime={runtime}"] if runtime else []),
         ]
 
     def start(self, model_dir: str, *bindings: str, env=None, fault=None, **kwargs) -> Program:
@@ -187,3 +188,20 @@ def resnet_18(tiny) -> dict[str, np.ndarray]:
     code, output = tiny.run_as_a_person_does("resnet_18", recipe=tiny.resnet_18)
     assert code == 0, output
     return tiny.weights("resnet_18", 31)
+
+
+@pytest.fixture
+def small_disk(tiny):
+    """A file system of its own below the runs' folder, and how to mount it anew."""
+    folder = tiny.folder / "disk"
+    folder.mkdir(exist_ok=True)
+
+    def mount(options):
+        return subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True
+        ).returncode
+
+    if mount("size=200k"):  # less than all that a run writes, more than a checkpoint
+        pytest.skip("mounting a file system needs root")
+    yield lambda options: mount(f"remount,{options}")
+    subprocess.run(["umount", str(folder)], check=True)

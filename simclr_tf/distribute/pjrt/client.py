@@ -1,5 +1,7 @@
 """The devices of jax's PJRT client: programs compiled for them, and arrays on them.
 
+Needs no TensorFlow (`tools/pjrt_smoke.py` uses it without).
+
 A PJRT plug-in brings the devices: libtpu TPUs, jax's CUDA plug-in NVIDIA GPUs, jaxlib itself the
 CPU. jax has no public way to run a given StableHLO program, so this file, and no other, makes calls
 that are not public; `environment.SUPPORTED` says for which versions they are known to work.
@@ -11,11 +13,10 @@ import contextlib
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import jax
 import numpy as np
-import tensorflow as tf
 from jax._src import compiler
 from jax._src.interpreters import mlir as jax_mlir
 from jax._src.lib import xla_client
@@ -25,14 +26,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from simclr_tf.distribute import environment
 from simclr_tf.errors import RequestError
 
-# What jax says at the beginning of an error -> the class that TensorFlow would raise.
-_ERRORS = {
-    "RESOURCE_EXHAUSTED": tf.errors.ResourceExhaustedError,
-    "ABORTED": tf.errors.AbortedError,
-    "CANCELLED": tf.errors.CancelledError,
-    "DEADLINE_EXCEEDED": tf.errors.DeadlineExceededError,
-    "UNAVAILABLE": tf.errors.UnavailableError,
-}
+Spec = tuple[tuple[int, ...], np.dtype]
 
 
 class Devices:
@@ -64,18 +58,23 @@ class Devices:
         kind = self._devices[0].device_kind
         return f"PJRT ({self.count} on {kind}), by jax {jax.__version__}"
 
-    def compile(self, stablehlo: str, results: Sequence[tf.TensorSpec]) -> Executable:
+    def peak_bytes(self) -> int | None:
+        """Returns the most memory that was in use on the first device, if it counts that."""
+        counted = self._devices[0].memory_stats() or {}
+        return counted.get("peak_bytes_in_use")
+
+    def compile(self, stablehlo: str, results: Sequence[Spec]) -> Executable:
         """Compiles the program of one replica, or takes it from the cache on disk.
 
         Args:
           stablehlo: the program's text.
-          results: its results.
+          results: shape and dtype of each of its results.
         """
         options = xla_client.CompileOptions()
         options.num_replicas = self.count
         numbers = np.array([device.id for device in self._devices]).reshape(-1, 1)
         options.device_assignment = xla_client.DeviceAssignment.create(numbers)
-        with translated_errors(), jax_mlir.make_ir_context():
+        with jax_mlir.make_ir_context():
             loaded = compiler.compile_or_get_cached(
                 self._devices[0].client,
                 ir.Module.parse(stablehlo),
@@ -86,11 +85,10 @@ class Devices:
             )
         return Executable(loaded, [self._handler(spec) for spec in results])
 
-    def _handler(self, spec: tf.TensorSpec):
+    def _handler(self, spec: Spec):
         """Returns what makes an array of a result's copies, in much less time than `copies`."""
-        shape = jax.core.ShapedArray(tuple(spec.shape), spec.dtype.as_numpy_dtype)
         return xla_client.array_result_handler(
-            shape, self._copies, committed=True, _skip_checks=True
+            jax.core.ShapedArray(*spec), self._copies, committed=True, _skip_checks=True
         )
 
     def parts(self, values: Sequence[np.ndarray]) -> jax.Array:
@@ -186,15 +184,3 @@ def _check_no_accelerator() -> None:
             f"{jax.__version__}. Install jax's plug-in for it, pip install 'jax[tpu]' or "
             "'jax[cuda12]' of this version, or set JAX_PLATFORMS=cpu to compute on the CPU."
         )
-
-
-@contextlib.contextmanager
-def translated_errors() -> Iterator[None]:
-    """Raises errors of the devices as TensorFlow's of the same meaning, where it has one."""
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        kind = _ERRORS.get(str(error).partition(":")[0])
-        if kind is None:
-            raise
-        raise kind(None, None, str(error)) from error

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import jax
+import numpy as np
 import tensorflow as tf
 
 from simclr_tf.distribute.lowering import Program
 from simclr_tf.distribute.pjrt.client import Devices, value_of
+
+# What jax says at the beginning of an error -> the class that TensorFlow would raise.
+_ERRORS = {
+    "RESOURCE_EXHAUSTED": tf.errors.ResourceExhaustedError,
+    "ABORTED": tf.errors.AbortedError,
+    "CANCELLED": tf.errors.CancelledError,
+    "DEADLINE_EXCEEDED": tf.errors.DeadlineExceededError,
+    "UNAVAILABLE": tf.errors.UnavailableError,
+}
 
 
 class DeviceVariables:
@@ -53,8 +64,11 @@ class DeviceProgram:
     """
 
     def __init__(self, program: Program, devices: Devices, variables: DeviceVariables):
-        updated = [tf.TensorSpec(v.shape, v.dtype) for v in program.updated]
-        self._executable = devices.compile(program.stablehlo, [*program.results, *updated])
+        results = [
+            (tuple(t.shape), np.dtype(t.dtype.as_numpy_dtype))
+            for t in (*program.results, *program.updated)
+        ]
+        self._executable = devices.compile(program.stablehlo, results)
         self._program = program
         self._variables = variables
 
@@ -74,3 +88,15 @@ class DeviceProgram:
         count = len(program.results)
         self._variables.replace(program.updated, results[count:])
         return results[:count]
+
+
+@contextlib.contextmanager
+def translated_errors() -> Iterator[None]:
+    """Raises errors of the devices as TensorFlow's of the same meaning, where it has one."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        kind = _ERRORS.get(str(error).partition(":")[0])
+        if kind is None:
+            raise
+        raise kind(None, None, str(error)) from error
