@@ -30,6 +30,27 @@ import command_line  # beside this file
 @command_line.refusing
 def main(argv: list[str] | None = None) -> int:
     """Runs one measurement, prints its tables, and returns the program's exit code."""
+    options = _options(argv)
+    from simclr_tf.tensorflow_start import import_tensorflow
+
+    import_tensorflow()
+    from simclr_tf.benchmark import timing
+
+    print(timing.machine(), flush=True)
+    if options.what == "loss":
+        from simclr_tf.benchmark import loss
+
+        print(timing.table(loss.measure(options.images, options.dim, options.rounds), "steps"))
+    elif options.what == "resume":
+        from simclr_tf.benchmark import resume
+
+        print(resume.measure(options.images, options.rounds))
+    else:
+        _measure_recipe(options)
+    return 0
+
+
+def _options(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -55,23 +76,7 @@ def main(argv: list[str] | None = None) -> int:
             parser.error(f"--{name} must be at least {least}. Received: {value}.")
     if options.runtime != "tensorflow" and options.what != "step":
         parser.error(f"--runtime is of step. Received: --runtime={options.runtime}.")
-    from simclr_tf.tensorflow_start import import_tensorflow
-
-    import_tensorflow()
-    from simclr_tf.benchmark import timing
-
-    print(timing.machine(), flush=True)
-    if options.what == "loss":
-        from simclr_tf.benchmark import loss
-
-        print(timing.table(loss.measure(options.images, options.dim, options.rounds), "steps"))
-    elif options.what == "resume":
-        from simclr_tf.benchmark import resume
-
-        print(resume.measure(options.images, options.rounds))
-    else:
-        _measure_recipe(options)
-    return 0
+    return options
 
 
 def _measure_recipe(options: argparse.Namespace) -> None:

@@ -161,6 +161,11 @@ def create_strategy(
             f"strategy.cpu_replicas must be at most {MAX_CPU_REPLICAS}. Received: {cpu_replicas}."
         )
     if runtime == "pjrt":
+        if num_workers() > 1:
+            raise RequestError(
+                "--runtime=pjrt trains on one host. Received: TF_CONFIG with "
+                f"{num_workers()} workers. Unset it, or leave --runtime out."
+            )
         return pjrt_strategy(cpu_replicas)
     name = tpu_name(tpu)
     if name != "none":

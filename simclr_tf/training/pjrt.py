@@ -53,7 +53,7 @@ class PjrtRuntime:
         feed = self.feed(stage.pipeline, step)
         names = [metric.name for metric in self._run.metrics]
         try:
-            yield functools.partial(_take_steps, program, feed, names)
+            yield functools.partial(take_steps, program, feed, names)
         finally:
             feed.close()
 
@@ -88,7 +88,15 @@ class PjrtRuntime:
             yield [[t.numpy() for t in tensors] for tensors in zip(*parts, strict=True)]
 
 
-def _take_steps(program: DeviceProgram, feed: Feed, names: list[str], num_steps: int) -> LoopResult:
+def take_steps(program: DeviceProgram, feed: Feed, names: list[str], num_steps: int) -> LoopResult:
+    """Takes the next steps, and fetches their numbers at the end.
+
+    Args:
+      program: the step.
+      feed: its batches.
+      names: the names of the step's numbers.
+      num_steps: how many steps.
+    """
     with translated_errors():
         taken: list[jax.Array] = []
         waited = 0.0

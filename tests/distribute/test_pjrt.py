@@ -1,5 +1,6 @@
 """If this breaks, PJRT devices compute something else than the replica function says."""
 
+import json
 import pathlib
 import threading
 from types import SimpleNamespace
@@ -138,6 +139,26 @@ def test_devices_are_counted_once_jax_has_started(replicas):
     assert create_strategy(tpu="none", runtime="pjrt").num_replicas_in_sync == 1
     with pytest.raises(RequestError, match=r"before jax starts\. Received: 99"):
         create_strategy(cpu_replicas=99, tpu="none", runtime="pjrt")
+
+
+def test_devices_that_do_not_start_are_told(monkeypatch):
+    def devices():
+        raise RuntimeError("Unable to initialize backend 'tpu'.")
+
+    monkeypatch.setattr(jax, "devices", devices)
+    with pytest.raises(RequestError, match=r"Received: Unable to initialize backend 'tpu'\."):
+        create_strategy(tpu="none", runtime="pjrt")
+
+
+def test_several_hosts_are_refused(monkeypatch):
+    cluster = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
+    with pytest.raises(RequestError, match=r"one host\. Received: TF_CONFIG with 2 workers"):
+        create_strategy(tpu="none", runtime="pjrt")
+    monkeypatch.delenv("TF_CONFIG")
+    monkeypatch.setattr(jax, "process_count", lambda: 4)
+    with pytest.raises(RequestError, match=r"one host\. Received: devices of 4 hosts"):
+        create_strategy(tpu="none", runtime="pjrt")
 
 
 def test_the_cpu_does_not_stand_for_an_accelerator(monkeypatch):

@@ -15,7 +15,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tests.support.program import Program
-from tests.support.small_resnet import SMALLEST_DEPTH
+from tests.support.small_resnet import SMALL_DEPTH, SMALLEST_DEPTH
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -42,6 +42,7 @@ class Tiny:
 
     Attributes:
       recipe: of the smallest network, which the runs have whose network does not matter.
+      small: the same with a network that XLA compiles too, whose last group is not packed.
       resnet_18: the same with a ResNet-18.
     """
 
@@ -53,8 +54,11 @@ class Tiny:
         for i in range(24):
             pixels = rng.integers(0, 256, (5, 6, 3), np.uint8).repeat(4, 0).repeat(4, 1)
             Image.fromarray(pixels).save(self.photos / f"{i:02d}.png")
-        self.recipe, self.resnet_18 = folder / "tiny.gin", folder / "resnet_18.gin"
+        self.recipe, self.small, self.resnet_18 = (
+            folder / f"{name}.gin" for name in ("tiny", "small", "resnet_18")
+        )
         self.recipe.write_text(TINY.format(depth=SMALLEST_DEPTH))
+        self.small.write_text(TINY.format(depth=SMALL_DEPTH))
         self.resnet_18.write_text(TINY.format(depth=18))
 
     def arguments(

@@ -11,8 +11,8 @@ TOTAL = 31
 
 def test_faults_of_a_run_on_pjrt_devices(tiny, small_disk, injected, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    on_devices = {"runtime": "pjrt"}
-    replicas = ("strategy.cpu_replicas = 4",)
+    on_devices = {"runtime": "pjrt", "recipe": tiny.small}
+    replicas = ("strategy.cpu_replicas = 4", "pretrain.augment_on = 'host'")
     code, output = tiny.run("pjrt", *replicas, **on_devices)
     assert code == 0 and "PJRT (4 on cpu)" in output, output
     expected = tiny.weights("pjrt", TOTAL)

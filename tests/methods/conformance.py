@@ -199,11 +199,11 @@ def check_lowering(factory: Factory) -> None:
     assert all(id(variable.value) in updated for variable in run.method.state.values())
 
 
-def check_pjrt(factory: Factory, **settings) -> None:
+def check_pjrt(factory: Factory, steps: int = 2, **settings) -> None:
     """Two PJRT devices, which keep the variables, do what one of TensorFlow's does."""
     devices = create_strategy(cpu_replicas=2, tpu="none", runtime="pjrt")
     alone, together = assemble(factory, **settings), assemble(factory, devices, **settings)
-    found, expected = train_by_pjrt(together, range(2)), train(alone, range(2))
+    found, expected = train_by_pjrt(together, range(steps)), train(alone, range(steps))
     assert_equal_numbers(found, expected, tolerance=5e-5)  # since XLA sums in another order
     assert_close(values(together), values(alone), tolerance=2e-4)
 

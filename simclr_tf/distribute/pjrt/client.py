@@ -144,7 +144,8 @@ def start(cpu_replicas: int) -> Devices:
         accelerator too, one only where there is none.
 
     Raises:
-      RequestError: an accelerator is present, but unusable; or jax has started with fewer devices.
+      RequestError: jax does not start, or has started with fewer devices; an accelerator is
+        present, but unusable; there are several hosts.
     """
     jax.config.update("jax_enable_x64", True)  # or 64-bit counters would be cut to 32 bits
     if jax.config.jax_compilation_cache_dir is None:
@@ -153,7 +154,18 @@ def start(cpu_replicas: int) -> Devices:
         jax.config.update("jax_platforms", "cpu")
         with contextlib.suppress(RuntimeError):  # once jax has started, which the count detects
             jax.config.update("jax_num_cpu_devices", cpu_replicas)
-    found = jax.devices()
+    try:
+        found = jax.devices()
+    except RuntimeError as error:
+        raise RequestError(
+            f"jax must be able to start its devices. Received: {error} Mend that, or set "
+            "JAX_PLATFORMS to what this host has, such as cpu."
+        ) from error
+    if jax.process_count() > 1:
+        raise RequestError(
+            "--runtime=pjrt trains on one host. Received: devices of "
+            f"{jax.process_count()} hosts. Start it on a host whose devices are all there is."
+        )
     if found[0].platform != "cpu":
         return Devices(found)
     if cpu_replicas == 1:
