@@ -59,6 +59,9 @@ setup(
         # tools/preflight.py compiles given programs, for which jax has no public API, hence the
         # upper bound. Where TensorFlow needs an older libtpu ([tpu]), install this elsewhere.
         "preflight": ["jax>=0.10.2,<0.11", "libtpu>=0.0.52"],
+        # Beside [cpu]: training by jax's client, whose inner calls `distribute/pjrt` makes. For an
+        # accelerator its plug-in too: jax[tpu] or jax[cuda12].
+        "pjrt": ["jax>=0.10.2,<0.11"],
         # tf-keras is the Keras 2 that addons imports; pip picks the release for this TensorFlow.
         "addons": [
             "tensorflow-addons==0.23.0; python_version < '3.12'",

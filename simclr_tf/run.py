@@ -84,6 +84,14 @@ def _define_where(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     flags.DEFINE_enum(
+        "runtime",
+        "tensorflow",
+        ("tensorflow", "pjrt"),
+        "What takes the steps of training. pjrt: jax's client, for TPUs, GPUs or "
+        "strategy.cpu_replicas devices of the CPU beside TensorFlow's wheel for CPUs.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
         "tpu_runtime",
         "auto",
         tpu_runtime.NAMES,
@@ -165,7 +173,8 @@ def _run(values: flags.FlagValues) -> None:
     problem = environment.libtpu_problem()
     if problem:  # importing TensorFlow would end the process
         raise RequestError(f"{problem} To mend it, {environment.reinstall('tpu')}")
-    _choose_tpu_runtime(values)
+    tpu = _tensorflow_tpu(values)
+    _choose_tpu_runtime(values.tpu_runtime, tpu)
     import_tensorflow()
     known = jobs.load()
 
@@ -178,7 +187,8 @@ def _run(values: flags.FlagValues) -> None:
             jobs.Context(
                 model_dir=model_dir,
                 data_dir=values.data_dir and os.path.expanduser(values.data_dir),
-                tpu=values.tpu,
+                tpu=tpu,
+                runtime=values.runtime,
                 arguments=_given(values),
             )
         )
@@ -187,7 +197,8 @@ def _run(values: flags.FlagValues) -> None:
 def _given(values: flags.FlagValues) -> tuple[str, ...]:
     """Returns the given flags that a run with another job in another folder would have too."""
     several = [(name, v) for name in ("gin_file", "gin_bindings") for v in values[name].value]
-    single = [(n, values[n].value) for n in ("data_dir", "tpu", "tpu_runtime") if values[n].present]
+    kept = ("data_dir", "tpu", "runtime", "tpu_runtime")
+    single = [(name, values[name].value) for name in kept if values[name].present]
     return tuple(f"--{name}={value}" for name, value in (*several, *single))
 
 
@@ -205,9 +216,22 @@ def _recipe_loaded(values: flags.FlagValues) -> Iterator[None]:
         gin.clear_config()
 
 
-def _choose_tpu_runtime(values: flags.FlagValues) -> None:
+def _tensorflow_tpu(values: flags.FlagValues) -> str:
+    """Returns the TPU that TensorFlow shall use, as `--tpu` names it."""
+    if values.runtime == "tensorflow":
+        return values.tpu
+    for name, left_out in (("tpu", ("auto", "none")), ("tpu_runtime", ("auto",))):
+        if values[name].value not in left_out:
+            raise RequestError(
+                f"--{name} is for TensorFlow, and --runtime=pjrt finds TPUs by itself. Received: "
+                f"--{name}={values[name].value}. Leave one of them out."
+            )
+    return "none"
+
+
+def _choose_tpu_runtime(asked: str, tpu: str) -> None:
     before = tpu_runtime.loaded_library()
-    runtime = tpu_runtime.choose(values.tpu_runtime, values.tpu)
+    runtime = tpu_runtime.choose(asked, tpu)
     if runtime:
         logging.info("TPU runtime: %s", runtime)
     if "tensorflow" in sys.modules and tpu_runtime.loaded_library() != before:

@@ -61,6 +61,16 @@ def nothing_kept(request):
 
 
 @pytest.fixture(scope="session")
+def virtual_devices(tmp_path_factory):
+    """Has jax start with eight virtual devices, and keep its programs in a folder of the tests."""
+    jax = pytest.importorskip("jax", reason="needs the extra [pjrt]")
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", 8)
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs")))
+    return jax
+
+
+@pytest.fixture(scope="session")
 def build_tiny():
     """Builds a tiny SimCLR, its probe and LARS for them, in the present strategy."""
     from tests.support.tiny import build_tiny

@@ -2,6 +2,7 @@
 
     python tools/benchmark.py input --gin_file=gin/folder.gin --data_dir=PHOTOS
     python tools/benchmark.py step --gin_file=gin/cifar10_cpu.gin --data_dir=DIR
+    python tools/benchmark.py step --runtime=pjrt --gin_file=gin/quickstart.gin
     python tools/benchmark.py methods --data_dir=DIR --gin_file=gin/cifar10_cpu.gin \
         --gin_file=gin/methods/cifar10_cpu_byol.gin
     python tools/benchmark.py loss --images=4096
@@ -10,7 +11,8 @@
     python tools/benchmark.py resume --images=3072
 
 input       images/s of the pipeline that makes views, against the recipe in plain tf.image
-step        views/s of a training step, against a plain float32 Keras step
+step        views/s of a training step, against a plain float32 Keras step; with --runtime=pjrt
+            steps/s as a run takes them, against the program on a batch that stays
 methods     images/s of a training step of each recipe, against the first one's
 loss        steps/s of NT-Xent and its gradient, against four plain matrix products
 export      seconds to save, restore and export what the recipe trains
@@ -31,26 +33,7 @@ import command_line  # beside this file
 @command_line.refusing
 def main(argv: list[str] | None = None) -> int:
     """Runs one measurement, prints its tables, and returns the program's exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    kinds = ["input", "step", "methods", "loss", "export", "checkpoint", "resume"]
-    parser.add_argument("what", choices=kinds)
-    parser.add_argument(
-        "--gin_file", action="append", default=[], type=command_line.address, help="a recipe"
-    )
-    parser.add_argument("--gin_bindings", action="append", default=[], help="one binding")
-    parser.add_argument("--data_dir", type=command_line.address, help="as for simclr_tf.run")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each is timed")
-    parser.add_argument(
-        "--images", type=int, default=4096, help="of loss: in the batch; of resume: in all"
-    )
-    parser.add_argument("--dim", type=int, default=128, help="of loss: width of a projection")
-    options = parser.parse_args(argv)
-    for name, least in (("rounds", 1), ("images", 2), ("dim", 1)):
-        value = getattr(options, name)
-        if value < least:
-            parser.error(f"--{name} must be at least {least}. Received: {value}.")
+    options = _options(argv)
     from simclr_tf.tensorflow_start import import_tensorflow
 
     import_tensorflow()
@@ -70,6 +53,35 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _options(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    kinds = ["input", "step", "methods", "loss", "export", "checkpoint", "resume"]
+    parser.add_argument("what", choices=kinds)
+    parser.add_argument(
+        "--gin_file", action="append", default=[], type=command_line.address, help="a recipe"
+    )
+    parser.add_argument("--gin_bindings", action="append", default=[], help="one binding")
+    parser.add_argument("--data_dir", type=command_line.address, help="as for simclr_tf.run")
+    parser.add_argument(
+        "--runtime", choices=["tensorflow", "pjrt"], default="tensorflow", help="of step"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="how often each is timed")
+    parser.add_argument(
+        "--images", type=int, default=4096, help="of loss: in the batch; of resume: in all"
+    )
+    parser.add_argument("--dim", type=int, default=128, help="of loss: width of a projection")
+    options = parser.parse_args(argv)
+    for name, least in (("rounds", 1), ("images", 2), ("dim", 1)):
+        value = getattr(options, name)
+        if value < least:
+            parser.error(f"--{name} must be at least {least}. Received: {value}.")
+    if options.runtime != "tensorflow" and options.what != "step":
+        parser.error(f"--runtime is of step. Received: --runtime={options.runtime}.")
+    return options
+
+
 def _measure_recipe(options: argparse.Namespace) -> None:
     import importlib
 
@@ -77,7 +89,8 @@ def _measure_recipe(options: argparse.Namespace) -> None:
 
     if not options.gin_file:
         raise RequestError("A recipe must be given, such as --gin_file=gin/cifar10_cpu.gin.")
-    measurement = importlib.import_module(f"simclr_tf.benchmark.{options.what}")
+    name = "pjrt_step" if (options.what, options.runtime) == ("step", "pjrt") else options.what
+    measurement = importlib.import_module(f"simclr_tf.benchmark.{name}")
     if options.what == "methods":
         measured = {file: _assembled(options, [file]) for file in options.gin_file}
     else:
@@ -93,7 +106,9 @@ def _assembled(options: argparse.Namespace, recipes: list[str]):
     jobs.load()
     config.load(recipes, options.gin_bindings)
     config.check({"pretrain", *config.recipe_jobs()})
-    return pretraining(jobs.Context(model_dir="", data_dir=options.data_dir, tpu="auto"))
+    return pretraining(
+        jobs.Context(model_dir="", data_dir=options.data_dir, tpu="auto", runtime=options.runtime)
+    )
 
 
 if __name__ == "__main__":

@@ -135,7 +135,8 @@ def tpu_wheel() -> Iterator[Finding]:
         yield Finding(
             "warn",
             "there are device files such as a TPU VM has (/dev/accel* or /dev/vfio/*), but no "
-            "tensorflow-tpu: `--tpu=auto` is refused, and `--tpu=none` trains on the CPU.",
+            "tensorflow-tpu: `--tpu=auto` is refused, `--tpu=none` trains on the CPU, and "
+            "`--runtime=pjrt` on the TPU, if jax and its plug-in are installed.",
             environment.reinstall("tpu"),
         )
 

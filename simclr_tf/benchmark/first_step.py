@@ -53,7 +53,7 @@ def measure(tpu: str) -> dict[str, tuple[str, str]]:
         def tried(place: str) -> str:
             run = pretraining(
                 Context(model_dir="", data_dir=folder, tpu=tpu),
-                strategy=lambda tpu: strategy,
+                strategy=lambda **_: strategy,
                 global_batch_size=batch,
                 augment_on=place,
             )

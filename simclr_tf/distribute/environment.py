@@ -19,6 +19,8 @@ SUPPORTED = {
     # Tried with tensorflow-tpu 2.20.0: 0.0.14, 0.0.20, 0.0.21, 0.0.30 and 0.0.31 load; 0.0.32 to
     # 0.0.35 and 0.0.52 abort ("... not available in this library").
     "libtpu": ("0.0.14", "0.0.31"),
+    # Tried with 0.10.2: `distribute/pjrt/client.py` makes calls that are not public.
+    "jax": ("0.10.2", "0.11"),
 }
 # Variables that tell libtpu which chips of which hosts to use.
 LAYOUT_VARIABLES = (

@@ -94,11 +94,13 @@ class Program:
       stablehlo: the program's text.
       variables: the variables that are read or written, in the order of the arguments.
       updated: the variables that are written, in the order of the results.
+      results: the function's results, flat.
     """
 
     stablehlo: str
     variables: Sequence[tf.Variable]
     updated: Sequence[tf.Variable]
+    results: Sequence[tf.TensorSpec]
 
 
 def lower(strategy: LoweringStrategy, replica_fn: Callable[..., Any], *specs: Any) -> Program:
@@ -119,13 +121,13 @@ def lower(strategy: LoweringStrategy, replica_fn: Callable[..., Any], *specs: An
 
     flat_specs = tf.nest.flatten(specs)
     concrete = run.get_concrete_function(*flat_specs)
-    problems = not_for_tpu(concrete.graph)
-    if problems:
-        raise RequestError(
-            "The replica function must hold only ops of static shape that a TPU runs. Received:\n"
-            + "\n".join(problems)
-        )
-    text = run.experimental_get_compiler_ir(*flat_specs)(stage="stablehlo")
+    _refuse(not_for_tpu(concrete.graph))
+    try:
+        text = run.experimental_get_compiler_ir(*flat_specs)(stage="stablehlo")
+    except ValueError as error:
+        without_kernel = _WITHOUT_KERNEL.findall(str(error))
+        _refuse([f"{name} ({kind}) has no kernel of XLA." for kind, name in without_kernel])
+        raise
     by_handle = {id(v.handle): v for v in concrete.graph.variables}
     variables = [by_handle[id(t)] for t in concrete.captured_inputs]
     first = len(concrete.inputs) - len(variables)
@@ -133,7 +135,20 @@ def lower(strategy: LoweringStrategy, replica_fn: Callable[..., Any], *specs: An
         stablehlo=_portable(text),
         variables=variables,
         updated=[variables[i - first] for i in _updated_arguments(text)],
+        results=[tf.TensorSpec(t.shape, t.dtype) for t in concrete.outputs],
     )
+
+
+# How TensorFlow names an op that XLA does not know: its type, and its name.
+_WITHOUT_KERNEL = re.compile(r"No registered '(\w+)' OpKernel[^{]*\{\{node ([^}]+)\}\}")
+
+
+def _refuse(problems: Sequence[str]) -> None:
+    if problems:
+        raise RequestError(
+            "The replica function must hold only ops of static shape that a TPU runs. Received:\n"
+            + "\n".join(problems)
+        )
 
 
 _HOST_TYPES = (tf.string, tf.variant, tf.float64, tf.complex128)

@@ -15,6 +15,7 @@ from simclr_tf.distribute import tpu_runtime
 from simclr_tf.distribute.environment import tpu_name
 from simclr_tf.distribute.gpu import check_gpus_are_seen
 from simclr_tf.distribute.lowering import traced_once
+from simclr_tf.distribute.pjrt.strategy import PjrtStrategy, pjrt_strategy
 from simclr_tf.distribute.tpu import tpu_strategy
 from simclr_tf.errors import RequestError
 
@@ -137,16 +138,20 @@ def check_microbatch(
 
 
 @gin.configurable("strategy")
-def create_strategy(cpu_replicas: int = 1, *, tpu: str) -> tf.distribute.Strategy:
+def create_strategy(
+    cpu_replicas: int = 1, *, tpu: str, runtime: str = "tensorflow"
+) -> tf.distribute.Strategy:
     """Picks the strategy and initializes its devices. Call it before any other TensorFlow op.
 
     In this order: the TPU that is requested or found; the workers of TF_CONFIG; all local GPUs;
-    `cpu_replicas` replicas on this machine's CPU, to try out several replicas; one device.
+    `cpu_replicas` replicas on this machine's CPU, to try out several replicas; one device. The
+    runtime `pjrt` takes all accelerators that jax finds, else `cpu_replicas` devices of the CPU.
 
     Args:
       cpu_replicas: replicas to simulate on the CPU.
       tpu: `auto`, `local`, `none` or the name of a TPU. A TPU or an NVIDIA card that is present or
         requested, but unusable, is an error: nothing falls back to the CPU by itself.
+      runtime: `tensorflow`, or `pjrt` for jax's client, which knows TPUs by itself.
 
     Raises:
       RequestError: the TPU, the GPUs or the CPU replicas are unusable.
@@ -155,6 +160,13 @@ def create_strategy(cpu_replicas: int = 1, *, tpu: str) -> tf.distribute.Strateg
         raise RequestError(
             f"strategy.cpu_replicas must be at most {MAX_CPU_REPLICAS}. Received: {cpu_replicas}."
         )
+    if runtime == "pjrt":
+        if num_workers() > 1:
+            raise RequestError(
+                "--runtime=pjrt trains on one host. Received: TF_CONFIG with "
+                f"{num_workers()} workers. Unset it, or leave --runtime out."
+            )
+        return pjrt_strategy(cpu_replicas)
     name = tpu_name(tpu)
     if name != "none":
         return tpu_strategy(name)
@@ -187,13 +199,15 @@ def refuse_workers() -> None:
 
 
 def of_this_process(strategy: tf.distribute.Strategy) -> tf.distribute.Strategy:
-    """Returns the strategy, or one device if its replicas lie in several processes."""
-    several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-    return tf.distribute.get_strategy() if several else strategy
+    """Returns the strategy, or one device if its replicas are not devices of TensorFlow here."""
+    elsewhere = isinstance(strategy, (tf.distribute.MultiWorkerMirroredStrategy, PjrtStrategy))
+    return tf.distribute.get_strategy() if elsewhere else strategy
 
 
 def describe(strategy: tf.distribute.Strategy) -> str:
     """Describes the strategy, for the plan of a run."""
+    if isinstance(strategy, PjrtStrategy):
+        return strategy.devices.words()
     kind = type(strategy).__name__
     if not tf.distribute.has_strategy() and strategy.num_replicas_in_sync == 1:
         kind = "one device"
@@ -225,15 +239,20 @@ def fast_precision(strategy: tf.distribute.Strategy) -> str:
     instructions; `mixed_float16` on GPUs from 7.0, whose tensor cores lack bfloat16. Elsewhere
     both are emulated, and `float32` is faster. The weakest of several GPUs decides.
     """
-    if traced_once(strategy):
-        return "mixed_bfloat16"
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus:
-        details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
-        weakest = min(d.get("compute_capability", (0, 0)) for d in details)
+    if isinstance(strategy, PjrtStrategy):
+        on_tpu = strategy.devices.platform == "tpu"
+        weakest = strategy.devices.compute_capability
+    else:
+        on_tpu = traced_once(strategy)
+        gpus = map(
+            tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU")
+        )
+        weakest = min((gpu.get("compute_capability", (0, 0)) for gpu in gpus), default=None)
+    if weakest is not None:
         half = "mixed_bfloat16" if weakest >= (8, 0) else "mixed_float16"
         return half if weakest >= (7, 0) else "float32"
-    return "mixed_bfloat16" if {"avx512_bf16", "amx_bf16"} & _cpu_flags() else "float32"
+    fast = on_tpu or {"avx512_bf16", "amx_bf16"} & _cpu_flags()
+    return "mixed_bfloat16" if fast else "float32"
 
 
 def _cpu_flags() -> set[str]:

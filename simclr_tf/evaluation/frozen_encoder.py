@@ -175,7 +175,9 @@ def frozen_encoder(
     with as_request_error():
         refuse_workers()
         check_seed("frozen_encoder", seed)
-        devices = strategy(tpu=context.tpu)
+        devices = tf.distribute.get_strategy()
+        if context.runtime == "tensorflow":  # the other takes steps of training alone
+            devices = strategy(tpu=context.tpu)
         recipe = data(data_dir=context.data_dir)
         weights = pretrained(model_dir=context.model_dir)
     cache = os.path.join(context.model_dir, "features") if keep_features else None

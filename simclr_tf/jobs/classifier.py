@@ -117,7 +117,7 @@ def classifier_training(
             keep_checkpoints=keep_checkpoints,
         )
         check_limits("train_classifier", cadence, seed, global_batch_size)
-        replicas = strategy(tpu=context.tpu)
+        replicas = strategy(tpu=context.tpu, runtime=context.runtime)
         requested, dataset = task(), data(data_dir=context.data_dir)
         source, test = _splits(requested, dataset, seed)
         _check_batch(global_batch_size, epochs, source, replicas)

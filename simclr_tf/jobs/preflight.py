@@ -15,10 +15,8 @@ from simclr_tf.context import Context
 from simclr_tf.data.dataset import Dataset, data
 from simclr_tf.data.source import Source
 from simclr_tf.data.tfds_source import class_names_of
-from simclr_tf.distribute import environment
-from simclr_tf.distribute.lowering import LoweringStrategy, lower
-from simclr_tf.distribute.xla import host_compiles
-from simclr_tf.errors import RequestError
+from simclr_tf.distribute.lowering import LoweringStrategy
+from simclr_tf.distribute.xla import check_host_compiles
 from simclr_tf.evaluation.result import Result
 from simclr_tf.jobs.pretrain import pretraining
 from simclr_tf.preflight.chips import Topology, parse_topology
@@ -26,6 +24,7 @@ from simclr_tf.preflight.compiled_step import LoweredStep, compile_step
 from simclr_tf.preflight.flop import training_flop
 from simclr_tf.preflight.table import HEADER, details
 from simclr_tf.preflight.tpu_compiler import TpuCompiler
+from simclr_tf.training.lowered_step import lower_step, per_replica
 from simclr_tf.training.run import Run
 
 # Number of images of a data set that is not on this machine; it affects only the schedule.
@@ -61,7 +60,7 @@ def preflight(
       RequestError: a topology is unknown, the recipe cannot be assembled for it, the replica
         function holds an op that no TPU runs, or there is no compiler.
     """
-    _check_host_compiles()
+    check_host_compiles("preflight", "cpu,preflight")
     parsed = [parse_topology(name) for name in topologies]
     compiler = TpuCompiler(compiler_python or sys.executable)
 
@@ -69,7 +68,7 @@ def preflight(
         run = pretrain(
             context,
             data=_OnPaper(num_classes),
-            strategy=lambda tpu: LoweringStrategy(num_devices, values=False),
+            strategy=lambda **_: LoweringStrategy(num_devices, values=False),
         )
         return _lower_step(run)
 
@@ -90,22 +89,11 @@ def preflight(
     )
 
 
-def _check_host_compiles() -> None:
-    if not host_compiles():
-        wheels = ", ".join(f"{n} {v}" for n, v in environment.tensorflow_owners().items())
-        raise RequestError(
-            "preflight lowers the step by TensorFlow's XLA for the CPU, which the wheel for TPU "
-            f"hosts lacks. Received: {wheels}. Run it {environment.reinstall('cpu,preflight')}"
-        )
-
-
 def _lower_step(run: Run) -> LoweredStep:
     replicas = run.plan.num_replicas
-    per_replica = run.plan.global_batch_size // replicas
-    spec = run.pipeline.element_spec(per_replica, replicas)
     return LoweredStep(
-        stablehlo=lower(run.strategy, run.train_step(), spec).stablehlo,
-        per_replica=per_replica,
+        stablehlo=lower_step(run, run.pipeline).stablehlo,
+        per_replica=per_replica(run),
         model_flop=training_flop(run.method, run.plan.global_batch_size) // replicas,
     )
 

@@ -140,7 +140,7 @@ def pretraining(
         )
         fixed_batch = 1 if callable(global_batch_size) else global_batch_size
         check_limits("pretrain", cadence, seed, fixed_batch)
-        replicas = strategy(tpu=context.tpu)
+        replicas = strategy(tpu=context.tpu, runtime=context.runtime)
         dataset = data(data_dir=context.data_dir)
         source = dataset.train()
         count = source.num_examples

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from simclr_tf.distribute.hosts import Agreed
-from simclr_tf.training.loop import LoopResult
+from simclr_tf.training.loop import LoopResult, RunSteps
 from simclr_tf.training.preemption import StopRequest
 from simclr_tf.training.profile import Profile
 from simclr_tf.training.stall import StallWarning
@@ -67,8 +67,7 @@ class Calls:
     prefetched batches last.
 
     Args:
-      run_steps: the inner loop: (batches, number of steps) -> `LoopResult`.
-      batches: the input of `run_steps`.
+      run_steps: the inner loop: number of steps -> `LoopResult`.
       agree: maps this host's wishes to what all hosts do next.
       stop: whether this host was requested to stop.
       stall: is told when steps have ended.
@@ -78,8 +77,7 @@ class Calls:
 
     def __init__(
         self,
-        run_steps: Callable[[Iterator, int], LoopResult],
-        batches: Iterator,
+        run_steps: RunSteps,
         *,
         agree: Callable[[bool, bool, int], Agreed],
         stop: StopRequest,
@@ -88,7 +86,6 @@ class Calls:
         between: Callable[[], None],
     ):
         self._run_steps = run_steps
-        self._batches = batches
         self._agree = agree
         self._stop = stop
         self._stall = stall
@@ -111,7 +108,7 @@ class Calls:
             steps = self._profile.most(at, min(self._length, goal - at))
             start = time.perf_counter()
             with self._profile.around(at):
-                result = self._run_steps(self._batches, steps)
+                result = self._run_steps(steps)
             seconds = time.perf_counter() - start
             self._stall.moved()
             tally.add(result, steps, seconds)

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 _HOST = "/device:CPU:0"
@@ -26,6 +27,20 @@ class LoopResult:
     metrics: dict[str, float]
     first_bad: int | None
     host_wait: float
+
+    @classmethod
+    def of(cls, names: Sequence[str], numbers: np.ndarray, host_wait: float) -> LoopResult:
+        """Returns the result of steps with these numbers, [steps, len(names)]."""
+        bad = ~np.isfinite(numbers).all(axis=1)
+        means = numbers.astype(np.float64).mean(axis=0)
+        return cls(
+            metrics={name: float(mean) for name, mean in zip(names, means, strict=True)},
+            first_bad=int(bad.argmax()) if bad.any() else None,
+            host_wait=host_wait,
+        )
+
+
+RunSteps = Callable[[int], LoopResult]
 
 
 def make_loop(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import tensorflow as tf
 
@@ -40,12 +41,21 @@ class Profile:
       model_dir: the run's folder; the profile goes below its `tensorboard`.
       steps: (start, stop), or None for no profile.
       is_chief: whether this process profiles; the others split their calls in the same way.
+      profiler: has `start(folder)`, `stop` and `Trace`, as that of TensorFlow.
     """
 
-    def __init__(self, model_dir: str, steps: tuple[int, int] | None, *, is_chief: bool):
+    def __init__(
+        self,
+        model_dir: str,
+        steps: tuple[int, int] | None,
+        *,
+        is_chief: bool,
+        profiler: Any = tf.profiler.experimental,
+    ):
         self._model_dir = model_dir
         self._start, self._stop = steps or (0, 0)
         self._is_chief = is_chief
+        self._profiler = profiler
         self._running = False
 
     def __enter__(self) -> Profile:
@@ -72,9 +82,9 @@ class Profile:
             return
         if not self._running:
             with explain_write_errors(self._model_dir):
-                tf.profiler.experimental.start(os.path.join(self._model_dir, "tensorboard"))
+                self._profiler.start(os.path.join(self._model_dir, "tensorboard"))
             self._running = True
-        with tf.profiler.experimental.Trace("train", step_num=step, _r=1):
+        with self._profiler.Trace("train", step_num=step, _r=1):
             yield
         if step + 1 == self._stop:
             self._end()
@@ -83,4 +93,4 @@ class Profile:
         if self._running:
             self._running = False
             with explain_write_errors(self._model_dir):
-                tf.profiler.experimental.stop()
+                self._profiler.stop()

@@ -12,9 +12,7 @@ from typing import Any
 from absl import logging
 
 from simclr_tf import config, system_memory
-from simclr_tf.data.pipeline import ViewsPipeline
 from simclr_tf.distribute.hosts import is_chief, make_agreement
-from simclr_tf.distribute.strategy import host_slice
 from simclr_tf.errors import DivergedError, PreemptedError
 from simclr_tf.files import write_text
 from simclr_tf.training import figures
@@ -28,7 +26,6 @@ from simclr_tf.training.failures import (
     explain_write_errors,
 )
 from simclr_tf.training.host_copy import Values, are_finite
-from simclr_tf.training.loop import LoopResult, make_loop
 from simclr_tf.training.plan import plan_text
 from simclr_tf.training.preemption import StopRequest, peer
 from simclr_tf.training.profile import Profile
@@ -36,6 +33,7 @@ from simclr_tf.training.reporting import Reporter
 from simclr_tf.training.run import Run
 from simclr_tf.training.run_json import record_start
 from simclr_tf.training.run_lock import exclusive
+from simclr_tf.training.runtime import runtime_of
 from simclr_tf.training.stages import Stage
 from simclr_tf.training.stall import StallWarning
 
@@ -76,6 +74,7 @@ class _Trainer:
         self.run = run
         self.is_chief = is_chief(run.strategy)
         self.still_ours = still_ours
+        self.runtime = runtime_of(run)
         self.checkpoints = Checkpoints(
             run.model_dir,
             run.groups(),
@@ -120,10 +119,13 @@ class _Trainer:
         self, step: int, stage: Stage, around: Mapping[str, Any], reporter: Reporter
     ) -> int:
         """Takes the steps from `step` to the end of a stage, and returns the number of that."""
-        batches = self._checked(self._batches)(stage.pipeline, step)
-        run_steps = self._checked(self._loop(stage))
-        with StallWarning() as stall:  # of each stage, whose first step is compiled
-            calls = Calls(run_steps, batches, stall=stall, between=self._check_folder, **around)
+        with contextlib.ExitStack() as opened:
+            run_steps = self._checked(opened.enter_context)(self.runtime.stage(stage, step))
+            # Of each stage, whose first step is compiled.
+            stall = opened.enter_context(StallWarning())
+            calls = Calls(
+                self._checked(run_steps), stall=stall, between=self._check_folder, **around
+            )
             return self._take_steps(step, stage.end, calls, reporter)
 
     def _take_steps(self, step: int, end: int, calls: Calls, reporter: Reporter) -> int:
@@ -146,26 +148,12 @@ class _Trainer:
                 )
         return step
 
-    def _loop(self, stage: Stage) -> Callable[[Iterator, int], LoopResult]:
-        run = self.run
-        step = run.train_step(stage.pipeline)
-        return make_loop(run.strategy, step, [m.name for m in run.metrics])
-
     def _goal(self, step: int) -> int:
         """Returns the step of the report after `step`: a multiple of its length for any start."""
         cadence = self.run.cadence
         report = _next_multiple(step, cadence.steps_per_loop)
         checkpoint = _next_multiple(step, cadence.checkpoint_every_steps)
         return min(report, checkpoint, self.run.total_steps)
-
-    def _batches(self, pipeline: ViewsPipeline, step: int) -> Iterator:
-        """Returns the global batches from `step` on."""
-        run = self.run
-        return iter(
-            run.strategy.distribute_datasets_from_function(
-                lambda c: pipeline.dataset(host_slice(c, run.plan.global_batch_size), step)
-            )
-        )
 
     def _reporter(self, step: int) -> Reporter:
         run = self.run
@@ -183,7 +171,12 @@ class _Trainer:
         return reporter
 
     def _profile(self) -> Profile:
-        return Profile(self.run.model_dir, self.run.cadence.profile_steps, is_chief=self.is_chief)
+        return Profile(
+            self.run.model_dir,
+            self.run.cadence.profile_steps,
+            is_chief=self.is_chief,
+            profiler=self.runtime.profiler,
+        )
 
     def _report(self, reporter: Reporter, step: int, tally: Tally) -> None:
         numbers, epoch = self._numbers(step, tally), self.run.epoch(step)
@@ -200,6 +193,7 @@ class _Trainer:
     def _save(self, step: int) -> None:
         """Copies a checkpoint's contents; they are written while steps run."""
         self._await_write()  # before the copy, so that memory holds one copy at a time
+        self._checked(self.runtime.bring_home)()
         values = self._checked(self.checkpoints.copy)()
         self._check_weights(step, values)
         self.checkpoints.begin(step, values)

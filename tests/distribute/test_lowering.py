@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 
 from simclr_tf.distribute import collectives
-from simclr_tf.distribute.lowering import LoweringStrategy, traced_once
+from simclr_tf.distribute.lowering import LoweringStrategy, lower, traced_once
+from simclr_tf.errors import RequestError
 from tests.support.fake_tpu import fake_tpu_strategy, program
 
 CORES = 4
@@ -213,3 +214,17 @@ def test_both_write_the_same_program_for_a_training_step(build_tiny):
     assert real - ours == {"AllToAll": 1, "Pack": 1, "StridedSlice": 1}
     assert not ours - real
     assert ours["sum over replicas"] > 30 and ours["Conv2D"] > 5
+
+
+@pytest.mark.parametrize(
+    ("op", "fault"),
+    [
+        (lambda x: tf.raw_ops.Eig(input=x, Tout=tf.complex64)[0], r"Eig \(Eig\) has no kernel"),
+        (lambda x: tf.random.poisson([4], x[0, 0]), r"\(RandomPoissonV2\) has no kernel"),
+        (lambda x: tf.strings.length(tf.strings.as_string(x)), r"\(AsString\) gives string"),
+        (lambda x: tf.boolean_mask(x, x > 0), r"has the shape \(None"),
+    ],
+)
+def test_what_no_device_runs_is_refused_by_name(op, fault):
+    with pytest.raises(RequestError, match=fault):
+        lower(LoweringStrategy(1), op, tf.TensorSpec([4, 4]))

@@ -15,7 +15,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tests.support.program import Program
-from tests.support.small_resnet import SMALLEST_DEPTH
+from tests.support.small_resnet import SMALL_DEPTH, SMALLEST_DEPTH
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -42,6 +42,7 @@ class Tiny:
 
     Attributes:
       recipe: of the smallest network, which the runs have whose network does not matter.
+      small: the same with a network that XLA compiles too, whose last group is not packed.
       resnet_18: the same with a ResNet-18.
     """
 
@@ -53,12 +54,15 @@ class Tiny:
         for i in range(24):
             pixels = rng.integers(0, 256, (5, 6, 3), np.uint8).repeat(4, 0).repeat(4, 1)
             Image.fromarray(pixels).save(self.photos / f"{i:02d}.png")
-        self.recipe, self.resnet_18 = folder / "tiny.gin", folder / "resnet_18.gin"
+        self.recipe, self.small, self.resnet_18 = (
+            folder / f"{name}.gin" for name in ("tiny", "small", "resnet_18")
+        )
         self.recipe.write_text(TINY.format(depth=SMALLEST_DEPTH))
+        self.small.write_text(TINY.format(depth=SMALL_DEPTH))
         self.resnet_18.write_text(TINY.format(depth=18))
 
     def arguments(
-        self, model_dir: str, *bindings: str, job=None, recipe=None, data=None
+        self, model_dir: str, *bindings: str, job=None, recipe=None, data=None, runtime=None
     ) -> list[str]:
         """Returns the arguments of the command line."""
         return [
@@ -68,6 +72,7 @@ class Tiny:
             "--tpu=none",
             *(f"--gin_bindings={b}" for b in bindings),
             *([f"--job={job}"] if job else []),
+            *([f"--runtime={runtime}"] if runtime else []),
         ]
 
     def start(self, model_dir: str, *bindings: str, env=None, fault=None, **kwargs) -> Program:
@@ -187,3 +192,20 @@ def resnet_18(tiny) -> dict[str, np.ndarray]:
     code, output = tiny.run_as_a_person_does("resnet_18", recipe=tiny.resnet_18)
     assert code == 0, output
     return tiny.weights("resnet_18", 31)
+
+
+@pytest.fixture
+def small_disk(tiny):
+    """A file system of its own below the runs' folder, and how to mount it anew."""
+    folder = tiny.folder / "disk"
+    folder.mkdir(exist_ok=True)
+
+    def mount(options):
+        return subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True
+        ).returncode
+
+    if mount("size=200k"):  # less than all that a run writes, more than a checkpoint
+        pytest.skip("mounting a file system needs root")
+    yield lambda options: mount(f"remount,{options}")
+    subprocess.run(["umount", str(folder)], check=True)

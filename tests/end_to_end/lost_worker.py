@@ -27,7 +27,7 @@ from simclr_tf.methods.base import Method
 from simclr_tf.metrics import Metric
 from simclr_tf.models.networks import Networks
 from simclr_tf.optim.schedules import WarmupCosine
-from simclr_tf.training import trainer
+from simclr_tf.training import runtime, trainer
 from simclr_tf.training.failures import explain_step_errors
 from simclr_tf.training.host_copy import copy_to_host
 from simclr_tf.training.loop import LoopResult
@@ -89,7 +89,7 @@ def steps(strategy: tf.distribute.Strategy, folder: str) -> None:
     options = tf.distribute.InputOptions(experimental_fetch_to_device=False)
     distribute = strategy.distribute_datasets_from_function
     strategy.distribute_datasets_from_function = lambda f: distribute(f, options)
-    trainer.make_loop = fetching
+    runtime.make_loop = fetching
     trainer.figures.first_views = lambda pipeline: None
     image = keras.Input((2,))
     networks = Networks({"encoder": keras.Model(image, keras.layers.Dense(1)(image))})

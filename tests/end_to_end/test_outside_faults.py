@@ -3,7 +3,6 @@
 import json
 import pathlib
 import signal
-import subprocess
 
 import numpy as np
 import pytest
@@ -12,23 +11,6 @@ from PIL import Image
 
 pytestmark = pytest.mark.slow
 TOTAL = 31
-
-
-@pytest.fixture
-def small_disk(tiny):
-    """A file system of its own below the runs' folder, and how to mount it anew."""
-    folder = tiny.folder / "disk"
-    folder.mkdir()
-
-    def mount(options):
-        return subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True
-        ).returncode
-
-    if mount("size=200k"):  # less than all that a run writes, more than a checkpoint
-        pytest.skip("mounting a file system needs root")
-    yield lambda options: mount(f"remount,{options}")
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_a_disk_that_is_full_or_read_only(tiny, small_disk, undisturbed, injected):

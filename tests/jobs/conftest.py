@@ -55,8 +55,8 @@ class Evaluation:
           name: of the job.
           model_dir: for the results.
           *bindings: further gin bindings.
-          **kwargs: `weights`, a run in `runs` (by default `whole`) or None for no weights, and
-            `pictures`, a folder.
+          **kwargs: `weights`, a run in `runs` (by default `whole`) or None for no weights;
+            `pictures`, a folder; and `runtime`.
         """
         weights = kwargs.get("weights", "whole")
         path = [f"pretrained.path = '{self.runs / weights}'"] if weights else []
@@ -68,6 +68,7 @@ class Evaluation:
                 f"--data_dir={kwargs.get('pictures', self.pictures)}",
                 f"--model_dir={model_dir}",
                 f"--job={name}",
+                f"--runtime={kwargs.get('runtime', 'tensorflow')}",
             ]
         )
 

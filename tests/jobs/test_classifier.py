@@ -12,7 +12,7 @@ from simclr_tf.errors import RequestError
 from simclr_tf.jobs.classifier import classifier_training
 from simclr_tf.jobs.classifier_task import CROP_AND_FLIP, ClassifierTask
 from simclr_tf.models.resnet import resnet
-from simclr_tf.training import trainer
+from simclr_tf.training import runtime, trainer
 from tests.support.small_resnet import SMALL_DEPTH
 
 
@@ -79,7 +79,7 @@ def test_what_does_not_fit_is_told_the_jobs_own_settings(evaluation, tmp_path, m
     def run_steps(batches, steps):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
-    monkeypatch.setattr(trainer, "make_loop", lambda *arguments: run_steps)
+    monkeypatch.setattr(runtime, "make_loop", lambda *arguments: run_steps)
     monkeypatch.setattr(trainer.figures, "first_views", lambda pipeline: None)
     run = assemble(evaluation, tmp_path).run
     with pytest.raises(

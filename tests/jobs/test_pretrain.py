@@ -89,7 +89,7 @@ def test_the_policy_runs_on_tpus_and_where_the_host_does_not_compile(
 ):
     for module in (assembly, plan_module):
         monkeypatch.setattr(module, "host_compiles", lambda: compiles)
-    run = put_together(evaluation.pictures, augment_on="auto", strategy=lambda tpu: strategy())
+    run = put_together(evaluation.pictures, augment_on="auto", strategy=lambda **_: strategy())
     on_tpus = isinstance(run.strategy, LoweringStrategy)
     place = "device" if on_tpus or not compiles else "host"
     lines = run.plan_lines()
@@ -177,7 +177,7 @@ def test_a_run_of_another_length_is_refused_with_the_way_to_go_on(start, tmp_pat
 
 def test_a_run_on_paper_reads_no_weights(evaluation):
     strategy = LoweringStrategy(2, values=False)
-    put_together(evaluation.pictures, strategy=lambda tpu: strategy, initial_weights="missing")
+    put_together(evaluation.pictures, strategy=lambda **_: strategy, initial_weights="missing")
 
 
 @pytest.mark.slow

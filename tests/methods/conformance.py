@@ -23,7 +23,7 @@ from simclr_tf.data.dataset import Dataset
 from simclr_tf.data.source import ArraySource
 from simclr_tf.distribute.batch_norm import SyncBatchNormalization
 from simclr_tf.distribute.lowering import LoweringStrategy, lower
-from simclr_tf.distribute.strategy import simulated_replicas
+from simclr_tf.distribute.strategy import create_strategy, simulated_replicas
 from simclr_tf.errors import RequestError
 from simclr_tf.export.saved_model import export_networks
 from simclr_tf.jobs.pretrain import pretraining
@@ -78,7 +78,7 @@ def assemble(factory: Factory, strategy: tf.distribute.Strategy | None = None, *
         data=lambda data_dir: Dataset(
             "arrays", IMAGE_SIZE, "train", "test", 64, None, opened=source
         ),
-        strategy=lambda tpu: strategy or tf.distribute.get_strategy(),
+        strategy=lambda **_: strategy or tf.distribute.get_strategy(),
         **settings,
     )
 
@@ -133,13 +133,17 @@ def values(run: Run) -> Values:
     return found
 
 
-def assert_equal_numbers(found: list[dict], expected: list[dict]) -> None:
-    """To 1e-5, of shares and cosines on a scale of 1."""
+def assert_equal_numbers(found: list[dict], expected: list[dict], tolerance: float = 1e-5) -> None:
+    """Compares numbers, shares and cosines among them on a scale of 1."""
     for step, (numbers, wanted) in enumerate(zip(found, expected, strict=True)):
         assert list(numbers) == list(wanted)
         for name, value in wanted.items():
             np.testing.assert_allclose(
-                numbers[name], value, rtol=1e-5, atol=1e-5, err_msg=f"{name} of step {step}"
+                numbers[name],
+                value,
+                rtol=tolerance,
+                atol=tolerance,
+                err_msg=f"{name} of step {step}",
             )
 
 
@@ -193,6 +197,36 @@ def check_lowering(factory: Factory) -> None:
         assert unwanted not in program.stablehlo, unwanted
     updated = {id(variable) for variable in program.updated}
     assert all(id(variable.value) in updated for variable in run.method.state.values())
+
+
+def check_pjrt(factory: Factory, steps: int = 2, **settings) -> None:
+    """Two PJRT devices, which keep the variables, do what one of TensorFlow's does."""
+    devices = create_strategy(cpu_replicas=2, tpu="none", runtime="pjrt")
+    alone, together = assemble(factory, **settings), assemble(factory, devices, **settings)
+    found, expected = train_by_pjrt(together, range(steps)), train(alone, range(steps))
+    assert_equal_numbers(found, expected, tolerance=5e-5)  # since XLA sums in another order
+    assert_close(values(together), values(alone), tolerance=2e-4)
+
+
+def train_by_pjrt(run: Run, steps: range) -> list[dict[str, float]]:
+    """Does the same as `train` on the devices of a PJRT client."""
+    from simclr_tf.distribute.pjrt.client import value_of
+    from simclr_tf.distribute.pjrt.program import DeviceProgram, DeviceVariables
+
+    devices, names = run.strategy.devices, [metric.name for metric in run.metrics]
+    spec = tf.nest.map_structure(
+        tf.TensorSpec.from_tensor, batch_of(run.method, 0, 0, devices.count)
+    )
+    held = DeviceVariables(devices)
+    program = DeviceProgram(lower(run.strategy, run.train_step(), spec), devices, held)
+    numbers = []
+    for i in steps:
+        parts = [batch_of(run.method, i, r, devices.count) for r in range(devices.count)]
+        tensors = zip(*map(tf.nest.flatten, parts), strict=True)
+        (found,) = program([devices.parts([t.numpy() for t in parts]) for parts in tensors])
+        numbers.append(dict(zip(names, value_of(found).tolist(), strict=True)))
+    held.bring_home()
+    return numbers
 
 
 def check_microbatches(factory: Factory) -> None:

@@ -188,6 +188,19 @@ def test_a_step_of_the_other_losses_is_for_tpus(loss):
     )
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("virtual_devices")
+def test_pjrt_devices_train_as_one_of_tensorflow_does(method):
+    conformance.check_pjrt(method)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("virtual_devices")
+def test_pjrt_devices_take_parts_and_keep_averages():
+    simclr = conformance.without_batch_statistics(METHODS["SimCLR"])
+    conformance.check_pjrt(simclr, steps=1, microbatch_size=4, average_decay=0.9)
+
+
 def test_microbatches_are_the_whole_batch(method):
     conformance.check_microbatches(method)
 

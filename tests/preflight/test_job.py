@@ -8,6 +8,7 @@ import runpy
 import pytest
 
 from simclr_tf.context import Context
+from simclr_tf.distribute import xla
 from simclr_tf.errors import RequestError
 from simclr_tf.jobs import preflight as job
 from tests.support.small_resnet import SMALL_DEPTH
@@ -75,6 +76,6 @@ def test_wrong_requests(tmp_path, capfd):
 
 
 def test_a_host_that_xla_does_not_compile_for_is_told_before_anything_else(tmp_path, monkeypatch):
-    monkeypatch.setattr(job, "host_compiles", lambda: False)
+    monkeypatch.setattr(xla, "host_compiles", lambda: False)
     with pytest.raises(RequestError, match=r"the wheel for TPU hosts lacks\. .*cpu,preflight"):
         job.preflight(Context(model_dir=str(tmp_path)), topologies=["no topology"])

@@ -65,7 +65,7 @@ def assert_is_for_tpus(recipe: pathlib.Path, *bindings: str) -> None:
     run = pretraining(
         jobs.Context(model_dir="unused"),
         data=_OnPaper(num_classes=10),
-        strategy=lambda tpu: LoweringStrategy(8, values=False),
+        strategy=lambda **_: LoweringStrategy(8, values=False),
     )
     text = _lower_step(run).stablehlo
     assert "stablehlo.all_reduce" in text and "bf16" in text

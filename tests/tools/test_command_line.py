@@ -63,6 +63,10 @@ REQUESTS = [
     ("benchmark", "input"),
     ("benchmark", "input", "--gin_file={none}"),
     ("benchmark", "step", "--gin_file={empty}"),
+    ("benchmark", "input", "--gin_file={empty}", "--runtime=pjrt"),
+    ("pjrt_smoke", "export", "{none}"),
+    ("pjrt_smoke", "run", "{none}", "--steps=0"),
+    *(("pjrt_smoke", "run", place) for place in ("{none}", "{empty}", "{file}")),
     ("preflight", "--gin_file={none}", "--topology=v3:8x8"),
 ]
 FLAGS = ("results_table", "report", "compatibility", "make_old_run", "fuzz_images", "benchmark")

@@ -136,7 +136,8 @@ def test_a_missing_package_is_an_error(doctor, site):
 def test_supported_versions_are_those_of_setup_py(doctor):
     text = (ROOT / "setup.py").read_text()
     supported = doctor.environment.SUPPORTED
-    for wheel, written in (("tensorflow", "tensorflow"), ("tensorflow-tpu", "[gcs-filesystem]")):
+    written_as = {"tensorflow": "tensorflow", "tensorflow-tpu": "[gcs-filesystem]", "jax": "jax"}
+    for wheel, written in written_as.items():
         low, below = supported[wheel]
         assert f"{written}>={low},<{below}" in text
     assert f'"libtpu<{supported["libtpu"][1]}"' in text

@@ -14,7 +14,7 @@ import tensorflow as tf
 from simclr_tf import run
 from simclr_tf.distribute import strategy as strategies
 from simclr_tf.evaluation.features import FrozenEncoder
-from simclr_tf.training import trainer
+from simclr_tf.training import runtime
 from simclr_tf.training.loop import LoopResult
 from tests.support.fake_tpu import fake_tpu_strategy, faults, ops_on_tpu
 
@@ -37,7 +37,7 @@ def programs():
     """What loops ("steps") and evaluations ("features") would have run on the TPU, in order."""
     traced = []
 
-    def make_loop(strategy, train_step, names, real=trainer.make_loop):
+    def make_loop(strategy, train_step, names, real=runtime.make_loop):
         steps = inspect.getclosurevars(real(strategy, train_step, names)).nonlocals["steps"]
 
         def run_steps(iterator, num_steps):
@@ -60,7 +60,7 @@ def programs():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(strategies, "tpu_name", lambda asked: "local")
         patch.setattr(strategies, "tpu_strategy", lambda name: fake_tpu_strategy(CORES))
-        patch.setattr(trainer, "make_loop", make_loop)
+        patch.setattr(runtime, "make_loop", make_loop)
         patch.setattr(FrozenEncoder, "_over_replicas", features)
         yield traced
 

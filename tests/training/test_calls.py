@@ -23,7 +23,6 @@ class Host:
         self.stop_at = None
         self.calls = Calls(
             self.run_steps,
-            iter(()),
             agree=agree,
             stop=self.stop,
             stall=types.SimpleNamespace(moved=lambda: None),
@@ -31,7 +30,7 @@ class Host:
             between=lambda: None,
         )
 
-    def run_steps(self, batches, steps):
+    def run_steps(self, steps):
         self.now += self.seconds * steps + (0 if self.lengths else 100)
         self.lengths.append(steps)
         numbers = np.arange(self.at, self.at + steps, dtype=np.float64)

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from simclr_tf.distribute.strategy import simulated_replicas
-from simclr_tf.training.loop import make_loop
+from simclr_tf.training.loop import LoopResult, make_loop
 
 HOST = "/device:CPU:0"
 
@@ -38,6 +38,13 @@ def test_the_loop_says_which_step_was_the_first_bad_one():
     assert result.first_bad == 1
     result = run_steps(iter(tf.data.Dataset.from_tensor_slices(values)), 1)
     assert result.first_bad is None and result.metrics == {"loss": 1.0}
+
+
+def test_numbers_of_steps_are_averaged_and_the_first_bad_one_is_found():
+    numbers = np.array([[1.0, 2.0], [3.0, 6.0]], np.float32)
+    assert LoopResult.of(("a", "b"), numbers, 0.5) == LoopResult({"a": 2.0, "b": 4.0}, None, 0.5)
+    bad = np.array([[1.0, 2.0], [3.0, np.nan], [np.inf, 1.0]])
+    assert LoopResult.of(("a", "b"), bad, 0.0).first_bad == 1
 
 
 @pytest.mark.parametrize("replicas", [None, 2])

@@ -1,7 +1,5 @@
 """If this breaks, a run that is stopped, saved or profiled amid a report learns something else."""
 
-import functools
-import json
 import os
 import signal
 
@@ -9,90 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from simclr_tf.context import Context
-from simclr_tf.data.dataset import Dataset
-from simclr_tf.data.source import ArraySource
 from simclr_tf.errors import PreemptedError, RequestError
-from simclr_tf.jobs.pretrain import pretraining
-from simclr_tf.methods.simclr import simclr
-from simclr_tf.models.heads import projection_head
-from simclr_tf.models.resnet import resnet
-from simclr_tf.training import calls, trainer
+from simclr_tf.training import calls, runtime
 from simclr_tf.training.checkpoints import complete_steps
-from simclr_tf.training.stall import StallWarning
-from simclr_tf.training.trainer import train
-from tests.support.small_resnet import SMALL_DEPTH
+from tests.support.short_runs import TOTAL, reports, weights
 
 pytestmark = pytest.mark.slow
-TOTAL = 12
-
-
-@pytest.fixture(scope="module")
-def pictures() -> ArraySource:
-    """30 pictures of three classes."""
-    rng, labels = np.random.default_rng(0), np.arange(30) % 3
-    images = rng.integers(0, 128, (30, 16, 16, 3), np.uint8)
-    images[np.arange(30), :, :, labels] += 128
-    return ArraySource(
-        name="pictures",
-        num_examples=30,
-        class_names=["red", "green", "blue"],
-        images=images,
-        labels=labels,
-    )
-
-
-@pytest.fixture
-def run(pictures):
-    """Pretrains for 12 steps on the pictures, with a report every 4."""
-
-    def run(folder, **kwargs):
-        assembled = pretraining(
-            Context(model_dir=str(folder), tpu="none"),
-            data=lambda data_dir: Dataset(
-                "arrays", 16, "train", "test", 64, data_dir, opened=pictures
-            ),
-            method=functools.partial(
-                simclr, projection_head=functools.partial(projection_head, output_dim=8)
-            ),
-            encoder=functools.partial(resnet, depth=SMALL_DEPTH, width_multiplier=0.125),
-            global_batch_size=5,
-            epochs=1.9,
-            precision="float32",
-            steps_per_loop=4,
-            **kwargs,
-        )
-        train(assembled, export=lambda: "")
-
-    return run
-
-
-@pytest.fixture
-def after_call(monkeypatch):
-    """Has something done after the nth call of the inner loop."""
-
-    def after(number, work):
-        count, real = iter(range(1, 1000)), StallWarning.moved
-
-        def moved(self):
-            real(self)
-            if next(count) == number:
-                work()
-
-        monkeypatch.setattr(StallWarning, "moved", moved)
-
-    return after
-
-
-def weights(folder, step):
-    reader = tf.train.load_checkpoint(f"{folder}/checkpoints/step_{step:08d}/variables")
-    names = [name for name in reader.get_variable_to_shape_map() if ".ATTRIBUTES" in name]
-    return {name: reader.get_tensor(name) for name in names}
-
-
-def reports(folder):
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return {line["step"]: line["loss"] for line in map(json.loads, lines)}
 
 
 def test_a_run_stopped_amid_a_report_goes_on_bit_for_bit(run, after_call, tmp_path, monkeypatch):
@@ -152,7 +72,7 @@ def test_a_run_stopped_in_any_stage_goes_on_bit_for_bit(run, after_call, tmp_pat
 
 
 def test_a_stage_has_views_of_its_size(run, tmp_path, monkeypatch):
-    seen, real = [], trainer.make_loop
+    seen, real = [], runtime.make_loop
 
     def make_loop(strategy, step, names):
         def seeing(batch):
@@ -161,7 +81,7 @@ def test_a_stage_has_views_of_its_size(run, tmp_path, monkeypatch):
 
         return real(strategy, seeing, names)
 
-    monkeypatch.setattr(trainer, "make_loop", make_loop)
+    monkeypatch.setattr(runtime, "make_loop", make_loop)
     run(tmp_path, image_sizes=[(8, 0.5)], augment_on="host")
     assert list(dict.fromkeys(seen)) == [(10, 8, 8, 3), (10, 16, 16, 3)]
 
