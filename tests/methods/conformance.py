@@ -108,17 +108,23 @@ def distributed(run: Run, step: int) -> dict:
     return {name: deal(lambda c, n=name: parts[c.replica_id_in_sync_group][n]) for name in parts[0]}
 
 
-def train(run: Run, steps: range) -> list[dict[str, float]]:
+def stepper(run: Run) -> Callable[[range], list[dict[str, float]]]:
     """Takes some steps; returns the numbers of each, which are equal on every replica."""
     replica_fn = run.train_step()
     step = tf.function(lambda batch: run.strategy.run(replica_fn, (batch,)), autograph=False)
-    names, numbers = [metric.name for metric in run.metrics], []
-    for i in steps:
+    names = [metric.name for metric in run.metrics]
+
+    def take(i: int) -> dict[str, float]:
         results = run.strategy.experimental_local_results(step(distributed(run, i)))
         for result in results:
             np.testing.assert_array_equal(result, results[0])
-        numbers.append(dict(zip(names, results[0].numpy().tolist(), strict=True)))
-    return numbers
+        return dict(zip(names, results[0].numpy().tolist(), strict=True))
+
+    return lambda steps: [take(i) for i in steps]
+
+
+def train(run: Run, steps: range) -> list[dict[str, float]]:
+    return stepper(run)(steps)
 
 
 def values(run: Run) -> Values:
@@ -155,16 +161,28 @@ def assert_close(found: Values, expected: Values, tolerance: float = 3e-5) -> No
         assert error <= tolerance * scale, f"{path}: relative error {error / scale:.1e}"
 
 
+@functools.cache
+def trained_alone(
+    factory: Factory, *, steps: int, **settings
+) -> tuple[Values, list[dict[str, float]], Values]:
+    """Steps of one replica: all values before, the numbers, all values after; no run is kept.
+
+    They change what is trained.
+    """
+    run = assemble(factory, **settings)
+    start, numbers, after = values(run), train(run, range(steps)), values(run)
+    trained = [f"{g}/{v.path}" for g, m in run.trained.items() for v in m.trainable_variables]
+    assert any(not np.array_equal(after[path], start[path]) for path in trained)
+    return start, numbers, after
+
+
 def check_replicas(factory: Factory, replicas: int) -> None:
     """Numbers, weights and state are those of one replica with the same global batch."""
-    alone, together = assemble(factory), assemble(factory, simulated_replicas(replicas))
-    start = values(alone)
+    start, expected, after = trained_alone(factory, steps=2)
+    together = assemble(factory, simulated_replicas(replicas))
     assert_close(values(together), start, tolerance=0.0)
-    assert_equal_numbers(train(together, range(2)), train(alone, range(2)))
-    after = values(alone)
+    assert_equal_numbers(train(together, range(2)), expected)
     assert_close(values(together), after)
-    trained = [f"{g}/{v.path}" for g, m in alone.trained.items() for v in m.trainable_variables]
-    assert any(not np.array_equal(after[path], start[path]) for path in trained)
 
 
 def check_resume(factory: Factory, folder: pathlib.Path) -> None:
@@ -172,14 +190,15 @@ def check_resume(factory: Factory, folder: pathlib.Path) -> None:
 
     The second process starts from other random values, so that all of them must be restored.
     """
-    whole, first, second = assemble(factory), assemble(factory), assemble(factory, seed=1)
-    expected = train(whole, range(4))
-    train(first, range(2))
-    Checkpoints(str(folder), first.groups(), {}).save(2)
-    before, saved = values(second), values(first)
+    whole, second = assemble(factory), assemble(factory, seed=1)
+    take = stepper(whole)
+    take(range(2))
+    Checkpoints(str(folder), whole.groups(), {}).save(2)
+    before, saved = values(second), values(whole)
     assert any(not np.array_equal(before[path], value) for path, value in saved.items())
+    expected = take(range(2, 4))
     assert Checkpoints(str(folder), second.groups(), {}).restore() == 2
-    assert train(second, range(2, 4)) == expected[2:]
+    assert train(second, range(2, 4)) == expected
     assert_close(values(second), values(whole), tolerance=0.0)
 
 
@@ -202,10 +221,11 @@ def check_lowering(factory: Factory) -> None:
 def check_pjrt(factory: Factory, steps: int = 2, **settings) -> None:
     """Two PJRT devices, which keep the variables, do what one of TensorFlow's does."""
     devices = create_strategy(cpu_replicas=2, tpu="none", runtime="pjrt")
-    alone, together = assemble(factory, **settings), assemble(factory, devices, **settings)
-    found, expected = train_by_pjrt(together, range(steps)), train(alone, range(steps))
+    _, expected, after = trained_alone(factory, steps=steps, **settings)
+    together = assemble(factory, devices, **settings)
+    found = train_by_pjrt(together, range(steps))
     assert_equal_numbers(found, expected, tolerance=5e-5)  # since XLA sums in another order
-    assert_close(values(together), values(alone), tolerance=2e-4)
+    assert_close(values(together), after, tolerance=2e-4)
 
 
 def train_by_pjrt(run: Run, steps: range) -> list[dict[str, float]]:
