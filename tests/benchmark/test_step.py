@@ -24,10 +24,10 @@ TINY = (
 )
 
 
-def put_together(*bindings):
+def put_together(*bindings, runtime="tensorflow"):
     jobs.load()
     config.load([], [*TINY, *bindings])
-    return pretraining(jobs.Context(model_dir="", tpu="none"))
+    return pretraining(jobs.Context(model_dir="", tpu="none", runtime=runtime))
 
 
 def with_values_of(plain, ours):
@@ -80,3 +80,14 @@ def test_several_replicas_are_refused():
     run = put_together("pretrain.microbatch_size = 2")
     with pytest.raises(RequestError, match="1 replicas, micro-batches of 2"):
         step.measure(run, rounds=1)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("virtual_devices")
+def test_a_recipe_is_measured_on_pjrt_devices(monkeypatch):
+    from simclr_tf.benchmark import pjrt_step
+
+    monkeypatch.setattr(pjrt_step, "_SECONDS", 0.1)
+    text = pjrt_step.measure(put_together("strategy.cpu_replicas = 2", runtime="pjrt"), rounds=2)
+    assert f"| {pjrt_step.ALONE} |" in text and "| fed, numbers read |" in text
+    assert "MiB of each of 2 devices" in text
