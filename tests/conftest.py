@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 
 from simclr_tf import custom_gradients
+from tests.support.program import rewrite_graphs
 from tests.support.small_resnet import register_small_depths
 
 tf.config.set_logical_device_configuration(
@@ -24,6 +25,7 @@ if not tf.config.list_physical_devices("GPU"):
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # jobs refuse the CPU beside a card they do not see
 
 register_small_depths()
+rewrite_graphs(False)  # most graphs run once; a person's runs, with the rewrites, are of end_to_end
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 

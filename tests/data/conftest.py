@@ -9,16 +9,6 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tests.support.program import rewrite_graphs
-
-
-@pytest.fixture(autouse=True, scope="module")
-def graphs_as_traced():
-    """Each pipeline is new, and rewriting its graph takes longer than running it."""
-    rewrite_graphs(False)
-    yield
-    rewrite_graphs(True)
-
 
 def picture(number: int, size: tuple[int, int] = (40, 30)) -> Image.Image:
     """A smooth picture of one colour ramp, told apart from others by its number."""

@@ -14,7 +14,6 @@ from absl import logging as absl_logging
 from tensorflow.python.framework.func_graph import FuncGraph
 
 from simclr_tf import run
-from tests.support.program import rewrite_graphs
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -28,16 +27,7 @@ def in_a_thread(arguments) -> int:
     return code
 
 
-@pytest.fixture
-def graphs_as_in_other_processes():
-    """Grappler's rewrites, which tests/support/program.py turns off, change the last bits."""
-    rewrite_graphs(False)
-    yield
-    rewrite_graphs(True)
-
-
 @pytest.mark.slow
-@pytest.mark.usefixtures("graphs_as_in_other_processes")
 def test_recipes_follow_each_other_in_any_thread_of_one_process(tiny, undisturbed, caplog):
     """The third run has the weights of the same recipe in a process of its own."""
     handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]

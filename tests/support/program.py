@@ -19,7 +19,10 @@ from tests.support.small_resnet import register_small_depths
 
 
 def rewrite_graphs(on: bool) -> None:
-    """Turns Grappler on or off in this process: it takes a quarter of a tiny run's time."""
+    """Turns Grappler on or off in this process; it takes a quarter of a tiny run's time.
+
+    The last bits of numbers depend on it.
+    """
     import tensorflow as tf
 
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not on})
