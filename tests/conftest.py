@@ -64,11 +64,12 @@ def nothing_kept(request):
 
 @pytest.fixture(scope="session")
 def virtual_devices(tmp_path_factory):
-    """Has jax start with eight virtual devices, and keep its programs in a folder of the tests."""
+    """Starts jax with eight virtual devices, and keeps its programs in a folder of the tests."""
     jax = pytest.importorskip("jax", reason="needs the extra [pjrt]")
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 8)
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs")))
+    assert len(jax.devices()) == 8  # at once, or the first test would start as many as it needs
     return jax
 
 
