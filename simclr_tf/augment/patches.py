@@ -50,9 +50,8 @@ class ShuffledPatches(Augmentation):
     @property
     def words(self) -> str:
         """The crop, the patches and the ops in order, for the plan of a run."""
-        crop, *ops = super().words.split(", ")
         patches = f"{self.count} patches of {self.patch} pixels in cells of {self.cell}"
-        return ", ".join([crop, patches, *ops])
+        return ", ".join([self.crop_words, patches, *self.op_words])
 
     def sample_boxes(self, keys: tf.Tensor, heights: tf.Tensor, widths: tf.Tensor) -> tf.Tensor:
         """Returns the box that each view keeps.

@@ -22,7 +22,14 @@ from typing import Annotated, Any
 import gin
 import tensorflow as tf
 
-from simclr_tf.augment import ablation_ops, addons, blur, color, color_drop, crop  # noqa: F401
+from simclr_tf.augment import (  # noqa: F401, for their ops
+    ablation_ops,
+    addons,
+    blur,
+    color,
+    color_drop,
+    crop,
+)
 from simclr_tf.augment.op_pair import op_pair
 from simclr_tf.augment.ops import OPS, Op
 from simclr_tf.errors import InvalidArgument
@@ -169,10 +176,18 @@ class Augmentation:
     @property
     def words(self) -> str:
         """The crop and the ops in order, for the plan of a run."""
+        return ", ".join([self.crop_words, *self.op_words])
+
+    @property
+    def crop_words(self) -> str:
+        """The crop, for the plan of a run."""
         low, high = self.area_range
-        crop = f"random crop of {low:.0%} to {high:.0%}" if self.random_crop else "central square"
-        ops = [f"{op.name} {op.probability:g} x {op.strength:g}" for op in self.policy]
-        return ", ".join([crop, *ops])
+        return f"random crop of {low:.0%} to {high:.0%}" if self.random_crop else "central square"
+
+    @property
+    def op_words(self) -> list[str]:
+        """The ops in order, for the plan of a run."""
+        return [f"{op.name} {op.probability:g} x {op.strength:g}" for op in self.policy]
 
     def sample_boxes(self, keys: tf.Tensor, heights: tf.Tensor, widths: tf.Tensor) -> tf.Tensor:
         """Returns the box that each image's crop keeps.

@@ -10,6 +10,7 @@ import tensorflow as tf
 from simclr_tf.benchmark.loss import plain_nt_xent
 from simclr_tf.distribute.batch_norm import SyncBatchNormalization
 from simclr_tf.jobs.assembly import dtype_policy
+from simclr_tf.models.heads import last_projection
 from simclr_tf.models.packing import Conv2D, MaxPool, Unpack
 from simclr_tf.models.remat import Remat
 
@@ -36,7 +37,7 @@ def plain_step(
         with tf.GradientTape() as tape:
             representation = encoder(batch["images"], training=True)["final_avg_pool"]
             projections = projection_head(representation, training=True)
-            loss = plain_nt_xent(projections[f"projection_{len(projections) - 1}"])
+            loss = plain_nt_xent(last_projection(projections))
         optimizer.apply(tape.gradient(loss, [v.value for v in variables]))
         return loss
 

@@ -108,7 +108,7 @@ class SyncBatchNormalization(keras.layers.Layer):
             mean = tf.convert_to_tensor(self.moving_mean)
             variance = tf.convert_to_tensor(self.moving_variance)
             if in_xla():  # XLA fuses this; an output of the kernel has no static shape
-                wide = [_repeat(v, x.shape[-1]) for v in (gamma, beta, mean, variance)]
+                wide = [repeat(v, x.shape[-1]) for v in (gamma, beta, mean, variance)]
                 gamma, beta, mean, variance = wide
                 scale = gamma * tf.math.rsqrt(variance + self.epsilon)
                 y = (tf.cast(x, tf.float32) - mean) * scale + beta
@@ -183,6 +183,11 @@ class SyncBatchNormalization(keras.layers.Layer):
         }
 
 
+def normalizes_batches(model: keras.Model) -> bool:
+    """Returns whether a layer at any depth normalizes images by the statistics of each other."""
+    return any(isinstance(layer, SyncBatchNormalization) for layer in model._flatten_layers())
+
+
 def local_normalizations(model: keras.Model) -> list[str]:
     """Returns the names of layers, at any depth, that normalize over their own replica alone."""
     return [
@@ -243,7 +248,7 @@ def _normalize_in_xla(x, gamma, beta, shift, epsilon: float, groups: int):
         return tf.reduce_sum(tf.reshape(tf.stack(totals), [len(totals), copies, -1]), axis=1)
 
     def wide(v: tf.Tensor) -> tf.Tensor:
-        return _repeat(v, x.shape[-1])
+        return repeat(v, x.shape[-1])
 
     @tf.custom_gradient
     def normalize(x, gamma, beta):
@@ -269,7 +274,7 @@ def _normalize_in_xla(x, gamma, beta, shift, epsilon: float, groups: int):
     return normalize(x, gamma, beta)
 
 
-def _repeat(v: tf.Tensor, channels: int) -> tf.Tensor:
+def repeat(v: tf.Tensor, channels: int) -> tf.Tensor:
     """Repeats [C] to [K*C], with K*C = `channels`."""
     copies = channels // v.shape[0]
     return tf.tile(v, [copies]) if copies > 1 else v

@@ -16,6 +16,7 @@ from typing import Any
 import tensorflow as tf
 
 from simclr_tf.distribute.lowering import traced_once
+from simclr_tf.errors import InvalidArgument
 
 
 def num_replicas() -> int:
@@ -96,6 +97,24 @@ def stack(x: tf.Tensor, groups: int = 1) -> tf.Tensor:
         return everyone
     size = context.num_replicas_in_sync // groups
     return tf.gather(tf.reshape(everyone, [groups, size, *x.shape]), replica_id() // size)
+
+
+def check_groups(setting: str, groups: int, images: int, replicas: int) -> None:
+    """Raises InvalidArgument unless groups of equal size are parts of replicas, or several of them.
+
+    Args:
+        setting: Name of their number in a recipe.
+        groups: Their number.
+        images: Images of all groups.
+        replicas: R.
+    """
+    if images % groups or (groups % replicas and replicas % groups):
+        raise InvalidArgument(
+            f"{setting} must divide the number of images, and it and the number of replicas must "
+            f"divide each other. Received: {setting}={groups}, with {images:,} images on "
+            f"{replicas} replicas. Set another number of groups, such as that of the replicas, or "
+            "another batch."
+        )
 
 
 def group_mean(x: tf.Tensor, groups: int) -> tf.Tensor:

@@ -20,6 +20,7 @@ from simclr_tf.data.bad_images import BadImages
 from simclr_tf.data.plain_images import plain_images
 from simclr_tf.data.source import Source
 from simclr_tf.errors import RequestError
+from simclr_tf.models.heads import last_projection
 from simclr_tf.models.networks import fingerprint
 
 REPRESENTATION = "representation"
@@ -92,7 +93,7 @@ class FrozenEncoder:
         self._outputs = {REPRESENTATION: last}
         if projection_head is not None:
             projections = projection_head(last)
-            last = projections[f"projection_{len(projections) - 1}"]
+            last = last_projection(projections)
             self._outputs |= {**projections, "projection": last}
         if classifier is not None:
             self._outputs["logits"] = classifier(last)

@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from simclr_tf.data.decode import decode_center
+from simclr_tf.models.heads import last_projection
 from simclr_tf.models.remat import without_remat
 
 _IMAGES = tf.TensorSpec([None, None, None, 3], tf.float32, name="images")
@@ -137,7 +138,7 @@ def make_signatures(
 
     def project(images):
         named = projections(layers(images)["final_avg_pool"])
-        return {"projection": named[f"projection_{len(named) - 1}"]}
+        return {"projection": last_projection(named)}
 
     def classify(images):
         logits = networks["classifier"](layers(images)["final_avg_pool"])

@@ -20,7 +20,15 @@ from simclr_tf.distribute.strategy import check_global_batch, check_microbatch, 
 from simclr_tf.gin_types import Offered
 from simclr_tf.jobs.assembly import AugmentOn, Ingredients, assemble, export_run
 from simclr_tf.jobs.initial_weights import InitialWeights
-from simclr_tf.methods import byol, cpc, dino, moco, pirl, supcon, vicreg  # noqa: F401
+from simclr_tf.methods import (  # noqa: F401, for recipes
+    byol,
+    cpc,
+    dino,
+    moco,
+    pirl,
+    supcon,
+    vicreg,
+)
 from simclr_tf.methods.base import Method
 from simclr_tf.methods.simclr import simclr
 from simclr_tf.models.resnet import resnet

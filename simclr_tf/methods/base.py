@@ -150,13 +150,12 @@ class Method(abc.ABC):
         del step
         return gradients
 
-    def after_update(self, step: keras.Variable, targets: Tensors) -> None:  # noqa: B027
+    def after_update(self, step: keras.Variable, inputs: Tensors) -> None:  # noqa: B027
         """Updates `followers` and `state`, with the same values on every replica.
 
         Args:
             step: Number of updates so far, this one included: an int64 scalar.
-            targets: Results of `targets` in this step, and those of `embed` beside
-                "representation".
+            inputs: Those of `loss` in this step: results of `embed` and of `targets`.
         """
 
     def expected(self, global_batch: int) -> tuple[float, float] | None:

@@ -73,7 +73,7 @@ class BYOL(Method):
     def loss(self, embedded: Tensors, targets: Tensors) -> tuple[tf.Tensor, Tensors]:
         return byol_loss(embedded["prediction"], targets["target"], embedded["projection"])
 
-    def after_update(self, step: keras.Variable, targets: Tensors) -> None:
+    def after_update(self, step: keras.Variable, inputs: Tensors) -> None:
         follow(self.followers, self.networks, self.momentum_after(step.value - 1))
 
     def momentum_after(self, steps: tf.Tensor) -> tf.Tensor:

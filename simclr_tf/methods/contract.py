@@ -28,6 +28,21 @@ def embed(method: Method, batch: Tensors) -> tuple[tf.Tensor, Tensors]:
     return found["representation"], rest
 
 
+def inputs(method: Method, embedded: Tensors, targets: Tensors) -> Tensors:
+    """Returns the inputs of the loss together, for `after_update`.
+
+    Raises:
+        InvalidArgument: `embed` and `targets` gave two of them the same name.
+    """
+    twice = sorted(embedded.keys() & targets.keys())
+    if twice:
+        raise InvalidArgument(
+            f"{_name(method)}.embed and targets must name their results differently. Received: "
+            f"{', '.join(twice)} by both."
+        )
+    return embedded | targets
+
+
 def loss(method: Method, embedded: Tensors, targets: Tensors) -> tuple[tf.Tensor, Tensors]:
     """Returns the share of the loss, and the metrics beside it.
 

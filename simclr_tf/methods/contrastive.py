@@ -14,6 +14,7 @@ from simclr_tf.errors import InvalidArgument
 from simclr_tf.methods.base import Method, Tensors
 from simclr_tf.methods.contrastive_rules import temperature_fault
 from simclr_tf.methods.rules import Finding
+from simclr_tf.models.heads import last_projection
 from simclr_tf.models.networks import Networks, representation_dim
 from simclr_tf.objectives.base import ViewLoss
 from simclr_tf.objectives.sup_con import SupCon
@@ -49,7 +50,7 @@ class Contrastive(Method):
             representation = encoder(batch[group.name], training=training)["final_avg_pool"]
             projections = head(representation, training=training)
             representations.append(representation)
-            embedded[_PROJECTIONS[group.name]] = projections[f"projection_{len(projections) - 1}"]
+            embedded[_PROJECTIONS[group.name]] = last_projection(projections)
         return {"representation": tf.concat(representations, axis=0), **embedded}
 
     def faults(self) -> Sequence[Finding]:
@@ -130,7 +131,7 @@ def one_pass_per_view(
     for view in tf.split(images, 2):
         representation = encoder(view, training=training)["final_avg_pool"]
         projections = head(representation, training=training)
-        found.append((representation, projections[f"projection_{len(projections) - 1}"]))
+        found.append((representation, last_projection(projections)))
     representation, projection = (tf.concat(views, axis=0) for views in zip(*found, strict=True))
     return representation, projection
 

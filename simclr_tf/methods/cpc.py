@@ -23,7 +23,8 @@ import tensorflow as tf
 from simclr_tf.augment import keys as random_keys
 from simclr_tf.augment.policy import Augmentation, augmentation, parse_policy
 from simclr_tf.augment.views import ViewGroup
-from simclr_tf.distribute.batch_norm import SyncBatchNormalization
+from simclr_tf.distribute import collectives
+from simclr_tf.distribute.batch_norm import normalizes_batches
 from simclr_tf.errors import InvalidArgument
 from simclr_tf.methods.base import Method, Tensors
 from simclr_tf.methods.cpc_rules import (
@@ -94,7 +95,7 @@ class CPC(Method):
             return gradients
         return [tf.clip_by_norm(gradient, self.clip) for gradient in gradients]
 
-    def after_update(self, step: keras.Variable, targets: Tensors) -> None:
+    def after_update(self, step: keras.Variable, inputs: Tensors) -> None:
         self.state["updates"].assign(tf.cast(step.value, "int32"))
 
     def expected(self, global_batch: int) -> tuple[float, float]:
@@ -104,17 +105,11 @@ class CPC(Method):
         self, *, num_examples: int, global_batch: int, microbatch: int, replicas: int
     ) -> None:
         groups = self.objective.negative_groups
-        if global_batch % groups or (groups % replicas and replicas % groups):
-            raise InvalidArgument(
-                "cpc_loss.negative_groups must divide the batch, and it and the number of replicas "
-                f"must divide each other. Received: negative_groups={groups}, with "
-                f"{global_batch:,} images on {replicas} replicas. Set another number of groups, "
-                "such as that of the replicas, or 1 for the whole batch."
-            )
+        collectives.check_groups("cpc_loss.negative_groups", groups, global_batch, replicas)
 
     def faults(self) -> Sequence[Finding]:
         patches, network = parts_of(self.networks["encoder"])
-        shares = any(isinstance(x, SyncBatchNormalization) for x in network._flatten_layers())
+        shares = normalizes_batches(network)
         overlapping = overlap(min(self.objective.offsets), patches.stride, patches.size)
         found = (SHARED_STATISTICS if shares else None, overlapping)
         return [fault for fault in found if fault]
@@ -126,7 +121,7 @@ class CPC(Method):
     def plan_lines(self, global_batch: int) -> Mapping[str, str]:
         patches, _ = parts_of(self.networks["encoder"])
         loss, side = self.objective, self._side
-        ops = [f"{op.name} {op.probability:g} x {op.strength:g}" for op in self._policy]
+        ops = self.patch_augmentation.op_words
         images = global_batch // loss.negative_groups
         size = f"{side} x {side} of {patches.size} pixels, {patches.stride} apart"
         return {
@@ -140,10 +135,6 @@ class CPC(Method):
             f"CPC loss {numbers['cpc_loss']:.3f} (chance {numbers['loss_chance']:.2f}), "
             f"patches found {numbers['prediction_top1']:.1%}"
         )
-
-    @property
-    def _policy(self) -> Sequence[Any]:
-        return self.patch_augmentation.policy
 
     @property
     def _side(self) -> int:

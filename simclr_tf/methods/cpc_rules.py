@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from simclr_tf.methods.contrastive_rules import EASY_BATCH, EASY_TOP1
-from simclr_tf.methods.rules import Chain, Finding, Report, Rule, learning_rules
+from simclr_tf.methods.rules import Chain, Finding, Report, Rule, judged_where, learning_rules
 from simclr_tf.metrics import Metric
 
 SHARED_STATISTICS = Finding(
@@ -49,17 +49,14 @@ def late_learning_rules(loss: Metric) -> Chain:
     """Returns `learning_rules` that judge from the second epoch on.
 
     Predictions start near zero, by which all patches are alike, and the lowest loss, 0, is far from
-    what can be predicted: a trial on the shapes had gone less than a thirtieth of the way after 150
-    steps.
+    what can be predicted: even a run that learns has gone little of the way at first.
 
     Args:
         loss: The loss's name in a report and in words.
     """
-
-    def late(rule: Rule) -> Rule:
-        return Rule(rule.kind, lambda report: rule.check(report) if report.epoch > 1 else None)
-
-    return tuple(late(rule) for rule in learning_rules(loss))
+    return tuple(
+        judged_where(lambda report: report.epoch > 1, rule) for rule in learning_rules(loss)
+    )
 
 
 PATCHES_EASY = Rule("augmentation off", _easy)

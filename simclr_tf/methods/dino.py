@@ -35,6 +35,7 @@ from simclr_tf.methods.followers import follow, followers_of, rising_momentum
 from simclr_tf.methods.rules import DEAD_ENCODER, LABELS_LEAKING, Chain, Finding
 from simclr_tf.metrics import Metric
 from simclr_tf.models.dino_heads import dino_projection_head, prototypes
+from simclr_tf.models.heads import last_projection
 from simclr_tf.models.networks import Networks
 from simclr_tf.objectives.dino import METRICS, DINOLoss, dino_loss
 
@@ -139,11 +140,11 @@ class DINO(Method):
             found.append(gradient)
         return found
 
-    def after_update(self, step: keras.Variable, targets: Tensors) -> None:
+    def after_update(self, step: keras.Variable, inputs: Tensors) -> None:
         settings = self.settings
         kept = rising_momentum(settings.momentum, step.value - 1, settings.total_steps)
         follow(self.followers, self.networks, kept)
-        mean = collectives.all_reduce_mean(tf.reduce_mean(targets["teacher"], axis=0))
+        mean = collectives.all_reduce_mean(tf.reduce_mean(inputs["teacher"], axis=0))
         centre, share = self.state["centre"], settings.centre_momentum
         centre.assign(share * centre + (1.0 - share) * mean)
         self.state["updates"].assign(tf.cast(step.value, "int32"))
@@ -279,4 +280,4 @@ def _through(
     encoder, head, prototypes = networks.values()
     h = tf.concat([encoder(x, training=training)["final_avg_pool"] for x in images], axis=0)
     projections = head(h, training=training)
-    return h, prototypes(projections[f"projection_{len(projections) - 1}"], training=training)
+    return h, prototypes(last_projection(projections), training=training)

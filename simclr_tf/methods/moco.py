@@ -28,7 +28,7 @@ from simclr_tf.augment import keys as random_keys
 from simclr_tf.augment.policy import Augmentation, augmentation
 from simclr_tf.augment.views import ViewGroup
 from simclr_tf.distribute import collectives
-from simclr_tf.distribute.batch_norm import SyncBatchNormalization, separate_statistics
+from simclr_tf.distribute.batch_norm import normalizes_batches, separate_statistics
 from simclr_tf.errors import InvalidArgument
 from simclr_tf.methods.base import Method, Tensors
 from simclr_tf.methods.contrastive import encoder_and_head
@@ -37,7 +37,7 @@ from simclr_tf.methods.followers import follow, followers_of
 from simclr_tf.methods.moco_rules import SHARED_STATISTICS, moco_rules, outdated_keys
 from simclr_tf.methods.rules import DEAD_ENCODER, LABELS_LEAKING, Chain, Finding
 from simclr_tf.metrics import Metric
-from simclr_tf.models.heads import plain_projection_head
+from simclr_tf.models.heads import last_projection, plain_projection_head
 from simclr_tf.models.networks import Networks
 from simclr_tf.objectives.info_nce import InfoNCE, info_nce
 from simclr_tf.objectives.projections import normalized, own_columns
@@ -114,10 +114,10 @@ class MoCo(Method):
         queue = tf.convert_to_tensor(self.state["queue"])
         return self.objective(embedded["queries"], targets["keys"], queue)
 
-    def after_update(self, step: keras.Variable, targets: Tensors) -> None:
+    def after_update(self, step: keras.Variable, inputs: Tensors) -> None:
         follow(self.followers, self.networks, self.momentum)
         queue, batches = self.state["queue"], self.state["batches"]
-        keys = collectives.all_gather(targets["keys"])
+        keys = collectives.all_gather(inputs["keys"])
         queue.assign(tf.concat([keys, tf.convert_to_tensor(queue)], axis=0)[: self.queue_size])
         batches.assign(batches + 1)
 
@@ -125,18 +125,14 @@ class MoCo(Method):
         self, *, num_examples: int, global_batch: int, microbatch: int, replicas: int
     ) -> None:
         _check_queue(self.queue_size, global_batch, num_examples)
-        _check_groups(self.groups, microbatch, replicas)
+        collectives.check_groups("moco.batch_norm_groups", self.groups, microbatch, replicas)
 
     def expected(self, global_batch: int) -> tuple[float, float]:
         return self.objective.chance(self.queue_size), self.objective.floor(self.queue_size)
 
     def faults(self) -> Sequence[Finding]:
-        normalizations = (
-            isinstance(layer, SyncBatchNormalization)
-            for model in self.networks.values()
-            for layer in model._flatten_layers()
-        )
-        shared = SHARED_STATISTICS if self.groups == 1 and any(normalizations) else None
+        leaks = self.groups == 1 and any(map(normalizes_batches, self.networks.values()))
+        shared = SHARED_STATISTICS if leaks else None
         found = (temperature_fault(self.objective.temperature), shared)
         return [fault for fault in found if fault]
 
@@ -170,7 +166,7 @@ class MoCo(Method):
         with separate_statistics(self.groups):
             representation = encoder(images, training=training)["final_avg_pool"]
             projections = head(representation, training=training)
-        return representation, projections[f"projection_{len(projections) - 1}"]
+        return representation, last_projection(projections)
 
 
 @gin.configurable(denylist=["encoder", "image_size"])
@@ -244,14 +240,4 @@ def _check_queue(queue_size: int, global_batch: int, num_examples: int) -> None:
             "old, and each image has an old key of its own among the negatives. Received: "
             f"queue_size={queue_size:,}, with {num_examples:,} images. Set a smaller queue, such "
             "as 4,096 for CIFAR-10."
-        )
-
-
-def _check_groups(groups: int, images: int, replicas: int) -> None:
-    if images % groups or (groups % replicas and replicas % groups):
-        raise InvalidArgument(
-            "moco.batch_norm_groups must divide the images that are embedded at a time, and it and "
-            f"the number of replicas must divide each other. Received: batch_norm_groups={groups}, "
-            f"with {images:,} images on {replicas} replicas. Set another number of groups, such as "
-            "that of the replicas, or another batch."
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from simclr_tf.methods.contrastive_rules import AUGMENTATION_OFF, IDENTICAL_VIEWS
-from simclr_tf.methods.rules import Chain, Finding, Report, Rule, makes_no_progress
+from simclr_tf.methods.rules import Chain, Finding, Report, Rule, judged_where, makes_no_progress
 from simclr_tf.metrics import Metric
 
 # Age of the oldest keys in units of the updates in which the key encoder changes, 1 / (1 - m). It
@@ -51,11 +51,8 @@ def moco_rules(queue_size: int, loss: Metric) -> Chain:
     def times_filled(report: Report) -> float:
         return report.step * report.global_batch_size / queue_size
 
-    def once_filled(rule: Rule) -> Rule:
-        def check(report: Report) -> str | None:
-            return rule.check(report) if times_filled(report) > FILLED else None
-
-        return Rule(rule.kind, check)
+    def is_filled(report: Report) -> bool:
+        return times_filled(report) > FILLED
 
     def no_learning(report: Report) -> str | None:
         if times_filled(report) <= LEARNING or not makes_no_progress(report):
@@ -67,5 +64,5 @@ def moco_rules(queue_size: int, loss: Metric) -> Chain:
             "moco.momentum, by which the key encoder follows slowly at first, or moco.queue_size."
         )
 
-    judged = (once_filled(IDENTICAL_VIEWS), once_filled(AUGMENTATION_OFF))
+    judged = (judged_where(is_filled, rule) for rule in (IDENTICAL_VIEWS, AUGMENTATION_OFF))
     return (*judged, Rule("no learning", no_learning))

@@ -33,7 +33,7 @@ from simclr_tf.methods.memory_bank import memory_bank, moved, rows_to_compare
 from simclr_tf.methods.pirl_rules import pirl_rules
 from simclr_tf.methods.rules import DEAD_ENCODER, LABELS_LEAKING, Chain, Finding
 from simclr_tf.metrics import Metric
-from simclr_tf.models.heads import plain_projection_head
+from simclr_tf.models.heads import last_projection, plain_projection_head
 from simclr_tf.models.networks import Networks, representation_dim
 from simclr_tf.models.patch_head import patch_projection_head
 from simclr_tf.objectives.memory_nce import METRICS, MemoryNCE, memory_nce
@@ -89,7 +89,7 @@ class PIRL(Method):
         by_view = tf.reshape(of_patches, [-1, *h.shape])
         return {
             "representation": h,
-            "image": projections[f"projection_{len(projections) - 1}"],
+            "image": last_projection(projections),
             "patches": patch_head(tf.transpose(by_view, [1, 0, 2]), training=training),
         }
 
@@ -99,12 +99,12 @@ class PIRL(Method):
         partition = self._partition(embedded["patches"], index)
         return self.objective(embedded["patches"], embedded["image"], bank, rows, partition)
 
-    def after_update(self, step: keras.Variable, targets: Tensors) -> None:
+    def after_update(self, step: keras.Variable, inputs: Tensors) -> None:
         bank, batches = self.state["bank"], self.state["batches"]
         if "partition" in self.state:
-            self.state["partition"].assign(self._partition(targets["patches"], targets["index"]))
-        index = collectives.gather_numbers(targets["index"])
-        outputs = collectives.all_gather(normalized(targets["image"]))
+            self.state["partition"].assign(self._partition(inputs["patches"], inputs["index"]))
+        index = collectives.gather_numbers(inputs["index"])
+        outputs = collectives.all_gather(normalized(inputs["image"]))
         bank.assign(moved(tf.convert_to_tensor(bank), index, outputs, self.momentum))
         batches.assign(batches + 1)
 

@@ -11,6 +11,7 @@ from simclr_tf.methods.rules import (
     Chain,
     Report,
     Rule,
+    judged_where,
     learning_rules,
 )
 from simclr_tf.metrics import Metric
@@ -64,11 +65,5 @@ def pirl_rules(
         )
 
     judged = (COLLAPSE, Rule("patches not learned", patches_not_learned), *learning_rules(loss))
-    return (Rule("memory too slow", memory_too_slow), *map(_once_seen, judged))
-
-
-def _once_seen(rule: Rule) -> Rule:
-    def check(report: Report) -> str | None:
-        return rule.check(report) if report.epoch > SEEN else None
-
-    return Rule(rule.kind, check)
+    late = (judged_where(lambda report: report.epoch > SEEN, rule) for rule in judged)
+    return (Rule("memory too slow", memory_too_slow), *late)

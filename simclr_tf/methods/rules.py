@@ -80,6 +80,11 @@ def first_finding(report: Report, chain: Chain) -> Finding | None:
     return None
 
 
+def judged_where(applies: Callable[[Report], bool], rule: Rule) -> Rule:
+    """Returns a rule that judges the reports to which `applies`, and finds nothing in others."""
+    return Rule(rule.kind, lambda report: rule.check(report) if applies(report) else None)
+
+
 def makes_no_progress(report: Report) -> bool:
     """Returns whether the loss is near chance after the warm-up, and is not falling."""
     if report.step <= max(report.warmup_steps, FIRST_VERDICT):

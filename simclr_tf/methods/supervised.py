@@ -12,6 +12,7 @@ import tensorflow as tf
 from simclr_tf.distribute import collectives
 from simclr_tf.methods.base import Method, Tensors
 from simclr_tf.metrics import Metric
+from simclr_tf.models.heads import last_projection
 from simclr_tf.objectives.cross_entropy import cross_entropies, label_ranks
 
 
@@ -57,7 +58,7 @@ class Supervised(Method):
         representation = last = encoder(batch["images"], training=training)["final_avg_pool"]
         if head:
             projections = head[0](representation, training=training)
-            last = projections[f"projection_{len(projections) - 1}"]
+            last = last_projection(projections)
         return {"representation": representation, "logits": classifier(last, training=training)}
 
     def loss(self, embedded: Tensors, targets: Tensors) -> tuple[tf.Tensor, Tensors]:
@@ -100,7 +101,7 @@ class Supervised(Method):
         if not head:
             return {"encoder": encoder, "classifier": classifier}
         projections = head[0].output
-        logits = classifier(projections[f"projection_{len(projections) - 1}"])
+        logits = classifier(last_projection(projections))
         joined = keras.Model(head[0].input, logits, name="classifier")
         return {"encoder": encoder, "classifier": joined}
 

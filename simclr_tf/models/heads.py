@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gin
@@ -60,7 +61,7 @@ def projection_head(
     outputs = {"projection_0": keras.layers.Identity(dtype="float32", name="projection_0")(x)}
     for layer in range(1, last + 1):
         name = f"projection_{layer}"
-        x = _dense(output_dim if layer == last else input_dim, f"{name}_dense", use_bias=False)(x)
+        x = dense(output_dim if layer == last else input_dim, f"{name}_dense", use_bias=False)(x)
         if layer < last:
             x = SyncBatchNormalization(name=f"{name}_bn")(x)
             x = keras.layers.ReLU(name=f"{name}_relu")(x)
@@ -68,6 +69,11 @@ def projection_head(
             x = SyncBatchNormalization(center=False, dtype="float32", name=f"{name}_bn")(x)
         outputs[name] = x
     return keras.Model(inputs, outputs, name="projection_head")
+
+
+def last_projection(outputs: Mapping[str, Any]) -> Any:
+    """Returns z of a projection head's outputs, "projection_0" (h) to "projection_n"."""
+    return outputs[f"projection_{len(outputs) - 1}"]
 
 
 @gin.configurable
@@ -102,7 +108,7 @@ def plain_projection_head(
     for layer in range(1, num_layers + 1):
         name, last = f"projection_{layer}", layer == num_layers
         kwargs = {"dtype": "float32"} if last else {}
-        x = _dense(
+        x = dense(
             output_dim if last else hidden_dim, f"{name}_dense", pytorch_initializer(), **kwargs
         )(x)
         x = outputs[name] = x if last else keras.layers.ReLU(name=f"{name}_relu")(x)
@@ -206,7 +212,7 @@ def linear_probe(
             f"num_classes={num_classes}, input_dim={input_dim}."
         )
     inputs = keras.Input((input_dim,), name="representation")
-    logits = _dense(num_classes, "probe_dense", kernel_initializer, dtype="float32")(inputs)
+    logits = dense(num_classes, "probe_dense", kernel_initializer, dtype="float32")(inputs)
     return keras.Model(inputs, logits, name="probe")
 
 
@@ -216,7 +222,7 @@ def _mlp(x: keras.KerasTensor, widths: list[int], prefix: str) -> dict[str, kera
     for layer, width in enumerate(widths, 1):
         name, last = f"{prefix}_{layer}", layer == len(widths)
         kwargs = {"dtype": "float32"} if last else {}
-        x = _dense(width, f"{name}_dense", pytorch_initializer(), use_bias=False, **kwargs)(x)
+        x = dense(width, f"{name}_dense", pytorch_initializer(), use_bias=False, **kwargs)(x)
         if not last:
             x = SyncBatchNormalization(name=f"{name}_bn")(x)
             x = keras.layers.ReLU(name=f"{name}_relu")(x)
@@ -240,6 +246,7 @@ def check_sizes(num_layers: int, hidden_dim: int, output_dim: int, input_dim: in
         )
 
 
-def _dense(units: int, name: str, kernel_initializer: Any = None, **kwargs) -> keras.layers.Dense:
+def dense(units: int, name: str, kernel_initializer: Any = None, **kwargs) -> keras.layers.Dense:
+    """Returns a layer whose kernel starts normal by 0.01, as in the reference, if not otherwise."""
     initializer = kernel_initializer or keras.initializers.RandomNormal(stddev=0.01)
     return keras.layers.Dense(units, kernel_initializer=initializer, name=name, **kwargs)

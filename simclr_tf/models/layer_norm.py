@@ -5,6 +5,8 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
+from simclr_tf.distribute.batch_norm import repeat
+
 
 @keras.saving.register_keras_serializable(package="simclr_tf")
 class LayerNorm(keras.layers.Layer):
@@ -46,8 +48,9 @@ class LayerNorm(keras.layers.Layer):
 
     def call(self, inputs):
         x = tf.cast(inputs, tf.float32)
-        copies = [x.shape[-1] // self.gamma.shape[0]]
-        gamma, beta = (tf.tile(tf.convert_to_tensor(v), copies) for v in (self.gamma, self.beta))
+        gamma, beta = (
+            repeat(tf.convert_to_tensor(v), x.shape[-1]) for v in (self.gamma, self.beta)
+        )
         mean, variance = tf.nn.moments(x, [1, 2, 3], keepdims=True)
         scale = tf.math.rsqrt(variance + self.epsilon) * gamma
         return tf.cast((x - mean) * scale + beta, self.compute_dtype)

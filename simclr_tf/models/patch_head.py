@@ -5,7 +5,7 @@ from __future__ import annotations
 import gin
 import keras
 
-from simclr_tf.models.heads import check_sizes, pytorch_initializer
+from simclr_tf.models.heads import check_sizes, dense, pytorch_initializer
 
 
 @gin.configurable
@@ -44,12 +44,9 @@ def patch_projection_head(
     inputs = x = keras.Input((patches, input_dim), name="representations")
     for layer in range(1, num_layers + 1):
         last = layer == num_layers
-        x = _dense(patch_dim if last else hidden_dim, f"patch_{layer}_dense")(x)
+        units = patch_dim if last else hidden_dim
+        x = dense(units, f"patch_{layer}_dense", pytorch_initializer())(x)
         x = x if last else keras.layers.ReLU(name=f"patch_{layer}_relu")(x)
     x = keras.layers.Flatten(name="patches")(x)
-    outputs = _dense(output_dim, "patches_dense", dtype="float32")(x)
+    outputs = dense(output_dim, "patches_dense", pytorch_initializer(), dtype="float32")(x)
     return keras.Model(inputs, outputs, name="patch_head")
-
-
-def _dense(units: int, name: str, **kwargs) -> keras.layers.Dense:
-    return keras.layers.Dense(units, kernel_initializer=pytorch_initializer(), name=name, **kwargs)

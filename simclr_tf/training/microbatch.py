@@ -73,7 +73,11 @@ def gradients_in_microbatches(
     # From some of them only metrics are computed.
     slopes = parts.split(tape.gradient(scaled, embedded, unconnected_gradients="zero"))
     gradients = _second_pass(method, parts, slopes)
-    return {method.metrics[0].name: loss} | numbers, gradients, embedded | targets
+    return (
+        {method.metrics[0].name: loss} | numbers,
+        gradients,
+        contract.inputs(method, embedded, targets),
+    )
 
 
 def _second_pass(method: Method, parts: _Parts, slopes: Tensors) -> list[tf.Tensor]:

@@ -111,4 +111,8 @@ def gradients_at_once(
     variables = method.networks.trainable_variables
     gradients = tape.gradient(scaled, [v.value for v in variables])
     spread = representation_numbers(direction_sums(representation), representation.shape[0])
-    return {method.metrics[0].name: loss} | numbers | spread, gradients, embedded | targets
+    return (
+        {method.metrics[0].name: loss} | numbers | spread,
+        gradients,
+        contract.inputs(method, embedded, targets),
+    )

@@ -86,11 +86,11 @@ class Follow(Method):
         clipped, _ = tf.clip_by_global_norm(gradients, 1.0)
         return [factor * gradient for gradient in clipped]
 
-    def after_update(self, step: keras.Variable, targets: Tensors) -> None:
+    def after_update(self, step: keras.Variable, inputs: Tensors) -> None:
         slow, fast = self.followers["slow_encoder"], self.networks["encoder"]
         for follower, followed in zip(slow.variables, fast.variables, strict=True):
             follower.assign(FOLLOWED * follower + (1 - FOLLOWED) * followed)
-        by_view = tf.reshape(targets["keys"], [2, -1, self.dim])
+        by_view = tf.reshape(inputs["keys"], [2, -1, self.dim])
         keys = collectives.all_gather(by_view, axis=1)
         centre, queue = self.state["centre"], self.state["queue"]
         centre.assign(FOLLOWED * centre + (1 - FOLLOWED) * tf.reduce_mean(keys, axis=[0, 1]))

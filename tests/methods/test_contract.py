@@ -97,3 +97,10 @@ def test_a_class_says_its_name_and_metrics(missing):
     nameless = type("Nameless", (Given,), {missing: ()})
     with pytest.raises(InvalidArgument, match=f"Nameless, which lacks {missing}"):
         nameless(networks(), VIEWS)
+
+
+def test_inputs_of_the_loss_have_names_of_their_own():
+    method, z, keys = Given(networks(), VIEWS), tf.zeros([2]), tf.ones([2])
+    assert contract.inputs(method, {"z": z}, {"keys": keys}) == {"z": z, "keys": keys}
+    with pytest.raises(InvalidArgument, match=r"Given\.embed and targets.*Received: keys by both"):
+        contract.inputs(method, {"z": z, "keys": z}, {"keys": keys})
