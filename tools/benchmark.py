@@ -59,11 +59,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     )
     kinds = ["input", "step", "methods", "loss", "export", "checkpoint", "resume"]
     parser.add_argument("what", choices=kinds)
-    parser.add_argument(
-        "--gin_file", action="append", default=[], type=command_line.address, help="a recipe"
-    )
-    parser.add_argument("--gin_bindings", action="append", default=[], help="one binding")
-    parser.add_argument("--data_dir", type=command_line.address, help="as for simclr_tf.run")
+    command_line.add_recipe_flags(parser)
     parser.add_argument(
         "--runtime", choices=["tensorflow", "pjrt"], default="tensorflow", help="of step"
     )
@@ -85,29 +81,24 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
 def _measure_recipe(options: argparse.Namespace) -> None:
     import importlib
 
-    from simclr_tf.errors import RequestError
-
-    if not options.gin_file:
-        raise RequestError("A recipe must be given, such as --gin_file=gin/cifar10_cpu.gin.")
     name = "pjrt_step" if (options.what, options.runtime) == ("step", "pjrt") else options.what
     measurement = importlib.import_module(f"simclr_tf.benchmark.{name}")
+    recipes = command_line.given_recipes(options)
     if options.what == "methods":
-        measured = {file: _assembled(options, [file]) for file in options.gin_file}
+        measured = {file: _assembled(options, [file]) for file in recipes}
     else:
-        measured = _assembled(options, options.gin_file)
+        measured = _assembled(options, recipes)
     print(measurement.measure(measured, options.rounds))
 
 
 def _assembled(options: argparse.Namespace, recipes: list[str]):
     """Assembles a recipe's run as `pretrain` does, to measure it instead of running it."""
-    from simclr_tf import config, jobs
+    command_line.load_recipes(recipes, options.gin_bindings)
+    from simclr_tf.context import Context
     from simclr_tf.jobs.pretrain import pretraining
 
-    jobs.load()
-    config.load(recipes, options.gin_bindings)
-    config.check({"pretrain", *config.recipe_jobs()})
     return pretraining(
-        jobs.Context(model_dir="", data_dir=options.data_dir, tpu="auto", runtime=options.runtime)
+        Context(model_dir="", data_dir=options.data_dir, tpu="auto", runtime=options.runtime)
     )
 
 

@@ -25,11 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("what", choices=["export", "run"])
     parser.add_argument("folder", type=command_line.path)
-    parser.add_argument(
-        "--gin_file", action="append", default=[], type=command_line.address, help="a recipe"
-    )
-    parser.add_argument("--gin_bindings", action="append", default=[], help="one binding")
-    parser.add_argument("--data_dir", type=command_line.address, help="as for simclr_tf.run")
+    command_line.add_recipe_flags(parser)
     parser.add_argument("--devices", type=int, default=1, help="of export: how many will run it")
     parser.add_argument("--batches", type=int, default=4, help="of export: how many")
     parser.add_argument("--cpu", action="store_true", help="of run: on virtual devices of the CPU")
@@ -43,18 +39,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from simclr_tf.errors import RequestError
     from simclr_tf.tensorflow_start import import_tensorflow
 
-    if not options.gin_file:
-        raise RequestError("A recipe must be given, such as --gin_file=gin/quickstart.gin.")
+    recipes = command_line.given_recipes(options)
     import_tensorflow()
-    from simclr_tf import config, jobs
+    command_line.load_recipes(recipes, options.gin_bindings)
     from simclr_tf.benchmark.smoke_export import export
 
-    jobs.load()
-    config.load(options.gin_file, options.gin_bindings)
-    config.check({"pretrain", *config.recipe_jobs()})
     export(
         options.folder,
         data_dir=options.data_dir,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 
 import tensorflow as tf
 
 from simclr_tf.benchmark.step import Step, one_batch, timed
-from simclr_tf.benchmark.timing import Timing, take_turns
+from simclr_tf.benchmark.timing import Timing, median_and_range, take_turns
 from simclr_tf.methods.base import Method
 from simclr_tf.training.run import Run
 
@@ -41,8 +41,8 @@ def measure(runs: Mapping[str, Run], rounds: int) -> str:
         cells = [
             name,
             f"{step.rate:,.1f}",
-            _median_and_range(_times(step, timings[first])),
-            _median_and_range(_times(step, timings[passes[name]])),
+            median_and_range(_times(step, timings[first]), ".2f"),
+            median_and_range(_times(step, timings[passes[name]]), ".2f"),
             f"{_variables_mib(run):,.0f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
@@ -71,12 +71,8 @@ def _times(timing: Timing, other: Timing) -> list[float]:
     return [b / a for a, b in zip(timing.rates, other.rates, strict=True)]
 
 
-def _median_and_range(times: Sequence[float]) -> str:
-    return f"{statistics.median(times):.2f} ({min(times):.2f} to {max(times):.2f})"
-
-
 def _variables_mib(run: Run) -> float:
     method = run.method
     networks = method.networks | method.followers | method.fixed
     kept = [*networks.variables, *method.state.values(), *run.optimizer.variables]
-    return sum(tf.size(v.value).numpy() * tf.as_dtype(v.dtype).size for v in kept) / 2**20
+    return sum(math.prod(v.shape) * tf.as_dtype(v.dtype).size for v in kept) / 2**20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import pathlib
 
@@ -13,7 +14,7 @@ from simclr_tf.distribute.lowering import LoweringStrategy
 from simclr_tf.distribute.strategy import HostSlice
 from simclr_tf.jobs.pretrain import pretraining
 from simclr_tf.preflight.flop import training_flop
-from simclr_tf.training.lowered_step import lower_step, per_replica
+from simclr_tf.training.lowered_step import batches_by_replica, lower_step
 from simclr_tf.training.run import Run
 
 
@@ -33,7 +34,7 @@ def export(folder: pathlib.Path, *, data_dir: str | None, devices: int, batches:
     (folder / "program.mlir").write_text(lowered.stablehlo)
     values = {f"{i}": v.numpy() for i, v in enumerate(lowered.variables)}
     np.savez(folder / "variables.npz", **values)
-    np.savez(folder / "batches.npz", **_batches(run, devices, batches))
+    np.savez(folder / "batches.npz", **_batches(run, batches))
     number = {v.ref(): i for i, v in enumerate(lowered.variables)}
     numbers = _by_tensorflow(context, run, batches)
     told = {
@@ -49,16 +50,14 @@ def export(folder: pathlib.Path, *, data_dir: str | None, devices: int, batches:
     (folder / "smoke.json").write_text(json.dumps(told, indent=1))
 
 
-def _batches(run: Run, devices: int, count: int) -> dict[str, np.ndarray]:
+def _batches(run: Run, count: int) -> dict[str, np.ndarray]:
     """Returns 'S_I', tensor I of step S: [devices, ...]."""
-    host = HostSlice(0, 1, devices, per_replica(run))
-    data = iter(run.pipeline.dataset(host))
-    found = {}
-    for step in range(count):
-        parts = [tf.nest.flatten(next(data)) for _ in range(devices)]
-        for i, tensors in enumerate(zip(*parts, strict=True)):
-            found[f"{step}_{i}"] = np.stack([t.numpy() for t in tensors])
-    return found
+    batches = itertools.islice(batches_by_replica(run, run.pipeline, 0), count)
+    return {
+        f"{step}_{i}": np.stack(parts)
+        for step, tensors in enumerate(batches)
+        for i, parts in enumerate(tensors)
+    }
 
 
 def _by_tensorflow(context: Context, like: Run, steps: int) -> list[np.ndarray]:

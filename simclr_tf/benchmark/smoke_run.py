@@ -11,7 +11,7 @@ import numpy as np
 from simclr_tf.distribute.pjrt import client
 from simclr_tf.errors import RequestError
 
-# Of the first loss: accelerators multiply with fewer bits, and later steps part by rounding.
+# Compares the first loss: accelerators multiply with fewer bits, and rounding parts later ones.
 TOLERANCE = 0.02
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from simclr_tf.benchmark.plain import plain_copy, plain_step
-from simclr_tf.benchmark.timing import Timing, take_turns
+from simclr_tf.benchmark.timing import Timing, median_and_range, take_turns
 from simclr_tf.distribute.strategy import host_slice
 from simclr_tf.errors import RequestError
 from simclr_tf.preflight.flop import training_flop
@@ -146,7 +146,7 @@ def _table(steps: Sequence[Timing], flop_per_view: float, product: Timing) -> st
         share = statistics.median(a / b for a, b in zip(t.rates, product.rates, strict=True))
         peak = "" if t.peak_mib is None else f"{t.peak_mib:,.0f}"
         lines.append(
-            f"| {t.name} | {_median_and_range(views, '.1f')} | {_median_and_range(t.ratios, '.2f')}"
+            f"| {t.name} | {median_and_range(views, '.1f')} | {median_and_range(t.ratios, '.2f')}"
             f" | {t.rate / 1e9:,.0f} | {share:.0%} | {peak} |"
         )
     return "\n".join(lines)
@@ -167,9 +167,5 @@ def _table_of_parts(ends: Sequence[Timing]) -> str:
     return "\n".join(lines)
 
 
-def _median_and_range(numbers: Sequence[float], form: str) -> str:
-    return f"{statistics.median(numbers):{form}} ({min(numbers):{form}} to {max(numbers):{form}})"
-
-
 def _giga(t: Timing) -> str:
-    return f"{_median_and_range([rate / 1e9 for rate in t.rates], ',.0f')} GFLOP/s"
+    return f"{median_and_range([rate / 1e9 for rate in t.rates], ',.0f')} GFLOP/s"

@@ -90,6 +90,11 @@ def table(timings: Sequence[Timing], unit: str) -> str:
     return "\n".join(lines)
 
 
+def median_and_range(numbers: Sequence[float], form: str) -> str:
+    """Returns the median, with the least and the largest number in brackets."""
+    return f"{statistics.median(numbers):{form}} ({min(numbers):{form}} to {max(numbers):{form}})"
+
+
 def _digits(rate: float) -> str:
     return f"{rate:,.1f}" if rate >= 1 else f"{rate:.3g}"
 

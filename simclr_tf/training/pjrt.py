@@ -14,16 +14,14 @@ from contextlib import contextmanager
 
 import jax
 import numpy as np
-import tensorflow as tf
 from absl import logging
 
 from simclr_tf.data.pipeline import ViewsPipeline
 from simclr_tf.distribute.pjrt.client import value_of
 from simclr_tf.distribute.pjrt.feed import Feed
 from simclr_tf.distribute.pjrt.program import DeviceProgram, DeviceVariables, translated_errors
-from simclr_tf.distribute.strategy import HostSlice
 from simclr_tf.training.loop import LoopResult, RunSteps
-from simclr_tf.training.lowered_step import lower_step, per_replica
+from simclr_tf.training.lowered_step import batches_by_replica, lower_step
 from simclr_tf.training.run import Run
 from simclr_tf.training.stages import Stage
 
@@ -45,7 +43,6 @@ class PjrtRuntime:
         self._run = run
         self._devices = run.strategy.devices
         self._variables = DeviceVariables(self._devices)
-        self._host = HostSlice(0, 1, self._devices.count, per_replica(run))
 
     @contextmanager
     def stage(self, stage: Stage, step: int) -> Iterator[RunSteps]:
@@ -78,14 +75,7 @@ class PjrtRuntime:
 
     def feed(self, pipeline: ViewsPipeline, step: int) -> Feed:
         """Starts to place the batches from `step` on."""
-        return Feed(self._batches(pipeline, step), self._devices)
-
-    def _batches(self, pipeline: ViewsPipeline, step: int) -> Iterator[list[list[np.ndarray]]]:
-        """Yields for each tensor of a batch the part of each device."""
-        batches = iter(pipeline.dataset(self._host, step))
-        while True:
-            parts = [tf.nest.flatten(next(batches)) for _ in range(self._host.replicas)]
-            yield [[t.numpy() for t in tensors] for tensors in zip(*parts, strict=True)]
+        return Feed(batches_by_replica(self._run, pipeline, step), self._devices)
 
 
 def take_steps(program: DeviceProgram, feed: Feed, names: list[str], num_steps: int) -> LoopResult:

@@ -121,7 +121,7 @@ class _Trainer:
         """Takes the steps from `step` to the end of a stage, and returns the number of that."""
         with contextlib.ExitStack() as opened:
             run_steps = self._checked(opened.enter_context)(self.runtime.stage(stage, step))
-            # Of each stage, whose first step is compiled.
+            # A stage has its own, as its first step is compiled.
             stall = opened.enter_context(StallWarning())
             calls = Calls(
                 self._checked(run_steps), stall=stall, between=self._check_folder, **around

@@ -3,8 +3,9 @@
 Needs no TensorFlow (`tools/pjrt_smoke.py` uses it without).
 
 A PJRT plug-in brings the devices: libtpu TPUs, jax's CUDA plug-in NVIDIA GPUs, jaxlib itself the
-CPU. jax has no public way to run a given StableHLO program, so this file, and no other, makes calls
-that are not public; `environment.SUPPORTED` says for which versions they are known to work.
+CPU. jax has no public way to run a given StableHLO program, so this file makes calls that are not
+public, as `preflight/compiler.py` does in an environment of its own. `environment.SUPPORTED` says
+for which versions they are known to work.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def pjrt_strategy(cpu_replicas: int) -> PjrtStrategy:
     Raises:
       RequestError: jax is not installed, was not tried in its version, or lacks the devices.
     """
-    check_jax()
+    _check_jax()
     with contextlib.suppress(RuntimeError):  # once TensorFlow has started
         tf.config.set_visible_devices([], "GPU")
     check_host_compiles("--runtime=pjrt", "cpu,pjrt")
@@ -48,7 +48,7 @@ def pjrt_strategy(cpu_replicas: int) -> PjrtStrategy:
     return PjrtStrategy(client.start(cpu_replicas))
 
 
-def check_jax() -> None:
+def _check_jax() -> None:
     """Raises RequestError unless jax is installed in a version whose inner calls are known."""
     low, below = environment.SUPPORTED["jax"]
     version = environment.installed("jax")
