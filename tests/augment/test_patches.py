@@ -51,7 +51,7 @@ def test_a_patch_of_the_papers_size_in_each_cell_of_the_papers_crop():
 
 
 def test_every_order_is_as_likely():
-    """Of two views on a grid of 2: which cells come first and second, 12 pairs."""
+    """Counts which cells come first and second on a grid of 2: there are 12 pairs."""
     cells = cells_of(boxes_of(WHOLE(grid=2, cell=10, patch=8), 2400, 20, 20), 20, grid=2)
     pairs = list(itertools.permutations(range(4), 2))
     counts = [np.sum((cells[0] == a) & (cells[1] == b)) for a, b in pairs]

@@ -196,7 +196,7 @@ def resnet_18(tiny) -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def small_disk(tiny):
-    """A file system of its own below the runs' folder, and how to mount it anew."""
+    """Mounts a small file system below the runs' folder; yields what changes its options."""
     folder = tiny.folder / "disk"
     folder.mkdir(exist_ok=True)
 

@@ -37,7 +37,6 @@ RECIPES = sorted(
     if path.stem != "base"
     and "pretrain.epochs" in path.read_text()  # else it is a part of others
     and path.parent.name != "studies"
-    and not path.stem.startswith("cifar10_cpu_")  # the methods of others, for CPUs
     and "train_classifier" not in path.read_text()
 )
 

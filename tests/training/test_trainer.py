@@ -10,9 +10,27 @@ import tensorflow as tf
 from simclr_tf.errors import PreemptedError, RequestError
 from simclr_tf.training import calls, runtime
 from simclr_tf.training.checkpoints import complete_steps
+from simclr_tf.training.stall import StallWarning
 from tests.support.short_runs import TOTAL, reports, weights
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def after_call(monkeypatch):
+    """Has something done after the nth call of the inner loop."""
+
+    def after(number, work):
+        count, real = iter(range(1, 1000)), StallWarning.moved
+
+        def moved(self):
+            real(self)
+            if next(count) == number:
+                work()
+
+        monkeypatch.setattr(StallWarning, "moved", moved)
+
+    return after
 
 
 def test_a_run_stopped_amid_a_report_goes_on_bit_for_bit(run, after_call, tmp_path, monkeypatch):
