@@ -54,7 +54,7 @@ class _Step:
     """The program, with its variables on the devices."""
 
     def __init__(self, folder: pathlib.Path, told: dict, devices: client.Devices):
-        with np.load(folder / "variables.npz") as values:
+        with np.load(folder / "variables.npz", allow_pickle=False) as values:
             self._variables = [devices.copies(values[str(i)]) for i in range(len(values))]
         self._updated = told["updated"]
         numbers = ((len(told["metrics"]),), np.dtype(np.float32))
@@ -76,7 +76,7 @@ class _Step:
 
 
 def _batches(folder: pathlib.Path, devices: client.Devices) -> list[list]:
-    with np.load(folder / "batches.npz") as arrays:
+    with np.load(folder / "batches.npz", allow_pickle=False) as arrays:
         steps = 1 + max(int(name.partition("_")[0]) for name in arrays)
         tensors = len(arrays) // steps
         return [
