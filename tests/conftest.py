@@ -1,4 +1,4 @@
-"""What every test starts from: a quiet TensorFlow, four logical CPUs, no gin binding left over."""
+"""What every test starts from: a quiet TensorFlow, no gin binding and no memory left over."""
 
 import dataclasses
 import gc
@@ -12,22 +12,31 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import gin
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from simclr_tf import custom_gradients
-from tests.support.program import rewrite_graphs
-from tests.support.small_resnet import register_small_depths
-
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4
-)
-if not tf.config.list_physical_devices("GPU"):
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # jobs refuse the CPU beside a card they do not see
-
-register_small_depths()
-rewrite_graphs(False)  # most graphs run once; a person's runs, with the rewrites, are of end_to_end
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_configure(config):
+    """Starts TensorFlow, but in the process that only hands out tests to others."""
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        return
+    from tests.support.start import start_tensorflow
+
+    start_tensorflow()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem) -> bool | None:
+    """Runs a test that is marked so in a process of its own, with which its memory goes."""
+    if pyfuncitem.get_closest_marker("own_process") is None:
+        return None
+    from tests.support.child import in_child
+
+    names = pyfuncitem._fixtureinfo.argnames
+    in_child(pyfuncitem.obj, **{name: pyfuncitem.funcargs[name] for name in names})
+    return True
 
 
 def pytest_terminal_summary(terminalreporter):

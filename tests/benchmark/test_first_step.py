@@ -10,6 +10,7 @@ from simclr_tf.errors import RequestError
 
 
 @pytest.mark.slow
+@pytest.mark.own_process
 def test_a_sound_host_decodes_and_trains_at_either_place():
     found = first_step.measure("none")
     assert list(found) == ["host", "device"]

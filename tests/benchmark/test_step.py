@@ -68,6 +68,7 @@ def test_the_plain_step_descends_the_plain_loss():
 
 
 @pytest.mark.slow
+@pytest.mark.own_process
 def test_a_recipe_is_measured():
     text = step.measure(put_together("pretrain.precision = 'mixed_bfloat16'"), rounds=1)
     for name in ("plain Keras step", "this step, float32", "this step, mixed_bfloat16"):

@@ -7,10 +7,12 @@ then fed by hand, so that no check waits for an input pipeline.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -161,45 +163,63 @@ def assert_close(found: Values, expected: Values, tolerance: float = 3e-5) -> No
         assert error <= tolerance * scale, f"{path}: relative error {error / scale:.1e}"
 
 
-@functools.cache
-def trained_alone(
-    factory: Factory, *, steps: int, **settings
-) -> tuple[Values, list[dict[str, float]], Values]:
-    """Steps of one replica: all values before, the numbers, all values after; no run is kept.
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """One replica after four steps, with what it held and said on the way.
 
-    They change what is trained.
+    Attributes:
+      factory: of the method.
+      settings: of the run, beside the method.
+      run: as it is after the last step.
+      folder: of a checkpoint of step 2.
+      fixed: the values of networks that are never trained, before the first step.
+      after: all values after each number of steps, from 0 to 4.
+      numbers: those of each step.
     """
+
+    factory: Factory
+    settings: dict[str, Any]
+    run: Run
+    folder: str
+    fixed: list[np.ndarray]
+    after: list[Values]
+    numbers: list[dict[str, float]]
+
+
+def trained_alone(factory: Factory, folder: pathlib.Path, **settings) -> Trained:
+    """Trains one replica; the steps change what is trained."""
     run = assemble(factory, **settings)
-    start, numbers, after = values(run), train(run, range(steps)), values(run)
+    fixed = [variable.numpy() for variable in run.method.fixed.variables]
+    take, after, numbers = stepper(run), [values(run)], []
+    for step in range(4):
+        numbers += take(range(step, step + 1))
+        after.append(values(run))
+        if step == 1:
+            Checkpoints(str(folder), run.groups(), {}).save(2)
     trained = [f"{g}/{v.path}" for g, m in run.trained.items() for v in m.trainable_variables]
-    assert any(not np.array_equal(after[path], start[path]) for path in trained)
-    return start, numbers, after
+    assert any(not np.array_equal(after[2][path], after[0][path]) for path in trained)
+    return Trained(factory, settings, run, str(folder), fixed, after, numbers)
 
 
-def check_replicas(factory: Factory, replicas: int) -> None:
+def check_replicas(alone: Trained, replicas: int) -> None:
     """Numbers, weights and state are those of one replica with the same global batch."""
-    start, expected, after = trained_alone(factory, steps=2)
-    together = assemble(factory, simulated_replicas(replicas))
-    assert_close(values(together), start, tolerance=0.0)
-    assert_equal_numbers(train(together, range(2)), expected)
-    assert_close(values(together), after)
+    together = assemble(alone.factory, simulated_replicas(replicas))
+    assert_close(values(together), alone.after[0], tolerance=0.0)
+    assert_equal_numbers(train(together, range(2)), alone.numbers[:2])
+    assert_close(values(together), alone.after[2])
 
 
-def check_resume(factory: Factory, folder: pathlib.Path) -> None:
+def check_resume(alone: Trained) -> None:
     """What goes on from a checkpoint ends bit for bit as what was never interrupted.
 
     The second process starts from other random values, so that all of them must be restored.
     """
-    whole, second = assemble(factory), assemble(factory, seed=1)
-    take = stepper(whole)
-    take(range(2))
-    Checkpoints(str(folder), whole.groups(), {}).save(2)
-    before, saved = values(second), values(whole)
-    assert any(not np.array_equal(before[path], value) for path, value in saved.items())
-    expected = take(range(2, 4))
-    assert Checkpoints(str(folder), second.groups(), {}).restore() == 2
-    assert train(second, range(2, 4)) == expected
-    assert_close(values(second), values(whole), tolerance=0.0)
+    second = assemble(alone.factory, seed=1)
+    before = values(second)
+    assert any(not np.array_equal(before[path], value) for path, value in alone.after[2].items())
+    assert Checkpoints(alone.folder, second.groups(), {}).restore() == 2
+    assert train(second, range(2, 4)) == alone.numbers[2:]
+    assert_close(values(second), alone.after[4], tolerance=0.0)
 
 
 def check_lowering(factory: Factory) -> None:
@@ -218,14 +238,14 @@ def check_lowering(factory: Factory) -> None:
     assert all(id(variable.value) in updated for variable in run.method.state.values())
 
 
-def check_pjrt(factory: Factory, steps: int = 2, **settings) -> None:
+def check_pjrt(alone: Trained, steps: int = 2) -> None:
     """Two PJRT devices, which keep the variables, do what one of TensorFlow's does."""
     devices = create_strategy(cpu_replicas=2, tpu="none", runtime="pjrt")
-    _, expected, after = trained_alone(factory, steps=steps, **settings)
-    together = assemble(factory, devices, **settings)
+    together = assemble(alone.factory, devices, **alone.settings)
     found = train_by_pjrt(together, range(steps))
-    assert_equal_numbers(found, expected, tolerance=5e-5)  # since XLA sums in another order
-    assert_close(values(together), after, tolerance=2e-4)
+    # XLA sums in another order.
+    assert_equal_numbers(found, alone.numbers[:steps], tolerance=5e-5)
+    assert_close(values(together), alone.after[steps], tolerance=2e-4)
 
 
 def train_by_pjrt(run: Run, steps: range) -> list[dict[str, float]]:
@@ -278,15 +298,13 @@ def without_batch_statistics(factory: Factory) -> Factory:
     return build
 
 
-def check_variables(factory: Factory, folder: pathlib.Path) -> None:
+def check_variables(alone: Trained) -> None:
     """Followers and state are saved and not trained, fixed networks are neither.
 
     The memory of state does not grow with the number of replicas.
     """
-    run = assemble(factory)
-    method = run.method
-    Checkpoints(str(folder), run.groups(), {}).save(0)
-    saved = read_manifest(str(folder), 0)["variables"]
+    run, method = alone.run, alone.run.method
+    saved = read_manifest(alone.folder, 2)["variables"]
     for name, model in method.followers.items():
         assert set(saved[name]) == {v.path for v in model.variables}
     assert set(saved.get("method", ())) == set(method.state)
@@ -308,24 +326,20 @@ def check_variables(factory: Factory, folder: pathlib.Path) -> None:
     assert len(trained | followers | fixed | state) == sum(
         map(len, (trained, followers, fixed, state))
     )
-    shapes = {name: value.shape for name, value in values(run).items()}
-    many = assemble(factory, simulated_replicas(4))
+    shapes = {name: value.shape for name, value in alone.after[0].items()}
+    many = assemble(alone.factory, simulated_replicas(4))
     assert {name: value.shape for name, value in values(many).items()} == shapes
 
 
-def check_what_is_fixed(factory: Factory) -> None:
+def check_what_is_fixed(alone: Trained) -> None:
     """Steps leave fixed networks as they are, to the byte."""
-    run = assemble(factory)
-    before = [variable.numpy() for variable in run.method.fixed.variables]
-    train(run, range(2))
-    for variable, value in zip(run.method.fixed.variables, before, strict=True):
+    for variable, value in zip(alone.run.method.fixed.variables, alone.fixed, strict=True):
         np.testing.assert_array_equal(variable, value, err_msg=variable.path)
 
 
-def check_export(factory: Factory, folder: pathlib.Path) -> None:
+def check_export(alone: Trained, folder: pathlib.Path) -> None:
     """The SavedModel gives the representation of the trained encoder."""
-    run = assemble(factory)
-    train(run, range(1))
+    run = alone.run
     exported = run.method.exported()
     path = export_networks(
         str(folder),

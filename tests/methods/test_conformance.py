@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+from simclr_tf import custom_gradients
 from simclr_tf.augment.patches import shuffled_patches
 from simclr_tf.augment.policy import augmentation
 from simclr_tf.augment.views import ViewGroup
@@ -156,18 +157,25 @@ METHODS = {
 }
 
 
-@pytest.fixture(params=METHODS)
+@pytest.fixture(scope="module", params=METHODS)
 def method(request) -> conformance.Factory:
     return METHODS[request.param]
 
 
+@pytest.fixture(scope="module")
+def alone(method, tmp_path_factory) -> conformance.Trained:
+    """A method's single replica, trained once for all that is compared with it."""
+    with custom_gradients.forgotten():
+        return conformance.trained_alone(method, tmp_path_factory.mktemp("alone"))
+
+
 @pytest.mark.parametrize("replicas", [2, pytest.param(4, marks=pytest.mark.slow)])
-def test_replicas_train_as_one_does(method, replicas):
-    conformance.check_replicas(method, replicas)
+def test_replicas_train_as_one_does(alone, replicas):
+    conformance.check_replicas(alone, replicas)
 
 
-def test_a_run_goes_on_bit_for_bit(method, tmp_path):
-    conformance.check_resume(method, tmp_path)
+def test_a_run_goes_on_bit_for_bit(alone):
+    conformance.check_resume(alone)
 
 
 def test_a_step_is_for_tpus(method):
@@ -190,15 +198,16 @@ def test_a_step_of_the_other_losses_is_for_tpus(loss):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("virtual_devices")
-def test_pjrt_devices_train_as_one_of_tensorflow_does(method):
-    conformance.check_pjrt(method)
+def test_pjrt_devices_train_as_one_of_tensorflow_does(alone):
+    conformance.check_pjrt(alone)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("virtual_devices")
-def test_pjrt_devices_take_parts_and_keep_averages():
+def test_pjrt_devices_take_parts_and_keep_averages(tmp_path):
     simclr = conformance.without_batch_statistics(METHODS["SimCLR"])
-    conformance.check_pjrt(simclr, steps=1, microbatch_size=4, average_decay=0.9)
+    in_parts = conformance.trained_alone(simclr, tmp_path, microbatch_size=4, average_decay=0.9)
+    conformance.check_pjrt(in_parts, steps=1)
 
 
 def test_microbatches_are_the_whole_batch(method):
@@ -210,16 +219,16 @@ def test_microbatches_are_refused_where_the_method_does_not_say_that_it_can():
     conformance.check_microbatches(at_once)
 
 
-def test_what_is_saved_and_what_is_trained(method, tmp_path):
-    conformance.check_variables(method, tmp_path)
+def test_what_is_saved_and_what_is_trained(alone):
+    conformance.check_variables(alone)
 
 
-def test_what_is_fixed_stays(method):
-    conformance.check_what_is_fixed(method)
+def test_what_is_fixed_stays(alone):
+    conformance.check_what_is_fixed(alone)
 
 
-def test_the_encoder_is_exported(method, tmp_path):
-    conformance.check_export(method, tmp_path)
+def test_the_encoder_is_exported(alone, tmp_path):
+    conformance.check_export(alone, tmp_path)
 
 
 def test_metrics_are_declared_and_shared(method):

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import pathlib
 
 import keras
 import numpy as np
@@ -39,22 +40,18 @@ def by_keras(name: str, size: int, file: str, pixels: np.ndarray) -> np.ndarray:
     return network(preprocess(255.0 * pixels), training=False).numpy().mean((1, 2))
 
 
-@pytest.fixture(scope="module")
-def file_of(tmp_path_factory):
+def file_of(folder: pathlib.Path, name: str, size: int) -> str:
     """Writes random weights of a network as a person would on another machine."""
-
-    def write(name: str, size: int) -> str:
-        path = str(tmp_path_factory.mktemp(name) / f"{name}.weights.h5")
-        build = getattr(keras.applications, name)
-        network = build(include_top=False, weights=None, input_shape=(size, size, 3))
-        with_random_values(network).save_weights(path)
-        return path
-
-    return write
+    path = str(folder / f"{name}.weights.h5")
+    build = getattr(keras.applications, name)
+    network = build(include_top=False, weights=None, input_shape=(size, size, 3))
+    with_random_values(network).save_weights(path)
+    return path
 
 
 # Preprocessing outside the network to [-1, 1], inside it with statistics in variables and an odd
 # size, inside it with constants and without batch normalization, and in BGR.
+@pytest.mark.own_process
 @pytest.mark.parametrize(
     ("name", "size"),
     [
@@ -64,8 +61,8 @@ def file_of(tmp_path_factory):
         pytest.param("VGG16", 32, marks=pytest.mark.slow),
     ],
 )
-def test_keras_network_gives_the_same_numbers(file_of, name, size):
-    file = file_of(name, size)
+def test_keras_network_gives_the_same_numbers(tmp_path, name, size):
+    file = file_of(tmp_path, name, size)
     encoder, pixels = keras_application(name, file, image_size=size), images(size)
     found = encoder(pixels, training=False)["final_avg_pool"]
     expected = by_keras(name, size, file, pixels)
@@ -123,6 +120,7 @@ def test_two_replicas_normalize_as_one_with_both_batches():
         np.testing.assert_allclose(mine.numpy(), theirs.numpy(), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.own_process
 def test_vectors_of_no_normalization_are_not_kernels():
     roles = variable_roles(keras_application("ConvNeXtTiny", image_size=32))
     assert roles["convnext_tiny_stage_0_block_0_layer_scale/gamma"] == "bias"
@@ -131,6 +129,7 @@ def test_vectors_of_no_normalization_are_not_kernels():
 
 
 @pytest.mark.slow
+@pytest.mark.own_process
 @pytest.mark.parametrize("name", ["MobileNetV2", "EfficientNetB0", "ConvNeXtTiny"])
 def test_a_tpu_could_run_it(name):
     strategy = LoweringStrategy(2, values=False)
@@ -163,9 +162,9 @@ def test_other_requests_are_refused(arguments, message):
         keras_application(**{**named, "image_size": 32, **arguments})
 
 
-def test_a_file_that_does_not_fit_is_refused(file_of, tmp_path):
+def test_a_file_that_does_not_fit_is_refused(tmp_path):
     (tmp_path / "text.weights.h5").write_text("nothing of the kind")
-    for file in (file_of("VGG16", 32), str(tmp_path / "text.weights.h5")):
+    for file in (file_of(tmp_path, "VGG16", 32), str(tmp_path / "text.weights.h5")):
         with pytest.raises(InvalidArgument, match="must hold MobileNetV2 without its classifier"):
             keras_application("MobileNetV2", file, image_size=32)
 

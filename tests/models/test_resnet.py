@@ -63,6 +63,7 @@ def test_formula_gives_the_usual_resnet_50():
     assert parameters(50, 1, "imagenet") == 25_557_032 - 2_049_000
 
 
+@pytest.mark.own_process
 @pytest.mark.parametrize(
     ("depth", "width", "stem"),
     [(18, 1, "cifar"), (34, 1, "imagenet"), (50, 1, "imagenet")],
@@ -73,6 +74,7 @@ def test_number_of_parameters(depth, width, stem):
 
 
 @pytest.mark.slow
+@pytest.mark.own_process
 @pytest.mark.parametrize(("depth", "width"), [(101, 1), (152, 1), (200, 1), (50, 2)])
 def test_number_of_parameters_of_large_networks(depth, width):
     model = resnet(depth, width, image_size=224)

@@ -96,6 +96,7 @@ def test_shapes_are_those_of_the_plain_network(stem, size):
 
 
 @pytest.mark.slow
+@pytest.mark.own_process
 def test_under_xla_it_is_the_network_outside():
     """Where plain networks pack columns: outputs and gradients."""
     keras.utils.set_random_seed(0)

@@ -198,6 +198,7 @@ def test_clocks_and_peaks_belong_together():
         assert round(units) in (1, 2, 4, 8)
 
 
+@pytest.mark.own_process
 def test_flop_of_a_resnet_50():
     """4.09 G multiplications and additions a 224 px image (He et al., table 1: 3.8 without the
     shortcuts and the stride on the 3x3 convolution)."""

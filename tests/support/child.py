@@ -7,18 +7,12 @@ import multiprocessing
 from collections.abc import Callable
 from typing import Any
 
-from tests.support.program import rewrite_graphs
-from tests.support.small_resnet import register_small_depths
+from tests.support.start import start_tensorflow
 
 
 def in_child(function: Callable, *args: Any, **kwargs: Any) -> Any:
     """Returns what a module's function returns, or raises what it raises."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.support.preloaded"])
-    with concurrent.futures.ProcessPoolExecutor(1, context, initializer=_prepare) as pool:
+    with concurrent.futures.ProcessPoolExecutor(1, context, initializer=start_tensorflow) as pool:
         return pool.submit(function, *args, **kwargs).result()
-
-
-def _prepare() -> None:
-    register_small_depths()
-    rewrite_graphs(False)
