@@ -22,6 +22,7 @@ from simclr_tf.augment.views import ViewGroup, num_views
 from simclr_tf.data.bad_images import BadImages
 from simclr_tf.data.block_batches import block_batches
 from simclr_tf.data.image_views import ImageViews
+from simclr_tf.data.options import as_written
 from simclr_tf.data.order import Order
 from simclr_tf.data.source import Source
 from simclr_tf.distribute.strategy import HostSlice
@@ -93,7 +94,7 @@ class ViewsPipeline:
                 few = dataclasses.replace(host, per_replica=self._plain_of(host.num_replicas))
                 plain = self._of_plain()._batches(few, start_step, pixels)
                 dataset = tf.data.Dataset.zip(dataset, plain).map(_joined_with_plain)
-            options = tf.data.Options()
+            options = as_written()
             options.deterministic = True
             options.experimental_distribute.auto_shard_policy = (
                 tf.data.experimental.AutoShardPolicy.OFF

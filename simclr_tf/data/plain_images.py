@@ -10,6 +10,7 @@ import tensorflow as tf
 from simclr_tf.augment.crop import center_crop_box
 from simclr_tf.data import decode, first_valid
 from simclr_tf.data.bad_images import BadImages
+from simclr_tf.data.options import as_written
 from simclr_tf.data.read_errors import reading_explained
 from simclr_tf.data.source import Source
 
@@ -44,7 +45,7 @@ def plain_images(
             good = decoded.unbatch().filter(lambda image, label, index: index >= 0)
             batches = good.batch(batch_size)
     with bad_images.explained(), reading_explained(source):
-        yield from batches.prefetch(2).as_numpy_iterator()
+        yield from batches.prefetch(2).with_options(as_written()).as_numpy_iterator()
 
 
 def _decoder(source: Source, size: int, bad_images: BadImages) -> Callable:
