@@ -15,19 +15,32 @@ from simclr_tf.augment import keys as random_keys
 from simclr_tf.objectives.projections import normalized
 
 
+def random_directions(
+    name: str, rows: int, dim: int, initializer: keras.initializers.Initializer
+) -> keras.Variable:
+    """Returns a variable of rows of length 1, float32 [rows, dim], by the seed of the scope.
+
+    Args:
+        name: Of the variable.
+        rows: How many.
+        dim: P.
+        initializer: Draws the rows before they are normalized.
+    """
+    return keras.Variable(
+        lambda shape, dtype: normalized(initializer(shape, dtype)),
+        shape=(rows, dim),
+        dtype="float32",
+        trainable=False,
+        name=name,
+    )
+
+
 def memory_bank(images: int, dim: int) -> keras.Variable:
-    """Returns n random rows of length 1, float32 [n, P], by the seed of the scope.
+    """Returns n random rows of length 1, float32 [n, P].
 
     As in the authors' code, they are uniform in a cube before they are normalized.
     """
-    uniform = keras.initializers.RandomUniform(-1.0, 1.0)
-    return keras.Variable(
-        lambda shape, dtype: normalized(uniform(shape, dtype)),
-        shape=(images, dim),
-        dtype="float32",
-        trainable=False,
-        name="bank",
-    )
+    return random_directions("bank", images, dim, keras.initializers.RandomUniform(-1.0, 1.0))
 
 
 def moved(bank: tf.Tensor, index: tf.Tensor, rows: tf.Tensor, momentum: float) -> tf.Tensor:

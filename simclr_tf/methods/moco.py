@@ -34,6 +34,7 @@ from simclr_tf.methods.base import Method, Tensors
 from simclr_tf.methods.contrastive import encoder_and_head
 from simclr_tf.methods.contrastive_rules import temperature_fault
 from simclr_tf.methods.followers import follow, followers_of
+from simclr_tf.methods.memory_bank import random_directions
 from simclr_tf.methods.moco_rules import SHARED_STATISTICS, moco_rules, outdated_keys
 from simclr_tf.methods.rules import DEAD_ENCODER, LABELS_LEAKING, Chain, Finding
 from simclr_tf.metrics import Metric
@@ -205,14 +206,13 @@ def moco(
     networks = encoder_and_head(encoder, projection_head, image_size)
     copy = encoder_and_head(encoder, projection_head, image_size)
     dim = networks["projection_head"].outputs[-1].shape[-1]
-    # The scope's seed, which is the run's, decides them.
-    keys = normalized(keras.random.normal([queue_size, dim]))
+    normal = keras.initializers.RandomNormal(stddev=1.0)
     return MoCo(
         networks,
         [ViewGroup("images", [augmentation()] * 2, image_size)],
         followers=followers_of(networks, copy, KEY_PREFIX),
         state={
-            "queue": keras.Variable(keys, dtype="float32", trainable=False, name="queue"),
+            "queue": random_directions("queue", queue_size, dim, normal),
             "batches": keras.Variable(0, dtype="int32", trainable=False, name="batches"),
         },
         objective=loss(),
